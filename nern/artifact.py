@@ -1,0 +1,229 @@
+"""The file a user keeps: one safetensors file from which the whole network can be rebuilt.
+
+Tensors: `predictor.*` and `embedding.*`, `ordering` (packed bits, uint8), and `copied.<dtype>`: every parameter and buffer
+that is not represented, one after the other in the order of the network's state dict, one tensor per dtype, since a
+name and a shape for each would cost more bytes than many of them hold. Metadata: `nern`, a JSON object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nern import config
+from nern.coordinates import KernelGrid
+from nern.errors import ArtifactError, ConfigError
+from nern.evaluation import with_weights
+from nern.files import write_tensors
+from nern.interfaces import Architecture, Embedding, Predictor
+from nern.ordering import ORDER_KINDS, BitReader, LayerOrder, pack
+from nern.registry import Registry, create_registry
+from nern.representation import Representation
+from nern.weights import digest
+
+FORMAT_VERSION = 1
+
+
+@attrs.frozen
+class Bytes:
+    """Bytes on disk."""
+
+    original: int  # the original network's state dict as a safetensors file
+    predictor: int
+    embedding: int
+    ordering: int
+    copied: int
+    header: int  # names, shapes and metadata
+    total: int  # the whole file
+
+
+@attrs.define
+class Artifact:
+    """A representation together with everything needed to rebuild the network."""
+
+    representation: Representation
+    architecture: Architecture
+    embedding: Embedding
+    predictor: Predictor
+    network: nn.Module  # the original architecture with the copied parameters in place
+    dtypes: dict[str, torch.dtype]  # dtype of every entry of the original state dict
+    registry: Registry
+    sha256: str  # of the original weights
+    notes: dict[str, Any]  # the task without paths, figures of the run
+
+    def reconstruct(self) -> nn.Module:
+        """The network with predicted weights, in eval mode, every entry with its original name, shape and dtype."""
+        network = with_weights(self.network, {name: value.cpu() for name, value in self.representation.reconstruct().items()})
+        for name, value in [*network.named_parameters(), *network.named_buffers()]:
+            if value.dtype != self.dtypes[name]:
+                value.data = value.data.to(self.dtypes[name])
+        return network.eval()
+
+    def save(self, path: str | Path) -> Bytes:
+        """Write the file.
+
+        Raises:
+            ArtifactError: the folder is missing, full or read-only; a file that was there stays as it was.
+        """
+        path = Path(path)
+        tensors, metadata = self._content()
+        try:
+            write_tensors(path, tensors, metadata)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
+        return self.bytes()
+
+    def bytes(self) -> Bytes:
+        """Size of the file and of its parts."""
+        tensors, metadata = self._content()
+        sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "copied": 0}
+        for name, value in tensors.items():
+            sizes[name.split(".")[0]] += value.numel() * value.element_size()
+        total = len(save(tensors, metadata))
+        state = {name: torch.empty(value.shape, dtype=self.dtypes[name]) for name, value in self.network.state_dict().items()}
+        return Bytes(original=len(save(state)), header=total - sum(sizes.values()), total=total, **sizes)
+
+    def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        state = self.representation.state_dict()
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        tensors["ordering"] = pack(self.representation.orders)
+        tensors |= _join_copied(self._copied())
+        represented = self.representation.grid
+        about = {
+            "version": FORMAT_VERSION,
+            "architecture": {**config.unstructure(self.architecture, self.registry), "weights": None},
+            "embedding": config.unstructure(self.embedding, self.registry),
+            "predictor": config.unstructure(self.predictor, self.registry),
+            "sampling": represented.sampling,
+            "orders": _run_lengths([order.kind for order in self.representation.orders]),
+            "dtypes": {name: str(dtype).removeprefix("torch.") for name, dtype in self.dtypes.items() if dtype != self.network.state_dict()[name].dtype},
+            "layout": _layout(self.network, represented),
+            "sha256_original": self.sha256,
+            "sha256_tensors": digest(tensors),
+            "notes": self.notes,
+        }
+        return tensors, {"nern": json.dumps(about, separators=(",", ":"))}
+
+    def _copied(self) -> dict[str, Tensor]:
+        represented = {layer.parameter for layer in self.representation.grid.layers}
+        return {name: value.to(self.dtypes[name]) for name, value in self.network.state_dict().items() if name not in represented}
+
+
+def load(path: str | Path, registry: Registry | None = None) -> Artifact:
+    """Read a representation file, checking everything in it.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, foreign, or needs a plugin that is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"representation file {path} does not exist")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is not a complete representation file ({error}); write it again with nern train") from error
+    if "nern" not in metadata:
+        raise ArtifactError(f"{path} is a safetensors file, but no representation written by nern")
+    try:
+        about = json.loads(metadata["nern"])
+        if about["version"] > FORMAT_VERSION:
+            raise ArtifactError(f"{path} has format version {about['version']}, this nern reads up to {FORMAT_VERSION}; update nern")
+        if about["sha256_tensors"] != digest(tensors):
+            raise ArtifactError(f"{path} is damaged: its content does not match its checksum; write it again with nern train")
+        return _rebuild(path, about, tensors, registry or create_registry())
+    except ConfigError as error:
+        raise ArtifactError(f"{path} needs a plugin: {error}; install the package that offers it") from error
+    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged or was not written by nern ({type(error).__name__}: {error})") from error
+
+
+def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], registry: Registry) -> Artifact:
+    architecture, embedding, predictor = (
+        config.structure_component(kind, about[kind], registry, kind) for kind in ("architecture", "embedding", "predictor")
+    )
+    network = architecture.build().eval()
+    grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
+    if about["layout"] != _layout(network, grid):
+        raise ArtifactError(f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ")
+    reader = BitReader(tensors["ordering"])
+    kinds = [kind for kind, count in about["orders"] for _ in range(count)]
+    orders = [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
+    reader.finish()
+    representation = assemble(grid, orders, embedding, predictor)
+    own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding")}
+    try:
+        representation.load_state_dict(own)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path} does not fit its own predictor: {' '.join(str(error).split())}") from error
+    dtypes = {name: value.dtype for name, value in network.state_dict().items()}
+    dtypes |= {name: getattr(torch, dtype) for name, dtype in about["dtypes"].items()}
+    represented = {layer.parameter for layer in grid.layers}
+    copied = {name: value for name, value in network.state_dict().items() if name not in represented}
+    for name, value in _split_copied(tensors, copied, dtypes).items():
+        copied[name].copy_(value)
+    return Artifact(
+        representation.eval().requires_grad_(False),
+        architecture, embedding, predictor, network, dtypes, registry, about["sha256_original"], about["notes"],
+    )  # fmt: skip
+
+
+def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, predictor: Predictor) -> Representation:
+    """A representation with fresh modules.
+
+    Raises:
+        ConfigError: the embedding or predictor does not keep its contract.
+    """
+    embed = embedding.build(grid)
+    if not isinstance(getattr(embed, "dim", None), int):
+        raise ConfigError(f"embedding {type(embedding).__name__}: the built module needs an attribute 'dim' (int)")
+    representation = Representation(embed, predictor.build(int(embed.dim), grid.outputs), grid, orders)  # type: ignore[arg-type]
+    with torch.no_grad():
+        shape = list(representation.eval().predict(torch.zeros(2, dtype=torch.int64)).shape)
+    if shape != [2, grid.outputs]:
+        raise ConfigError(f"predictor {type(predictor).__name__}: two coordinates must give [2, {grid.outputs}], gave {shape}")
+    return representation.train()
+
+
+def _layout(network: nn.Module, grid: KernelGrid) -> str:
+    """A fingerprint of the names and shapes that the file relies on."""
+    entries = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
+    layers = [(layer.parameter, layer.layer, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
+    return hashlib.sha256(repr((entries, layers)).encode()).hexdigest()[:16]
+
+
+def _join_copied(copied: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    by_dtype: dict[str, list[Tensor]] = {}
+    for value in copied.values():
+        by_dtype.setdefault(str(value.dtype).removeprefix("torch."), []).append(value.detach().cpu().reshape(-1))
+    return {f"copied.{dtype}": torch.cat(values) for dtype, values in by_dtype.items()}
+
+
+def _split_copied(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
+    split, used = {}, dict.fromkeys((name for name in tensors if name.startswith("copied.")), 0)
+    for name, value in like.items():
+        key = f"copied.{str(dtypes[name]).removeprefix('torch.')}"
+        start = used[key]
+        used[key] = start + value.numel()
+        split[name] = tensors[key][start : used[key]].reshape(value.shape)
+    for key, count in used.items():
+        if count != tensors[key].numel():
+            raise ValueError(f"{key} holds {tensors[key].numel()} values, the network has {count}")
+    return split
+
+
+def _run_lengths(values: list[str]) -> list[tuple[str, int]]:
+    runs: list[tuple[str, int]] = []
+    for value in values:
+        runs[-1:] = [(value, runs[-1][1] + 1)] if runs and runs[-1][0] == value else [*runs[-1:], (value, 1)]
+    return runs

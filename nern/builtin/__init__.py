@@ -1,0 +1,25 @@
+"""The plugins that ship with nern. They register through the same hooks as anyone's."""
+
+MODULES = (
+    "nern.builtin.architectures.cifar_resnet",
+    "nern.builtin.embeddings.positional",
+    "nern.builtin.embeddings.fourier",
+    "nern.builtin.predictors.mlp",
+    "nern.builtin.samplers.all",
+    "nern.builtin.samplers.layers",
+    "nern.builtin.samplers.uniform",
+    "nern.builtin.samplers.magnitude",
+    "nern.builtin.smoothers.none",
+    "nern.builtin.smoothers.greedy",
+    "nern.builtin.losses.reconstruction",
+    "nern.builtin.losses.kd",
+    "nern.builtin.losses.fmd",
+    "nern.builtin.tasks.folders",
+    "nern.builtin.tasks.cifar",
+    "nern.builtin.tasks.digits",
+    "nern.builtin.tasks.noise",
+    "nern.builtin.optimizers.ranger",
+    "nern.builtin.optimizers.muon",
+    "nern.builtin.optimizers.torch",
+    "nern.builtin.observers.progress",
+)

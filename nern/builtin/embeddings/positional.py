@@ -1,0 +1,86 @@
+"""Sines and cosines of rising wave length (Ashkenazi et al. 2023, eq. 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.coordinates import KernelGrid
+from nern.embedded import AxisTables
+from nern.hookspecs import hookimpl
+from nern.interfaces import Embedding
+from nern.options import above, at_least, option
+
+
+def gamma(values: Tensor, base: float, frequencies: int) -> Tensor:
+    """γ(v) = [sin(b⁰πv), cos(b⁰πv), …, sin(bᴺ⁻¹πv), cos(bᴺ⁻¹πv)], in float64: [n] → [n, 2N]."""
+    powers = base ** torch.arange(frequencies, dtype=torch.float64, device=values.device)
+    angles = math.pi * values.double()[:, None] * powers
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+class PositionalTables(nn.Module):
+    """Concatenated or summed γ of coordinates that are divided by a scale of their own."""
+
+    def __init__(self, tables: list[Tensor], summed: bool) -> None:
+        super().__init__()
+        width = tables[0].shape[1]
+        self.dim = width if summed else 3 * width
+        self.offsets = (0, 0, 0) if summed else (0, width, 2 * width)
+        for axis, table in enumerate(tables):
+            self.register_buffer(f"table{axis}", table.float(), persistent=False)
+
+    def tables(self) -> AxisTables:
+        return AxisTables((self.get_buffer("table0"), self.get_buffer("table1"), self.get_buffer("table2")), self.offsets, self.dim)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        return self.tables().dense(coordinates)
+
+
+class PerLayer(nn.Module):
+    """Concatenated or summed γ where filters and channels are divided by their number in the layer."""
+
+    def __init__(self, counts: Tensor, base: float, frequencies: int, summed: bool) -> None:
+        super().__init__()
+        self.base, self.frequencies, self.summed = base, frequencies, summed
+        self.dim = 2 * frequencies * (1 if summed else 3)
+        self.register_buffer("counts", counts, persistent=False)  # [layers, 3] float64
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        scaled = coordinates / self.get_buffer("counts")[coordinates[:, 0]]
+        parts = [gamma(scaled[:, axis], self.base, self.frequencies).float() for axis in range(3)]
+        return torch.stack(parts).sum(0) if self.summed else torch.cat(parts, dim=1)
+
+
+@attrs.frozen
+class Positional(Embedding):
+    """Positional embedding of layer, filter and channel (Ashkenazi et al. 2023, eq. 1; Vaswani et al. 2017)."""
+
+    base: float = option(0.76, help="base frequency b", check=above(0))
+    frequencies: int = option(40, help="number N of frequencies per coordinate", check=at_least(1))
+    combine: Literal["concat", "sum"] = option("concat", help="concat gives 3 · 2N numbers, sum adds the three γ to 2N")
+    coordinates: Literal["integer", "per-layer", "global"] = option(
+        "integer", help="plain integers; divided by the number of layers, filters or channels; or all by one maximum"
+    )
+
+    def build(self, grid: KernelGrid) -> nn.Module:
+        sizes = torch.tensor([[int(value) for value in layer.coordinates().amax(0)] for layer in grid.layers]) + 1
+        most = sizes.amax(0)
+        summed = self.combine == "sum"
+        if self.coordinates == "per-layer":
+            counts = torch.cat([most[:1].expand(len(sizes), 1), sizes[:, 1:]], dim=1).double()
+            by_layer = torch.ones(int(most[0]), 3, dtype=torch.float64)
+            by_layer[torch.tensor([layer.layer for layer in grid.layers])] = counts
+            return PerLayer(by_layer, self.base, self.frequencies, summed)
+        scale = float(most.max()) if self.coordinates == "global" else 1.0
+        return PositionalTables([gamma(torch.arange(int(n)) / scale, self.base, self.frequencies) for n in most], summed)
+
+
+@hookimpl
+def nern_embeddings() -> Mapping[str, type[Embedding]]:
+    return {"positional": Positional}

@@ -1,0 +1,40 @@
+"""Knowledge distillation: the reconstructed network's predictions follow the original's (Hinton et al. 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import attrs
+from torch import Tensor
+from torch.nn import functional as F
+
+from nern.hookspecs import hookimpl
+from nern.interfaces import Loss
+from nern.options import OptionError, above, option
+
+
+@attrs.frozen
+class KnowledgeDistillation(Loss):
+    """KL(original ‖ reconstructed), mean over the batch (Ashkenazi et al. 2023, eq. 5)."""
+
+    form: Literal["plain", "stable"] = option("plain", help="stable takes log(softmax + 1e-4) of the reconstructed logits")
+    temperature: float = option(1.0, help="divides both logits; the loss is multiplied by its square", check=above(0))
+    needs: ClassVar[Literal["weights", "logits", "features"]] = "logits"
+
+    def __attrs_post_init__(self) -> None:
+        if self.form == "stable" and self.temperature != 1:
+            raise OptionError("temperature", "must be 1 with the stable form")
+
+    def __call__(self, original: Tensor, reconstructed: Tensor) -> Tensor:
+        target = F.log_softmax(original / self.temperature, dim=1)
+        if self.form == "stable":
+            predicted = (F.softmax(reconstructed, dim=1) + 1e-4).log()
+        else:
+            predicted = F.log_softmax(reconstructed / self.temperature, dim=1)
+        return F.kl_div(predicted, target, reduction="batchmean", log_target=True) * self.temperature**2
+
+
+@hookimpl
+def nern_losses() -> Mapping[str, type[Loss]]:
+    return {"kd": KnowledgeDistillation}

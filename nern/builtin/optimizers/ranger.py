@@ -1,0 +1,41 @@
+"""Ranger: RAdam and Lookahead (Wright 2019), the paper's optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import nn
+
+from nern.hookspecs import hookimpl
+from nern.interfaces import Optimizer
+from nern.options import above, at_least, at_most, option
+
+
+@attrs.frozen
+class Ranger(Optimizer):
+    """RAdam (Liu et al. 2020) inside Lookahead (Zhang et al. 2019), without gradient centralisation."""
+
+    lr: float = option(5e-3, help="learning rate at the start of the schedule", check=above(0))
+    final_lr: float = option(1e-6, help="learning rate at the end of the schedule", check=at_least(0))
+    betas: list[float] = option(factory=lambda: [0.5, 0.999], help="decay of the moments")
+    eps: float = option(1e-5, help="added to the denominator", check=above(0))
+    weight_decay: float = option(1e-3, help="decoupled weight decay", check=at_least(0))
+    k: int = option(6, help="fast steps between two slow ones", check=at_least(1))
+    alpha: float = option(0.5, help="part of the way that the slow weights go", check=[above(0), at_most(1)])
+
+    def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        from pytorch_ranger import Ranger as Implementation
+
+        return [
+            Implementation(
+                [parameter for _, parameter in parameters],
+                lr=self.lr, alpha=self.alpha, k=self.k, betas=(self.betas[0], self.betas[1]), eps=self.eps, weight_decay=self.weight_decay,
+            )
+        ]  # fmt: skip
+
+
+@hookimpl
+def nern_optimizers() -> Mapping[str, type[Optimizer]]:
+    return {"ranger": Ranger}

@@ -1,0 +1,45 @@
+"""Optimisers that torch has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import nn
+
+from nern.hookspecs import hookimpl
+from nern.interfaces import Optimizer
+from nern.options import above, at_least, below, option
+
+
+@attrs.frozen
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    lr: float = option(1e-3, help="learning rate at the start of the schedule", check=above(0))
+    betas: list[float] = option(factory=lambda: [0.9, 0.999], help="decay of the moments")
+    weight_decay: float = option(0.0, help="decoupled weight decay", check=at_least(0))
+
+    def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        values = [parameter for _, parameter in parameters]
+        return [torch.optim.AdamW(values, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay)]
+
+
+@attrs.frozen
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    lr: float = option(0.1, help="learning rate at the start of the schedule", check=above(0))
+    momentum: float = option(0.9, help="momentum", check=[at_least(0), below(1)])
+    nesterov: bool = option(False, help="Nesterov momentum")
+    weight_decay: float = option(0.0, help="ℓ2 penalty", check=at_least(0))
+
+    def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        values = [parameter for _, parameter in parameters]
+        return [torch.optim.SGD(values, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay)]
+
+
+@hookimpl
+def nern_optimizers() -> Mapping[str, type[Optimizer]]:
+    return {"adamw": AdamW, "sgd": SGD}

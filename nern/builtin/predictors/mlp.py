@@ -1,0 +1,139 @@
+"""Multilayer perceptrons, plain and with skip connections, initialised to the original weights' mean and variance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nern import embedded as lookup
+from nern.embedded import Lookup
+from nern.hookspecs import hookimpl
+from nern.interfaces import Predictor
+from nern.options import at_least, option
+
+
+class Sine(nn.Module):
+    """sin(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin()
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "leaky-relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "hardswish": nn.Hardswish,
+    "sine": Sine,
+}
+Activation = Literal["relu", "gelu", "silu", "leaky-relu", "elu", "hardswish", "sine"]
+Normalisation = Literal["none", "layer", "batch"]
+
+
+def mean_square(activation: nn.Module) -> float:
+    """E[φ(z)²] for z ~ N(0, 1), by Gauss–Hermite quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(101)
+    values = activation(torch.from_numpy(nodes)).numpy()
+    return float((weights * values**2).sum() / math.sqrt(2 * math.pi))
+
+
+class Layers(nn.Module):
+    """Linear layers with activations between them; at `skip` the embedding joins again, `residual` adds layer inputs."""
+
+    accepts_lookup = True
+
+    def __init__(self, inputs: int, outputs: int, options: MLP, *, skip: int | None = None, residual: bool = False) -> None:
+        super().__init__()
+        hidden = options.hidden
+        self.skip, self.residual = skip, residual
+        self.first = nn.Linear(inputs, hidden)
+        self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(options.layers - 2))
+        self.again = nn.Linear(inputs, hidden, bias=False) if skip is not None else None
+        self.last = nn.Linear(hidden, outputs)
+        norms = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}[options.normalisation]
+        self.norms = nn.ModuleList(norms(hidden) for _ in range(options.layers - 1))
+        self.activation = ACTIVATIONS[options.activation]()
+
+    def forward(self, embedded: Tensor | Lookup) -> Tensor:
+        """[n, inputs] → [n, outputs]."""
+        x = self.activation(self.norms[0](lookup.linear(self.first, embedded)))
+        for index, layer in enumerate(self.hidden):
+            y = layer(x)
+            if self.again is not None and index == self.skip:
+                y = y + lookup.linear(self.again, embedded)
+            y = self.activation(self.norms[index + 1](y))
+            x = x + y if self.residual else y
+        outputs: Tensor = self.last(x)
+        return outputs
+
+
+@attrs.frozen
+class MLP(Predictor):
+    """Multilayer perceptron (Ashkenazi et al. 2023, sec. 3.1)."""
+
+    hidden: int = option(160, help="hidden size", check=at_least(1))
+    layers: int = option(5, help="number of linear layers", check=at_least(2))
+    activation: Activation = option("relu", help="activation function")
+    normalisation: Normalisation = option("none", help="normalisation before each activation")
+    init: Literal["matching", "ordinary"] = option(
+        "matching", help="matching: outputs start with the original weights' mean and variance; ordinary: torch's default"
+    )
+
+    def build(self, inputs: int, outputs: int) -> nn.Module:
+        return Layers(inputs, outputs, self)
+
+    def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
+        """Appendix B: keep the variance of activations through the layers, then hit the kernels' mean and variance."""
+        if self.init == "ordinary":
+            return
+        assert isinstance(module, Layers)
+        kept = mean_square(module.activation)
+        paths = 1 if module.again is None else 2
+        with torch.no_grad():
+            square = float(embedded.double().pow(2).mean())
+            for layer in [module.first, *module.hidden]:
+                nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * square))
+                nn.init.zeros_(layer.bias)
+                square = kept
+            if module.again is not None and module.skip is not None:
+                # two sources share the variance of the layer at which the embedding joins again
+                source = float(embedded.double().pow(2).mean())
+                nn.init.normal_(module.again.weight, std=1 / math.sqrt(paths * module.again.in_features * source))
+                joined = module.hidden[module.skip]
+                nn.init.normal_(joined.weight, std=1 / math.sqrt(paths * joined.in_features * square))
+            square = kept * (len(module.norms) if module.residual else 1)
+            nn.init.normal_(module.last.weight, std=float(kernels.std()) / math.sqrt(module.last.in_features * square))
+            nn.init.constant_(module.last.bias, float(kernels.mean()))
+
+
+@attrs.frozen
+class SkipMLP(MLP):
+    """Multilayer perceptron in which the embedding joins again half way (Park et al. 2019)."""
+
+    layers: int = option(5, help="number of linear layers", check=at_least(3))
+
+    def build(self, inputs: int, outputs: int) -> nn.Module:
+        return Layers(inputs, outputs, self, skip=(self.layers - 2) // 2)
+
+
+@attrs.frozen
+class ResidualMLP(MLP):
+    """Multilayer perceptron in which every hidden layer adds to its input (He et al. 2016)."""
+
+    layers: int = option(5, help="number of linear layers", check=at_least(3))
+
+    def build(self, inputs: int, outputs: int) -> nn.Module:
+        return Layers(inputs, outputs, self, residual=True)
+
+
+@hookimpl
+def nern_predictors() -> Mapping[str, type[Predictor]]:
+    return {"mlp": MLP, "skip-mlp": SkipMLP, "residual-mlp": ResidualMLP}

@@ -1,0 +1,26 @@
+"""Every kernel carries gradient in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor
+
+from nern.hookspecs import hookimpl
+from nern.interfaces import Draw, Sampler
+
+
+@attrs.frozen
+class All(Sampler):
+    """All kernels in every step (Ashkenazi et al. 2023, Table 7)."""
+
+    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+        everything = torch.arange(len(kernels), device=kernels.device)
+        return lambda step: everything
+
+
+@hookimpl
+def nern_samplers() -> Mapping[str, type[Sampler]]:
+    return {"all": All}

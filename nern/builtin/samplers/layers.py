@@ -1,0 +1,40 @@
+"""Whole layers carry gradient: a random one each step, or one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor
+
+from nern.hookspecs import hookimpl
+from nern.interfaces import Draw, Sampler
+from nern.random import generator
+
+
+def _rows_by_layer(layers: Tensor) -> list[Tensor]:
+    return [(layers == layer).nonzero().squeeze(1) for layer in layers.unique().tolist()]
+
+
+@attrs.frozen
+class RandomLayer(Sampler):
+    """All kernels of one random layer (Ashkenazi et al. 2023, sec. 3.2)."""
+
+    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+        rows = _rows_by_layer(layers)
+        return lambda step: rows[int(torch.randint(len(rows), (), generator=generator(seed, step)))]
+
+
+@attrs.frozen
+class LayersInTurn(Sampler):
+    """All kernels of one layer, the layers in turn."""
+
+    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+        rows = _rows_by_layer(layers)
+        return lambda step: rows[step % len(rows)]
+
+
+@hookimpl
+def nern_samplers() -> Mapping[str, type[Sampler]]:
+    return {"random-layer": RandomLayer, "layers-in-turn": LayersInTurn}

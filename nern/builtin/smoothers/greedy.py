@@ -1,0 +1,38 @@
+"""Greedy shortest paths through the kernels of a layer (Ashkenazi et al. 2023, sec. 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor
+
+from nern.hookspecs import hookimpl
+from nern.interfaces import Smoother
+from nern.ordering import FilterOrder, KernelOrder, LayerOrder, greedy_path
+
+
+@attrs.frozen
+class CrossFilter(Smoother):
+    """One greedy path through all kernels of a layer; F·C·⌈log₂(F·C)⌉ bits."""
+
+    def order(self, kernels: Tensor) -> LayerOrder:
+        filters, channels = kernels.shape[:2]
+        return KernelOrder(filters, channels, greedy_path(kernels.reshape(filters * channels, -1)))
+
+
+@attrs.frozen
+class InFilter(Smoother):
+    """A greedy path inside each filter, then through the ordered filters; F·C·⌈log₂ C⌉ + F·⌈log₂ F⌉ bits."""
+
+    def order(self, kernels: Tensor) -> LayerOrder:
+        filters, channels = kernels.shape[:2]
+        inner = torch.stack([greedy_path(kernels[f].reshape(channels, -1)) for f in range(filters)])
+        ordered = torch.stack([kernels[f][inner[f]] for f in range(filters)])
+        return FilterOrder(filters, channels, inner, greedy_path(ordered.reshape(filters, -1)))
+
+
+@hookimpl
+def nern_smoothers() -> Mapping[str, type[Smoother]]:
+    return {"cross-filter": CrossFilter, "in-filter": InFilter}

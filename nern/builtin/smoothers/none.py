@@ -1,0 +1,25 @@
+"""No ordering: every kernel keeps its own coordinate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from torch import Tensor
+
+from nern.hookspecs import hookimpl
+from nern.interfaces import Smoother
+from nern.ordering import LayerOrder, Unordered
+
+
+@attrs.frozen
+class NoSmoother(Smoother):
+    """Kernels stay in place, at no cost (Ashkenazi et al. 2023, sec. 4.5)."""
+
+    def order(self, kernels: Tensor) -> LayerOrder:
+        return Unordered(kernels.shape[0], kernels.shape[1])
+
+
+@hookimpl
+def nern_smoothers() -> Mapping[str, type[Smoother]]:
+    return {"none": NoSmoother}

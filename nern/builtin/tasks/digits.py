@@ -1,0 +1,38 @@
+"""The handwritten digits that scikit-learn ships: a real task that needs no download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+
+from nern.data import ImageData
+from nern.errors import DataError
+from nern.hookspecs import hookimpl
+from nern.interfaces import Data, Preprocessing, Task
+from nern.random import generator
+
+TEST_IMAGES = 397
+
+
+@attrs.frozen
+class Digits(Task):
+    """1,797 digits of 8 × 8 grey pixels (Alpaydin & Kaynak 1998), 397 of them the test set."""
+
+    def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
+        from sklearn.datasets import load_digits
+
+        if preprocessing.size != (1, 8, 8):
+            raise DataError(f"digits have 1 channel and 8 × 8 pixels, the network takes {preprocessing.size} (architecture.channels=1 architecture.size=8)")
+        found = load_digits()
+        images = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)[:, None]
+        labels = torch.from_numpy(found.target).long()
+        order = torch.randperm(len(images), generator=generator(0, "digits", "test"))  # the same test set whatever the run's seed
+        test, train = order[:TEST_IMAGES], order[TEST_IMAGES:]
+        return ImageData((images[train], labels[train]), (images[test], labels[test]), preprocessing, classes=10, heldout=heldout, seed=seed)
+
+
+@hookimpl
+def nern_tasks() -> Mapping[str, type[Task]]:
+    return {"digits": Digits}

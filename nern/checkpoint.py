@@ -1,0 +1,56 @@
+"""The state a run resumes from. Randomness is a function of seed and step, so the state is small."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from nern.errors import ArtifactError
+from nern.files import write_atomically
+
+
+@attrs.define
+class Checkpoint:
+    """Where a run stands, and what it needs to go on."""
+
+    phase: int  # index of the phase
+    step: int  # steps done in that phase
+    iteration: int  # steps done in all
+    parameters: dict[str, Tensor]  # of the representation
+    optimizers: list[dict[str, Any]]
+    best: dict[str, Any] | None  # {"iteration", "key", "metrics", "parameters"} of the checkpoint chosen so far
+    seconds: float  # spent training until here
+    originals: str  # SHA-256 of the original weights
+
+    def save(self, path: Path) -> None:
+        """Write beside `path`, flush, rename into place.
+
+        Raises:
+            OSError: it cannot be written; an older checkpoint stays.
+        """
+        state = {"format": "nern-checkpoint", "version": 1, **attrs.asdict(self, recurse=False)}
+        write_atomically(path, lambda file: torch.save(state, file))
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint, without executing anything in it.
+
+        Raises:
+            ArtifactError: it is missing, damaged, or no checkpoint.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
+        except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            raise ArtifactError(f"checkpoint {path} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
+        if not isinstance(state, dict) or state.pop("format", None) != "nern-checkpoint":
+            raise ArtifactError(f"{path} is no checkpoint of nern")
+        if state.pop("version") != 1:
+            raise ArtifactError(f"checkpoint {path} was written by a newer nern; update nern to resume it")
+        return cls(**state)

@@ -1,0 +1,191 @@
+"""The command line: verbs, each a few lines over the public API."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nern import __version__
+from nern.errors import ConfigError, Interrupted, NernError
+
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; messages go to stderr.")
+NO_PLUGIN = click.option("--no-plugin", "disabled", multiple=True, metavar="NAME", help="Leave out an installed plugin (may be repeated).")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="nern")
+def cli() -> None:
+    """Neural representations for neural networks: a pre-trained CNN as a small predictor network in one file."""
+
+
+@cli.command()
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """List the shipped experiments, or print one's YAML, ready to edit."""
+    from nern import config
+
+    shipped = config.presets()
+    if name is not None:
+        if name not in shipped:
+            raise ConfigError(config.no_such_preset(name))
+        click.echo(shipped[name], nl=False)
+        return
+    width = max(map(len, shipped))
+    for preset, text in shipped.items():
+        click.echo(f"{preset:<{width}}  {text.splitlines()[0].removeprefix('# ')}")
+
+
+@cli.command()
+@click.argument("experiment", metavar="PRESET_OR_YAML")
+@OVERRIDES
+@JSON
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run directory.")
+@NO_PLUGIN
+def train(experiment: str, overrides: tuple[str, ...], as_json: bool, resume: bool, disabled: tuple[str, ...]) -> None:
+    """Run an experiment; every value can be overridden by its dotted path."""
+    from nern.engine import Engine
+
+    engine = Engine(*_experiment(experiment, overrides, disabled))
+    result = engine.fit(resume=resume)
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+        return
+    sizes = result.bytes
+    click.echo(f"original       {_percent(result.original_top1)}   {sizes.original:>12,} bytes")
+    click.echo(f"reconstructed  {_percent(result.reconstructed_top1)}   {sizes.total:>12,} bytes")
+    parts = ", ".join(f"{name} {getattr(sizes, name):,}" for name in ("predictor", "embedding", "ordering", "copied", "header"))
+    click.echo(f"               ({parts})")
+    click.echo(f"{result.iterations:,} steps in {result.seconds:.0f} s; {result.artifact}")
+
+
+@cli.command("config")
+@click.argument("experiment", metavar="PRESET_OR_YAML")
+@OVERRIDES
+@NO_PLUGIN
+def show_config(experiment: str, overrides: tuple[str, ...], disabled: tuple[str, ...]) -> None:
+    """Check an experiment and print the fully resolved YAML; trains nothing."""
+    from nern import config
+
+    click.echo(config.to_yaml(*_experiment(experiment, overrides, disabled)), nl=False)
+
+
+@cli.command()
+@click.argument("run", metavar="RUN_DIR_OR_FILE", type=click.Path(path_type=Path))
+@OVERRIDES
+@JSON
+def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Measure the reconstructed network beside the original one on the test set."""
+    from nern.standalone import evaluate_file
+    from nern.engine import Engine
+
+    found = Engine.from_run(run, overrides).evaluate() if run.is_dir() else evaluate_file(run, overrides)
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+        return
+    for name, score in (("original", found.original), ("reconstructed", found.reconstructed)):
+        if score is not None:
+            more = "".join(f"   {key} {value:.2f}" for key, value in score.metrics().items() if key in ("top5", "agreement"))
+            click.echo(f"{name:<13}  top-1 {_percent(score.top1)}{more}   ({score.images:,} images)")
+        else:
+            click.echo(f"{name:<13}  not measured: name its weights with architecture.weights=FILE")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .safetensors (or .pt, .pth) file to write.")
+def reconstruct(file: Path, output: Path) -> None:
+    """Write the network's complete state dict; the original weights are not needed."""
+    from nern.standalone import write_state_dict
+    from nern.artifact import load
+
+    state = load(file).reconstruct().state_dict()
+    write_state_dict(state, output)
+    click.echo(f"{len(state)} entries, {output.stat().st_size:,} bytes: {output}", err=True)
+
+
+@cli.command()
+@JSON
+@NO_PLUGIN
+def plugins(as_json: bool, disabled: tuple[str, ...]) -> None:
+    """List every registered component by extension point."""
+    from nern.registry import KINDS, create_registry
+
+    registry = create_registry(disabled=disabled)
+    if as_json:
+        click.echo(json.dumps(_described(registry)))
+        return
+    for kind in KINDS:
+        click.echo(f"{kind}")
+        for entry in registry.entries(kind):
+            click.echo(f"  {entry.name:<20} {entry.package} {entry.version}  {entry.summary}")
+    for failure in registry.failures:
+        click.echo(f"failed: {failure}", err=True)
+
+
+def _described(registry: Any) -> dict[str, Any]:
+    import attrs
+
+    from nern.options import describe
+
+    components = [
+        {
+            "kind": entry.kind, "name": entry.name, "package": entry.package, "version": entry.version,
+            "plugin": entry.plugin, "summary": entry.summary,
+            "options": [
+                {"name": o.name, "type": o.type, "required": o.required, "default": None if o.required else o.default, "help": o.help}
+                for o in describe(entry.cls)
+            ],
+        }
+        for entry in registry.entries()
+    ]  # fmt: skip
+    return {"components": components, "failures": [attrs.asdict(failure) for failure in registry.failures]}
+
+
+def _experiment(reference: str, overrides: Sequence[str], disabled: Sequence[str] = ()) -> Any:
+    """A preset, a YAML file or a run directory, with overrides."""
+    from nern import config
+
+    if Path(reference).is_dir() and (Path(reference) / "config.yaml").is_file():
+        overrides, reference = [f"output={reference}", *overrides], str(Path(reference) / "config.yaml")
+    return config.load_experiment(reference, list(overrides), disabled=disabled)
+
+
+def _percent(value: float | None) -> str:
+    return f"{value:6.2f} %" if value is not None else "     — %"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt, click.Abort) as error:
+        print(f"nern: {error or 'interrupted'}", file=sys.stderr)
+        return 130
+    except NernError as error:
+        for line in str(error).splitlines():
+            print(f"nern: {line}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0

@@ -1,0 +1,55 @@
+"""Embedded coordinates that are never stored: a first matrix product becomes a sum of three table look-ups."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@attrs.frozen(eq=False)
+class AxisTables:
+    """An embedding that is a concatenation or sum of one vector per coordinate.
+
+    `tables[a]` [values, d_a] holds the vector of every value of coordinate `a`, which fills the columns
+    `offsets[a]` to `offsets[a] + d_a` of the embedding [n, dim]; where columns overlap, vectors are added.
+    """
+
+    tables: tuple[Tensor, Tensor, Tensor]
+    offsets: tuple[int, int, int]
+    dim: int
+
+    def dense(self, coordinates: Tensor) -> Tensor:
+        """[n, 3] int64 → [n, dim]."""
+        embedded = self.tables[0].new_zeros(len(coordinates), self.dim)
+        for axis, (table, offset) in enumerate(zip(self.tables, self.offsets, strict=True)):
+            embedded[:, offset : offset + table.shape[1]] += F.embedding(coordinates[:, axis], table)
+        return embedded
+
+
+@attrs.frozen(eq=False)
+class Lookup:
+    """Coordinates [n, 3] int64 together with the tables that embed them."""
+
+    tables: AxisTables
+    coordinates: Tensor
+
+    def dense(self) -> Tensor:
+        """The embedding itself, [n, dim]."""
+        return self.tables.dense(self.coordinates)
+
+
+def linear(layer: nn.Linear, embedded: Tensor | Lookup) -> Tensor:
+    """`layer(embedded)`; for a Lookup the product is taken once per table row instead of once per kernel."""
+    if isinstance(embedded, Tensor):
+        result: Tensor = layer(embedded)
+        return result
+    tables, coordinates = embedded.tables, embedded.coordinates
+    with torch.autocast(coordinates.device.type, enabled=False):  # the tables are small, and their sum wants float32
+        total = layer.bias
+        for axis, (table, offset) in enumerate(zip(tables.tables, tables.offsets, strict=True)):
+            product = table @ layer.weight[:, offset : offset + table.shape[1]].T
+            rows = F.embedding(coordinates[:, axis], product)
+            total = rows if total is None else total + rows
+    return total

@@ -1,0 +1,520 @@
+"""Assembles a run from an experiment and owns its life: fit, evaluate, reconstruct, save, resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern import artifact, cache, config
+from nern.artifact import Artifact, Bytes
+from nern.checkpoint import Checkpoint
+from nern.config import Experiment, Phase
+from nern.coordinates import KernelGrid
+from nern.devices import choose_device, choose_dtype
+from nern.errors import ConfigError, Interrupted, TrainingError
+from nern.evaluation import Score, predict, score, with_weights
+from nern.interfaces import Data
+from nern.networks import NetworkPair
+from nern.ordering import BitReader, LayerOrder, pack
+from nern.pretraining import pretrain
+from nern.random import derive
+from nern.registry import Registry
+from nern.representation import KernelSet, Representation
+from nern.runs import RunFolder, StopRequest, environment
+from nern.smoothness import grid_smoothness
+from nern.training import Parts, PhaseTrainer
+from nern.weights import digest
+
+
+@attrs.frozen
+class Evaluation:
+    """The reconstructed network beside the original one, on the test set."""
+
+    original: Score | None  # None where the original weights are not at hand
+    reconstructed: Score
+
+    @property
+    def original_top1(self) -> float | None:
+        """Per cent."""
+        return self.original.top1 if self.original else None
+
+    @property
+    def reconstructed_top1(self) -> float | None:
+        """Per cent."""
+        return self.reconstructed.top1
+
+    def to_dict(self) -> dict[str, Any]:
+        scores = {"original": self.original, "reconstructed": self.reconstructed}
+        return {
+            "original_top1": self.original_top1,
+            "reconstructed_top1": self.reconstructed_top1,
+            **{name: attrs.asdict(found) if found else None for name, found in scores.items()},
+        }
+
+
+@attrs.frozen
+class Result:
+    """What a finished run gives; written as result.json."""
+
+    original_top1: float | None  # per cent on the test set
+    reconstructed_top1: float | None  # of the chosen checkpoint, which is the one in the artifact
+    seconds: float  # wall time of fit, over all resumptions
+    iterations: int
+    bytes: Bytes
+    run_dir: str
+    artifact: str
+    checkpoints: dict[str, Any]  # "chosen" and "final": iteration, held-out and test metrics
+    smoothness: dict[str, float]  # eq. 6 before and after ordering
+    seed: int
+    environment: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+
+@attrs.define
+class Subject:
+    """The network to represent, and everything that follows from it before training starts."""
+
+    network: nn.Module
+    dtypes: dict[str, torch.dtype]
+    sha256: str
+    grid: KernelGrid
+    orders: list[LayerOrder]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return dict(self.network.state_dict())
+
+
+class Engine:
+    """One run of one experiment.
+
+    Args:
+        experiment: a checked configuration.
+        registry: where its components came from.
+    """
+
+    def __init__(self, experiment: Experiment, registry: Registry) -> None:
+        self.experiment, self.registry = experiment, registry
+        self.run = RunFolder(Path(experiment.output))
+        if experiment.threads:
+            torch.set_num_threads(experiment.threads)
+        self.device = choose_device(experiment.device)
+        self.dtype = choose_dtype(experiment.precision, self.device)
+        self.result: Result | None = None
+        self._artifact: Artifact | None = None
+        self._subject: Subject | None = None
+        self._data: dict[int, Data] = {}
+
+    @classmethod
+    def from_yaml(cls, reference: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Engine:
+        """An engine from a YAML file or the name of a preset.
+
+        Args:
+            overrides: dotted paths to values (`{"predictor.hidden": 140}`), or strings `key.sub=value`.
+
+        Raises:
+            ConfigError: one line for every mistake, with its path in the file.
+        """
+        return cls(*config.load_experiment(reference, overrides, registry))
+
+    @classmethod
+    def from_run(cls, run_dir: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Engine:
+        """An engine on a run directory, wherever it lies now; its artifact is loaded if the run has one.
+
+        Raises:
+            ConfigError: the folder holds no run.
+        """
+        folder = RunFolder(Path(run_dir))
+        folder.require()
+        if not isinstance(overrides, Mapping):
+            overrides = dict(config.parse_override(text) for text in overrides)
+        engine = cls.from_yaml(folder.config, {**overrides, "output": str(run_dir)})
+        if folder.artifact.exists():
+            engine._artifact = artifact.load(folder.artifact, engine.registry)
+        return engine
+
+    # -- what a user does ----------------------------------------------------------------------------------------
+
+    def fit(self, resume: bool = False) -> Result:
+        """Train every phase, choose a checkpoint on the held-out images, measure it once on the test set.
+
+        Args:
+            resume: go on from the run directory's last checkpoint; phases that have not ended may be longer now.
+
+        Raises:
+            ConfigError: the run directory holds another run.
+            DataError: weights or images are missing or do not fit.
+            TrainingError: a loss is not finite, or the run directory cannot be written.
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
+        """
+        hooks = self.registry.manager
+        watching = [hooks.register(observer, f"observer {name}") and observer for name, observer in self.experiment.observers.items()]
+        error: BaseException | None = None
+        try:
+            with StopRequest() as stop:
+                self.result = self._fit(resume, stop)
+            return self.result
+        except OSError as problem:
+            error = TrainingError(f"cannot write the run directory {self.run.path} ({problem.strerror or problem}); free space or set output")
+            raise error from problem
+        except BaseException as problem:
+            error = problem
+            raise
+        finally:
+            hooks.hook.nern_run_finished(run_dir=self.run.path, result=self.result.to_dict() if self.result else None, error=error)
+            for observer in watching:
+                hooks.unregister(observer)
+
+    def evaluate(self) -> Evaluation:
+        """Measure the fitted (or loaded) representation and the original network on the test set, in float32.
+
+        Raises:
+            ConfigError: nothing is fitted or loaded yet.
+            DataError: the test images are missing.
+        """
+        rebuilt = self._fitted()
+        data = self._open(self.experiment.task)
+        logits, labels = predict(rebuilt.reconstruct().float(), data, "test", self.device)
+        has_original = self.experiment.architecture.weights is not None or self.run.original.exists() or self._subject is not None
+        if not has_original:
+            return Evaluation(None, score(logits, labels))
+        subject = self._subject
+        network = subject.network if subject else self._original_network()[0]
+        found, _ = predict(network, data, "test", self.device)
+        return Evaluation(score(found, labels, found), score(logits, labels, found))
+
+    def reconstruct(self) -> nn.Module:
+        """The reconstructed network, in eval mode, with the original state dict's names, shapes and dtypes."""
+        return self._fitted().reconstruct()
+
+    def save(self, path: str | Path) -> Bytes:
+        """Write the representation as one file; returns the bytes of its parts."""
+        return self._fitted().save(path)
+
+    @property
+    def representation(self) -> Representation:
+        """The fitted (or loaded) representation."""
+        return self._fitted().representation
+
+    def _fitted(self) -> Artifact:
+        if self._artifact is None:
+            raise ConfigError("there is no representation yet: call fit(), or Engine.from_run() on a finished run")
+        return self._artifact
+
+    # -- assembling ----------------------------------------------------------------------------------------------
+
+    def _open(self, task: config.Task) -> Data:
+        if id(task) not in self._data:
+            preprocessing = self.experiment.architecture.preprocessing()
+            self._data[id(task)] = task.open(preprocessing, self.experiment.heldout, self.experiment.seed)
+        return self._data[id(task)]
+
+    def _original_network(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
+        """The original network on the CPU, from its weights or from the run's own pretraining."""
+        architecture = self.experiment.architecture
+        with _seeded(self.experiment.seed, "original"):
+            network = architecture.build().eval()
+        if architecture.weights is not None:
+            return network, architecture.load(network)
+        from nern.weights import load_weights
+
+        return network, load_weights(network, self.run.original)
+
+    def _pretrain(self, stop: StopRequest) -> None:
+        """Train the original network where there are no weights; leaves it in the run directory."""
+        experiment = self.experiment
+        if experiment.architecture.weights is not None or self.run.original.exists():
+            return
+        if experiment.pretrain is None:
+            raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
+        with _seeded(experiment.seed, "original"):
+            network = experiment.architecture.build()
+        epochs = experiment.pretrain.epochs
+
+        def report(epoch: int, loss: float) -> bool:
+            self.registry.manager.hook.nern_step(phase="pretrain", iteration=epoch, total=epochs, losses={"cross-entropy": loss}, learning_rate=0.0)
+            return stop.requested
+
+        started = self.registry.manager.hook.nern_run_started
+        started(run_dir=self.run.path, config=config.unstructure(experiment, self.registry), iteration=0, total=epochs)
+        layers = list(experiment.architecture.layers(network))
+        complete = pretrain(
+            network, layers, self._open(experiment.task), experiment.pretrain,
+            seed=experiment.seed, device=self.device, checkpoint=self.run.pretraining, report=report,
+        )  # fmt: skip
+        if not complete:
+            raise Interrupted(f"stopped while training the original network; go on with --resume ({self.run.path})")
+        self.run.write_original(network)
+
+    def _prepare(self) -> Subject:
+        """Load the network, find its kernels, order them."""
+        network, dtypes = self._original_network()
+        state = dict(network.state_dict())
+        grid = self._grid(network)
+        sha256 = digest(state)
+        self._subject = Subject(network, dtypes, sha256, grid, self._order(grid, state, sha256))
+        return self._subject
+
+    def _grid(self, network: nn.Module) -> KernelGrid:
+        layers = tuple(self.experiment.architecture.layers(network))
+        state = network.state_dict()
+        for layer in layers:
+            if layer.parameter not in state:
+                raise ConfigError(f"architecture maps '{layer.parameter}', which is no parameter of the network")
+        if not layers:
+            raise ConfigError("architecture maps no convolution: there is nothing to represent")
+        return KernelGrid(layers)
+
+    def _order(self, grid: KernelGrid, state: Mapping[str, Tensor], sha256: str) -> list[LayerOrder]:
+        """Order every layer; orderings of the same weights by the same smoother are kept in the cache."""
+        smoother = self.experiment.smoother
+        options = config.unstructure(smoother, self.registry)
+        layout = [(layer.parameter, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
+        key = f"order-{derive(0, sha256, options, layout):016x}"
+        stored = cache.load(key)
+        if stored is not None:
+            from nern.ordering import ORDER_KINDS
+
+            names = list(ORDER_KINDS)
+            reader = BitReader(stored["packed"])
+            kinds = [names[index] for index in stored["kinds"].tolist()]
+            return [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
+        orders = []
+        for layer in grid.layers:
+            kernels = layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1)
+            orders.append(smoother.order(kernels))
+        from nern.ordering import ORDER_KINDS
+
+        kinds_used = torch.tensor([list(ORDER_KINDS).index(order.kind) for order in orders])
+        cache.store(key, {"packed": pack(orders), "kinds": kinds_used})
+        return orders
+
+    def _represent(self, subject: Subject, kernels: KernelSet) -> Representation:
+        """A representation with fresh weights."""
+        experiment = self.experiment
+        with _seeded(experiment.seed, "predictor"):
+            representation = artifact.assemble(subject.grid, subject.orders, experiment.embedding, experiment.predictor).to(self.device)
+            rows = torch.randperm(subject.grid.rows)[:4096].to(self.device)
+            coordinates = representation.coordinates[rows].long()
+            with torch.no_grad():
+                embedded = representation.embedding(coordinates)
+            experiment.predictor.initialise(representation.predictor, embedded, kernels.values)
+        return representation
+
+    # -- fitting -------------------------------------------------------------------------------------------------
+
+    def _fit(self, resume: bool, stop: StopRequest) -> Result:
+        began = time.monotonic()
+        experiment = self.experiment
+        resolved = config.unstructure(experiment, self.registry)
+        self.run.open(resolved, config.to_yaml(experiment, self.registry), resume)
+        self._pretrain(stop)
+        subject = self._prepare()
+        checkpoint = Checkpoint.load(self.run.checkpoint) if resume and self.run.checkpoint.exists() else None
+        if checkpoint is not None and checkpoint.originals != subject.sha256:
+            raise ConfigError(f"{self.run.path} was started with other original weights; give those, or start a new run with output=DIR")
+        kernels = KernelSet(subject.grid, subject.state, subject.orders, self.device)
+        representation = self._represent(subject, kernels)
+        networks = NetworkPair(
+            subject.network,
+            [layer.parameter for layer in subject.grid.layers],
+            experiment.architecture.features(subject.network),
+            device=self.device,
+            dtype=self.dtype,
+        )
+        parts = Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed)
+        fitting = _Fitting(self, subject, parts, checkpoint, began)
+        fitting.run(resolved, stop)
+        return self._finish(subject, representation, fitting)
+
+    def _finish(self, subject: Subject, representation: Representation, fitting: _Fitting) -> Result:
+        """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result."""
+        experiment = self.experiment
+        data = self._open(experiment.task)
+        final = {name: value.detach().clone() for name, value in representation.state_dict().items()}
+        chosen = fitting.best["parameters"] if fitting.best else final
+        records: dict[str, Any] = {
+            "final": {"iteration": fitting.iteration, "heldout": fitting.latest},
+            "chosen": {"iteration": fitting.best["iteration"], "heldout": fitting.best["metrics"]} if fitting.best else None,
+        }
+        original: Score | None = None
+        tested = "test" in data.splits
+        if tested:
+            original_logits, labels = predict(subject.network, data, "test", self.device)
+            original = score(original_logits, labels, original_logits)
+        for name, parameters in (("final", final), ("chosen", chosen)):
+            representation.load_state_dict(parameters)
+            if records[name] is None:
+                records[name] = records["final"]
+            elif tested:
+                logits, labels = predict(with_weights(subject.network, representation.reconstruct()), data, "test", self.device)
+                records[name]["test"] = score(logits, labels, original_logits).metrics()
+                hook = self.registry.manager.hook.nern_evaluated
+                hook(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])
+        notes = {"task": _without_paths(config.unstructure(experiment.task, self.registry)), "checkpoints": records}
+        self._artifact = Artifact(
+            representation.eval(), experiment.architecture, experiment.embedding, experiment.predictor,
+            subject.network.cpu(), subject.dtypes, self.registry, subject.sha256, notes,
+        )  # fmt: skip
+        sizes = self._artifact.save(self.run.artifact)
+        before, after = (grid_smoothness(subject.grid, subject.state, orders) for orders in (None, subject.orders))
+        result = Result(
+            original_top1=original.top1 if original else None,
+            reconstructed_top1=records["chosen"].get("test", {}).get("top1"),
+            seconds=round(fitting.seconds(), 3),
+            iterations=fitting.iteration,
+            bytes=sizes,
+            run_dir=str(self.run.path),
+            artifact=str(self.run.artifact),
+            checkpoints=records,
+            smoothness={"before": before, "after": after},
+            seed=experiment.seed,
+            environment=environment(self.device, self.dtype),
+        )
+        self.run.write_result(result.to_dict())
+        return result
+
+
+class _Fitting:
+    """The loop over phases and steps, with its reports, evaluations and checkpoints."""
+
+    def __init__(self, engine: Engine, subject: Subject, parts: Parts, checkpoint: Checkpoint | None, began: float) -> None:
+        self.engine, self.experiment, self.parts, self.subject = engine, engine.experiment, parts, subject
+        self.hook = engine.registry.manager.hook
+        self.checkpoint = checkpoint
+        self.began, self.before = began, checkpoint.seconds if checkpoint else 0.0
+        self.iteration = checkpoint.iteration if checkpoint else 0
+        self.total = sum(phase.iterations for phase in self.experiment.phases)
+        self.best = checkpoint.best if checkpoint else None
+        self.latest: dict[str, float] | None = None
+        self._heldout: Tensor | None = None
+        if checkpoint:
+            parts.representation.load_state_dict(checkpoint.parameters)
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def run(self, resolved: dict[str, Any], stop: StopRequest) -> None:
+        done = self.checkpoint
+        if done:
+            self._check_lengths(done)
+        self.engine.run.keep_metrics(self.iteration)
+        self.hook.nern_run_started(run_dir=self.engine.run.path, config=resolved, iteration=self.iteration, total=self.total)
+        for index, phase in enumerate(self.experiment.phases):
+            if done and index < done.phase:
+                continue
+            start = done.step if done and index == done.phase else 0
+            trainer = self._trainer(index, phase)
+            if done and index == done.phase:
+                trainer.load_state_dict(done.optimizers)
+            for step in range(start, phase.iterations):
+                trainer.step(step)
+                self.iteration += 1
+                self._after_step(index, phase, trainer, step, stop)
+            if self.latest is None:  # resumed at the very end of the phase
+                self._evaluate(phase)
+
+    def _trainer(self, index: int, phase: Phase) -> PhaseTrainer:
+        experiment, seed = self.experiment, derive(self.experiment.seed, "inputs", index)
+        source = self.engine._open(phase.inputs or experiment.task)
+        opened: list[Any] = []
+
+        def inputs(step: int) -> Tensor:  # opened when a loss first wants it: some phases run no network
+            if not opened:
+                opened.append(source.inputs(phase.batch, seed, self.parts.device))
+            batch: Tensor = opened[0](step)
+            return batch
+
+        return PhaseTrainer(
+            self.parts, phase, phase.losses or experiment.losses, phase.sampler or experiment.sampler,
+            phase.optimizer or experiment.optimizer, inputs, index,
+        )  # fmt: skip
+
+    def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
+        experiment, last = self.experiment, step + 1 == phase.iterations
+        evaluate = last or _due(self.iteration, experiment.evaluate_every)
+        save = last or _due(self.iteration, experiment.checkpoint_every) or stop.requested
+        if not (evaluate or save or _due(self.iteration, experiment.log_every)):
+            return
+        try:
+            losses = trainer.flush(step)
+        except TrainingError as error:
+            good = self.engine.run.checkpoint
+            where = f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet"
+            raise TrainingError(f"{error}; {where}. Lower the learning rate or clip the gradient (phases.{index}.clip)") from error
+        rate = trainer.learning_rate()
+        self.engine.run.log({"iteration": self.iteration, "phase": phase.name, "lr": rate, "seconds": round(self.seconds(), 3), "losses": losses})
+        self.hook.nern_step(phase=phase.name, iteration=self.iteration, total=self.total, losses=losses, learning_rate=rate)
+        if evaluate:
+            self._evaluate(phase)
+        if save:
+            self._save(index, trainer, step)
+        if stop.requested and self.iteration < self.total:
+            raise Interrupted(f"stopped at step {self.iteration} of {self.total}; go on with --resume (checkpoint {self.engine.run.checkpoint})")
+
+    def _evaluate(self, phase: Phase) -> None:
+        """Measure on the held-out images and keep the parameters if they are the best so far."""
+        tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
+        data = self.engine._open(tasks[-1] if tasks else self.experiment.task)
+        self.latest = {}
+        if "heldout" not in data.splits:
+            return
+        if self._heldout is None:
+            self._heldout, _ = predict(self.subject.network, data, "heldout", self.parts.device)
+        representation = self.parts.representation.eval()
+        network = with_weights(self.subject.network, representation.reconstruct())
+        representation.train()
+        logits, labels = predict(network, data, "heldout", self.parts.device)
+        found = score(logits, labels, self._heldout)
+        self.latest = found.metrics()
+        if self.best is None or found.key >= tuple(self.best["key"]):
+            parameters = {name: value.detach().cpu().clone() for name, value in representation.state_dict().items()}
+            self.best = {"iteration": self.iteration, "key": list(found.key), "metrics": self.latest, "parameters": parameters}
+        self.engine.run.log({"iteration": self.iteration, "phase": phase.name, "heldout": self.latest})
+        self.hook.nern_evaluated(phase=phase.name, iteration=self.iteration, split="heldout", metrics=self.latest)
+
+    def _save(self, index: int, trainer: PhaseTrainer, step: int) -> None:
+        parameters = {name: value.detach().cpu() for name, value in self.parts.representation.state_dict().items()}
+        state = Checkpoint(index, step + 1, self.iteration, parameters, trainer.state_dict(), self.best, self.seconds(), self.subject.sha256)
+        state.save(self.engine.run.checkpoint)
+        self.hook.nern_checkpoint_saved(path=self.engine.run.checkpoint, iteration=self.iteration)
+
+    def _check_lengths(self, done: Checkpoint) -> None:
+        lengths = [phase.iterations for phase in self.experiment.phases]
+        if done.phase >= len(lengths) or sum(lengths[: done.phase]) != done.iteration - done.step:
+            raise ConfigError("phases that have ended cannot change their length on resume")
+        if lengths[done.phase] < done.step:
+            raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
+
+
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0
+
+
+def _without_paths(task: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in task.items() if name != "root"}
+
+
+class _seeded:
+    """Runs a block under torch's global generator seeded for a place, and puts the generator back afterwards."""
+
+    def __init__(self, seed: int, *place: object) -> None:
+        self._seed = derive(seed, *place)
+        self._fork = torch.random.fork_rng(devices=[])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: object) -> None:
+        self._fork.__exit__(*error)
+
+

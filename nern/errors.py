@@ -1,0 +1,31 @@
+"""Everything nern raises on purpose: one small tree, each message naming the thing, the place and the way out."""
+
+from __future__ import annotations
+
+
+class NernError(Exception):
+    """Base of every error that nern raises on purpose; the command line turns it into one line."""
+
+
+class ConfigError(NernError):
+    """One or more mistakes in a configuration, each with its path in the file."""
+
+
+class PluginError(NernError):
+    """A component is missing, taken twice, or belongs to a plugin that failed to load."""
+
+
+class DataError(NernError):
+    """A weights file, image folder or device is missing, truncated, foreign or does not fit."""
+
+
+class ArtifactError(NernError):
+    """A representation file or a checkpoint is missing, corrupted, foreign or does not fit."""
+
+
+class TrainingError(NernError):
+    """Training cannot go on: the loss is not finite, or the run directory cannot be written."""
+
+
+class Interrupted(NernError):
+    """A run was asked to stop (Ctrl-C, SIGTERM) and left a checkpoint that it resumes from."""

@@ -1,0 +1,86 @@
+"""Measures a network beside the original one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nern.errors import DataError
+from nern.interfaces import Data
+
+
+@attrs.frozen
+class Score:
+    """How a network does on one split."""
+
+    images: int
+    top1: float | None  # per cent; None where there are no labels
+    top5: float | None  # per cent; None where there are no labels or fewer than ten classes
+    agreement: float | None  # per cent of images on which original and network predict the same class
+    kl: float | None  # mean KL(original ‖ network), nats
+
+    @property
+    def key(self) -> tuple[float, float]:
+        """What checkpoints are compared by: top-1 (agreement where there are no labels), then KL."""
+        first = self.top1 if self.top1 is not None else self.agreement
+        return (first if first is not None else 0.0, -(self.kl if self.kl is not None else 0.0))
+
+    def metrics(self) -> dict[str, float]:
+        """The figures that exist."""
+        return {name: value for name, value in attrs.asdict(self).items() if value is not None and name != "images"}
+
+
+@torch.no_grad()
+def predict(network: nn.Module, data: Data, split: Literal["heldout", "test"], device: torch.device, batch: int = 500) -> tuple[Tensor, Tensor | None]:
+    """Logits [n, classes] float32 of every image of a split, and the labels [n] or None; both on the CPU.
+
+    Raises:
+        DataError: the split is missing, or has more classes than the network.
+    """
+    network = network.to(device).eval()
+    logits, labels = [], []
+    for images, targets in data.batches(split, batch, device):
+        logits.append(functional_call(network, {}, (images.contiguous(memory_format=torch.channels_last),)).float().cpu())
+        if targets is not None:
+            labels.append(targets.cpu())
+    if not logits:
+        raise DataError(f"the task has no {split} images")
+    stacked = torch.cat(logits)
+    targets = torch.cat(labels) if labels else None
+    if targets is not None and int(targets.max()) >= stacked.shape[1]:
+        raise DataError(f"the task has {data.classes} classes and the network {stacked.shape[1]}; set architecture.classes or another task")
+    return stacked, targets
+
+
+def score(logits: Tensor, labels: Tensor | None, original: Tensor | None = None) -> Score:
+    """Compare logits [n, classes] with labels and with the original network's logits."""
+    ranks = logits.argsort(dim=1, descending=True, stable=True)
+    hits = None if labels is None else ranks[:, :5] == labels[:, None]
+    agreement = kl = None
+    if original is not None:
+        agreement = _percent(ranks[:, 0] == original.argmax(1))
+        log = [values.double().log_softmax(1) for values in (original, logits)]
+        kl = float((log[0].exp() * (log[0] - log[1])).sum(1).mean())
+    top5 = _percent(hits.any(1)) if hits is not None and logits.shape[1] >= 10 else None
+    return Score(len(logits), None if hits is None else _percent(hits[:, 0]), top5, agreement, kl)
+
+
+@torch.no_grad()
+def with_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of `network` with some parameters replaced."""
+    import copy
+
+    changed = copy.deepcopy(network)
+    own = changed.state_dict()
+    for name, value in weights.items():
+        own[name].copy_(value)
+    return changed
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * float(right.double().mean())

@@ -1,0 +1,92 @@
+"""Every extension point of nern. A plugin implements any of these with `@nern.hookimpl`.
+
+The first nine hooks *offer components*: each returns a mapping from the name that a configuration uses to an attrs
+class that subclasses the interface named in its signature. Names are looked up per extension point; two plugins that
+offer the same name are both kept, and a run that wants one of them writes `package:name`.
+
+The others *watch runs*: they are called while a run goes on and return nothing. An implementation may take any subset
+of the arguments, so that a hook can grow arguments without breaking plugins that exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from nern.interfaces import Architecture, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
+
+hookspec = pluggy.HookspecMarker("nern")
+hookimpl = pluggy.HookimplMarker("nern")
+
+
+@hookspec
+def nern_architectures() -> Mapping[str, type[Architecture]]:  # type: ignore[empty-body]
+    """Networks that can be represented: how to build one, load its weights and map its convolutions to coordinates."""
+
+
+@hookspec
+def nern_embeddings() -> Mapping[str, type[Embedding]]:  # type: ignore[empty-body]
+    """Maps from integer coordinates [n, 3] to vectors [n, d]."""
+
+
+@hookspec
+def nern_predictors() -> Mapping[str, type[Predictor]]:  # type: ignore[empty-body]
+    """Networks from embedded coordinates [n, d] to kernels [n, k²]."""
+
+
+@hookspec
+def nern_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[empty-body]
+    """Choices of the kernels that carry gradient in a step."""
+
+
+@hookspec
+def nern_smoothers() -> Mapping[str, type[Smoother]]:  # type: ignore[empty-body]
+    """Orders in which the kernels of a layer meet its coordinates, and what storing them costs."""
+
+
+@hookspec
+def nern_losses() -> Mapping[str, type[Loss]]:  # type: ignore[empty-body]
+    """Scalars that compare the reconstructed network with the original one."""
+
+
+@hookspec
+def nern_tasks() -> Mapping[str, type[Task]]:  # type: ignore[empty-body]
+    """Sources of images: training inputs, held-out set and test set."""
+
+
+@hookspec
+def nern_optimizers() -> Mapping[str, type[Optimizer]]:  # type: ignore[empty-body]
+    """Optimisers of the predictor, with their schedules."""
+
+
+@hookspec
+def nern_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body]
+    """Observers that a configuration can switch on; they implement the hooks below as methods."""
+
+
+@hookspec
+def nern_run_started(run_dir: Path, config: dict[str, Any], iteration: int, total: int) -> None:
+    """A run starts, or goes on, at `iteration` of `total`; `config` is the resolved configuration."""
+
+
+@hookspec
+def nern_step(phase: str, iteration: int, total: int, losses: dict[str, float], learning_rate: float) -> None:
+    """Losses after `iteration` of `total` steps, every `log_every` steps; `losses` holds unweighted terms and `total`."""
+
+
+@hookspec
+def nern_evaluated(phase: str, iteration: int, split: str, metrics: dict[str, float]) -> None:
+    """The reconstructed network was measured on `split` ("heldout" or "test"); percentages are in [0, 100]."""
+
+
+@hookspec
+def nern_checkpoint_saved(path: Path, iteration: int) -> None:
+    """A checkpoint is safely on disk."""
+
+
+@hookspec
+def nern_run_finished(run_dir: Path, result: dict[str, Any] | None, error: BaseException | None) -> None:
+    """A run ended: with its result, or with the error that stopped it."""

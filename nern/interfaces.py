@@ -1,0 +1,245 @@
+"""What a plugin author implements.
+
+A *component* is an attrs class whose fields are its options (see `nern.option`). It is cheap to make and holds no
+state; its one method of substance builds or starts the thing that does the work. Everything random a component does
+inside `build` may use torch's global generator, which the engine seeds; work inside a run takes its randomness from
+the `seed` it is given and the step number, so that a resumed run draws what an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.options import above, at_least, option
+
+if TYPE_CHECKING:
+    from nern.coordinates import KernelGrid, LayerMapping
+    from nern.networks import NetworkPair
+    from nern.ordering import LayerOrder
+
+
+@attrs.frozen
+class Preprocessing:
+    """How images become inputs of a network: `(x / 255 - mean) / std`, channels first."""
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    size: tuple[int, int, int] = (3, 32, 32)  # channels, height, width
+    resize: int | None = None  # shorter side before the centre crop, in pixels; None where images have `size` already
+    interpolation: str = "bilinear"
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [b, c, h, w] → float32 [b, c, h, w] on the same device."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+
+@attrs.frozen
+class Architecture(ABC):
+    """A convolutional network: how to build it, which convolutions are represented, and where its feature maps are."""
+
+    weights: str | None = option(None, help="file with the original weights (.safetensors, .pt, .pth, .th)")
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network with freshly initialised weights. Must not run in-place activations on compared feature maps."""
+
+    @abstractmethod
+    def layers(self, network: nn.Module) -> Sequence[LayerMapping]:
+        """The represented convolutions of `network`, in the order of their layer coordinate."""
+
+    @abstractmethod
+    def features(self, network: nn.Module) -> Sequence[str]:
+        """Names of the modules whose outputs feature-map distillation compares, in forward order."""
+
+    def preprocessing(self) -> Preprocessing:
+        """How the network wants its inputs."""
+        return Preprocessing()
+
+    def load(self, network: nn.Module) -> dict[str, torch.dtype]:
+        """Load `weights` into `network`; returns the stored dtype of every entry of its state dict.
+
+        Raises:
+            DataError: the file is missing, unreadable or holds another network's weights.
+        """
+        from nern.weights import load_weights
+
+        assert self.weights is not None
+        return load_weights(network, self.weights)
+
+
+@attrs.frozen
+class Embedding(ABC):
+    """Integer coordinates to vectors."""
+
+    @abstractmethod
+    def build(self, grid: KernelGrid) -> nn.Module:
+        """A module with attribute `dim: int` and `forward(coordinates [n, 3] int64) -> [n, dim] float32`.
+
+        Where the embedding is a sum or concatenation of one vector per coordinate, a method
+        `tables() -> nern.embedded.AxisTables` lets predictors replace their first matrix product by look-ups.
+        Parameters of the module are trained with the predictor and stored in the artifact.
+        """
+
+
+@attrs.frozen
+class Predictor(ABC):
+    """Embedded coordinates to kernels."""
+
+    @abstractmethod
+    def build(self, inputs: int, outputs: int) -> nn.Module:
+        """A module with `forward(embedded [n, inputs]) -> [n, outputs]`.
+
+        A module that sets `accepts_lookup = True` may be handed a `nern.embedded.Lookup` instead of a tensor, and
+        passes it to `nern.embedded.linear`.
+        """
+
+    def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
+        """Change the fresh `module` in place, given embedded coordinates [m, inputs] and all kernels [n, outputs]."""
+        return None
+
+
+Draw = Callable[[int], Tensor]
+
+
+@attrs.frozen
+class Sampler(ABC):
+    """Which kernels carry gradient in a step."""
+
+    @abstractmethod
+    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+        """Prepare draws for `kernels` [n, k²] of `layers` [n] int64 (their layer coordinate).
+
+        Returns a function from the step number to indices [m] int64 into the kernels, on their device. It depends on
+        nothing but its argument and `seed`: use `nern.random.generator(seed, step)`.
+        """
+
+
+@attrs.frozen
+class Smoother(ABC):
+    """The order in which a layer's kernels meet its coordinates."""
+
+    @abstractmethod
+    def order(self, kernels: Tensor) -> LayerOrder:
+        """Order one layer.
+
+        Args:
+            kernels: [filters, channels, kh·kw] float32 on the CPU, in the original order.
+        """
+
+
+@attrs.frozen
+class Kernels:
+    """Some kernels of a network in coordinate order, as weight losses see them."""
+
+    values: Tensor  # [m, k²] float32; entries that a smaller kernel does not have are zero
+    index: Tensor  # [m] int64, rows of the grid
+    layer: Tensor  # [m] int64
+    count: Tensor  # [m] float32, weights a row really has
+
+
+@attrs.frozen
+class LossContext:
+    """What a loss may look at before training starts."""
+
+    grid: KernelGrid
+    kernels: Kernels  # of the original network, every row of the grid
+    networks: NetworkPair
+    inputs: Callable[[int], Tensor]  # step number to a batch of normalised inputs [b, c, h, w]
+
+
+@attrs.frozen
+class Loss(ABC):
+    """A scalar that compares the reconstructed network with the original one."""
+
+    needs: ClassVar[Literal["weights", "logits", "features"]]
+
+    def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
+        """The function of (original, reconstructed) for one run; by default the component itself."""
+        return self
+
+    def __call__(self, original: Any, reconstructed: Any) -> Tensor:
+        """The loss, a scalar that is differentiable in `reconstructed`.
+
+        Both arguments are `Kernels` where `needs` is "weights", logits [b, classes] where it is "logits", and lists of
+        feature maps [b, ...] where it is "features".
+        """
+        raise NotImplementedError
+
+
+class Data(ABC):
+    """An opened task."""
+
+    classes: int | None  # None where there are no labels
+    splits: frozenset[str]  # which of "train", "heldout" and "test" hold images
+
+    @abstractmethod
+    def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Tensor]:
+        """Training inputs: a function from the step number to float32 [batch, c, h, w] on `device`."""
+
+    @abstractmethod
+    def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor | None]]:
+        """All images of a split as (float32 [b, c, h, w], labels [b] int64 or None), in a fixed order."""
+
+
+@attrs.frozen
+class Task(ABC):
+    """Where images come from."""
+
+    @abstractmethod
+    def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
+        """Find the images.
+
+        Args:
+            preprocessing: what the network wants.
+            heldout: fraction of the training images, chosen by `seed`, that training never sees.
+
+        Raises:
+            DataError: the folder is missing, empty or laid out in another way.
+        """
+
+
+@attrs.frozen
+class Optimizer(ABC):
+    """An optimiser with its schedule; the learning rate is a function of the step alone."""
+
+    lr: float = option(help="learning rate at the start of the schedule", check=above(0))
+    schedule: Literal["cosine", "linear", "exponential", "constant"] = option("cosine", help="how the rate falls over a phase")
+    final_lr: float = option(0.0, help="learning rate at the end of the schedule", check=at_least(0))
+    warmup: int = option(0, help="steps over which the rate first rises linearly from zero", check=at_least(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.schedule == "exponential" and self.final_lr == 0:
+            raise ValueError("final_lr must be above 0 for the exponential schedule")
+
+    @abstractmethod
+    def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
+        """Optimisers that together step every parameter; their own `lr` is the rate at the schedule's start."""
+
+    def factor(self, step: int, total: int) -> float:
+        """The multiple of the initial learning rate at `step` of `total`."""
+        import math
+
+        progress = min(step / max(total, 1), 1.0)
+        end = self.final_lr / self.lr
+        if self.schedule == "cosine":
+            value = end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
+        elif self.schedule == "linear":
+            value = end + (1 - end) * (1 - progress)
+        elif self.schedule == "exponential":
+            value = end**progress
+        else:
+            value = 1.0
+        return value * min(1.0, (step + 1) / (self.warmup + 1))
+
+
+@attrs.frozen
+class Observer:
+    """Watches a run: implement any of the `nern_run_started`, `nern_step`, … hooks as methods marked `@hookimpl`."""

@@ -1,0 +1,134 @@
+"""Runs the original and the reconstructed network: one set of modules, two sets of weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nern.errors import ConfigError
+
+
+@attrs.frozen
+class Outputs:
+    """What one pass gives."""
+
+    logits: Tensor  # [b, classes]
+    features: list[Tensor]  # [b, ...] each, in the order of the feature names
+
+
+class NetworkPair:
+    """The original network and its reconstruction, in eval mode, for training.
+
+    Both share copied parameters and statistics, so the batch norm behind a convolution is folded into the weights of
+    both: scale · w and a constant bias. Feature maps behind a folded batch norm are unchanged.
+
+    Args:
+        network: the original network; it is copied.
+        represented: names of the weights that are predicted.
+        features: names of modules whose outputs are compared.
+        dtype: torch.bfloat16 runs convolutions and products in bfloat16 (weights stay float32).
+        fold: whether to fold batch norms.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        represented: Sequence[str],
+        features: Sequence[str],
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        fold: bool = True,
+    ) -> None:
+        modules = dict(network.named_modules())
+        for name in features:
+            if name not in modules:
+                raise ConfigError(f"feature map '{name}' is no module of the network")
+        self.network = copy.deepcopy(network).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.device, self.dtype = device, dtype
+        self._represented = list(represented)
+        self._scales = fold_batch_norms(self.network, keep=features) if fold else {}
+        self._original = {name: value.detach() for name, value in self.network.state_dict().items()}
+        self._capturing: list[Tensor] | None = None
+        modules = dict(self.network.named_modules())
+        for name in features:
+            modules[name].register_forward_hook(self._capture)
+
+    def original(self, inputs: Tensor, features: bool = False) -> Outputs:
+        """Run the original network without gradient."""
+        with torch.no_grad():
+            return self._run({}, inputs, features)
+
+    def reconstructed(self, inputs: Tensor, weights: Mapping[str, Tensor], features: bool = False) -> Outputs:
+        """Run with predicted `weights` (parameter name → weight), differentiable in them."""
+        folded = {}
+        for name, weight in weights.items():
+            scale = self._scales.get(name)
+            weight = weight if scale is None else weight * scale
+            folded[name] = weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
+        return self._run(folded, inputs, features)
+
+    def _run(self, weights: Mapping[str, Tensor], inputs: Tensor, features: bool) -> Outputs:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with self._captured(features) as captured, torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            logits = functional_call(self.network, dict(weights), (inputs,))
+        return Outputs(logits.float(), captured)
+
+    @contextmanager
+    def _captured(self, wanted: bool) -> Iterator[list[Tensor]]:
+        captured: list[Tensor] = []
+        self._capturing = captured if wanted else None
+        try:
+            yield captured
+        finally:
+            self._capturing = None
+
+    def _capture(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if self._capturing is not None:
+            self._capturing.append(output)
+
+
+def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Fold every batch norm that alone follows a convolution into it, in place.
+
+    The network must be in eval mode. Convolutions named in `keep` stay as they are. A network that torch.fx cannot
+    trace stays as it is, too: folding is a speed-up, not a need.
+
+    Returns:
+        The scale [filters, 1, 1, 1] of every folded convolution's weight, by parameter name.
+    """
+    try:
+        graph = torch.fx.symbolic_trace(network).graph
+    except Exception:
+        return {}
+    modules = dict(network.named_modules())
+    calls: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            calls[node.target] = calls.get(node.target, 0) + 1
+    scales = {}
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+            continue
+        source = node.args[0]
+        if source.op != "call_module" or len(source.users) > 1 or source.target in keep:
+            continue
+        conv, norm = modules[source.target], modules[node.target]
+        if not isinstance(conv, nn.Conv2d) or calls[source.target] > 1 or calls[node.target] > 1 or norm.running_var is None:
+            continue
+        scale = torch.rsqrt(norm.running_var + norm.eps) * (norm.weight if norm.weight is not None else 1)
+        shift = (norm.bias if norm.bias is not None else 0) - norm.running_mean * scale
+        if conv.bias is not None:
+            shift = shift + conv.bias * scale
+        conv.weight.data = (conv.weight * scale.view(-1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
+        conv.bias = nn.Parameter(shift.detach(), requires_grad=False)
+        parent, _, name = node.target.rpartition(".")
+        setattr(modules[parent], name, nn.Identity())
+        scales[f"{source.target}.weight"] = scale.detach().view(-1, 1, 1, 1)
+    return scales

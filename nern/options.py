@@ -1,0 +1,99 @@
+"""Options of components and of the configuration: attrs fields that carry their own documentation."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+class OptionError(ValueError):
+    """An option has an impossible value."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name, self.problem = name, problem
+
+
+def option(default: Any = attrs.NOTHING, *, help: str, check: Validator | Sequence[Validator] = (), factory: Any = None) -> Any:
+    """An attrs field with a one-line description.
+
+    Args:
+        default: the value when the configuration names none; without it (and without `factory`) the option is required.
+        help: what the option does, with units; shown by `nern plugins`, `nern config` errors and the documentation.
+        check: validators, such as those of `attrs.validators`; they raise ValueError (best `OptionError`,
+            whose message is shown behind the option's path).
+        factory: makes a default that must not be shared between instances.
+    """
+    checks = [check] if callable(check) else list(check)
+    settings: dict[str, Any] = {"metadata": {"help": help}, "validator": checks, "kw_only": True}
+    return attrs.field(factory=factory, **settings) if factory else attrs.field(default=default, **settings)
+
+
+def _bound(symbol: str, holds: Callable[[Any, Any], bool]) -> Callable[[float], Validator]:
+    def bounded(limit: float) -> Validator:
+        def validate(instance: Any, attribute: Any, value: Any) -> None:
+            if value is not None and not holds(value, limit):
+                raise OptionError(attribute.name, f"must be {symbol} {limit}, got {value}")
+
+        return validate
+
+    return bounded
+
+
+at_least = _bound(">=", lambda value, limit: value >= limit)
+at_most = _bound("<=", lambda value, limit: value <= limit)
+above = _bound(">", lambda value, limit: value > limit)
+below = _bound("<", lambda value, limit: value < limit)
+
+
+@attrs.frozen
+class OptionInfo:
+    """One option as the documentation shows it."""
+
+    name: str
+    type: str
+    default: Any  # attrs.NOTHING when required
+    help: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is attrs.NOTHING
+
+
+def describe(cls: type) -> list[OptionInfo]:
+    """The options of a component class, in the order of its fields."""
+    hints = typing.get_type_hints(cls)
+    described = []
+    for field in attrs.fields(cls):
+        default = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            default = default.factory()
+        described.append(OptionInfo(field.name, type_name(hints[field.name]), default, field.metadata.get("help", "")))
+    return described
+
+
+def summary(cls: type) -> str:
+    """The first line of a component's own docstring, or an empty string."""
+    return (inspect.cleandoc(cls.__dict__.get("__doc__") or "").splitlines() or [""])[0]
+
+
+def type_name(hint: Any) -> str:
+    """A type as a user would write it: `int`, `"a" | "b"`, `list of int`, `int or null`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " | ".join(f'"{choice}"' for choice in arguments)
+    if hint is type(None):
+        return "null"
+    if origin in (list, tuple):
+        return f"list of {type_name(arguments[0])}"
+    if origin is dict:
+        return f"mapping of {type_name(arguments[1])}"
+    if arguments:
+        return " or ".join(type_name(argument) for argument in arguments)
+    return {"str": "text", "bool": "true or false"}.get(getattr(hint, "__name__", ""), getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,106 @@
+"""The trained thing: kernels from coordinates, and the network from kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nern.coordinates import KernelGrid
+from nern.embedded import AxisTables, Lookup
+from nern.interfaces import Kernels
+from nern.ordering import LayerOrder
+
+
+class Representation(nn.Module):
+    """A predictor, its embedding, and the order in which predicted kernels fill the network.
+
+    Args:
+        embedding: module from coordinates [n, 3] to [n, d].
+        predictor: module from [n, d] to [n, k²].
+        grid: the represented kernels.
+        orders: one per layer of the grid.
+    """
+
+    coordinates: Tensor
+    places: Tensor
+
+    def __init__(self, embedding: nn.Module, predictor: nn.Module, grid: KernelGrid, orders: Sequence[LayerOrder]) -> None:
+        super().__init__()
+        self.embedding, self.predictor = embedding, predictor
+        self.grid, self.orders = grid, list(orders)
+        self.register_buffer("coordinates", grid.coordinates().int(), persistent=False)
+        self.register_buffer("places", _inverse(grid, self.orders), persistent=False)
+
+    def embed(self, rows: Tensor | None = None) -> Tensor | Lookup:
+        """Embedded coordinates of some rows [m] int64, or of all."""
+        coordinates = (self.coordinates if rows is None else self.coordinates[rows]).long()
+        if getattr(self.predictor, "accepts_lookup", False) and hasattr(self.embedding, "tables"):
+            tables: AxisTables = self.embedding.tables()
+            return Lookup(tables, coordinates)
+        embedded: Tensor = self.embedding(coordinates)
+        return embedded
+
+    def predict(self, rows: Tensor | None = None) -> Tensor:
+        """Predicted kernels [m, k²] of some rows, or of all, in coordinate order."""
+        outputs: Tensor = self.predictor(self.embed(rows))
+        return outputs.float()
+
+    def weights(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Predictions for all rows [rows, k²] → convolution weights by parameter name, differentiable."""
+        ordered = outputs.index_select(0, self.places)
+        weights = {}
+        for index, layer in enumerate(self.grid.layers):
+            kernels = ordered[self.grid.starts[index] : self.grid.starts[index + 1]]
+            weights[layer.parameter] = layer.join(self.grid.sample_down(kernels, layer.kernel))
+        return weights
+
+    @torch.no_grad()
+    def reconstruct(self, chunk: int = 1 << 16) -> dict[str, Tensor]:
+        """All represented weights, predicted in float32 and `chunk` rows at a time."""
+        device = self.coordinates.device
+        with torch.autocast(device.type, enabled=False):
+            rows = torch.arange(self.grid.rows, device=device).split(chunk)
+            return self.weights(torch.cat([self.predict(part) for part in rows]))
+
+
+class KernelSet:
+    """The original network's kernels in coordinate order, and views of predictions in the same shape."""
+
+    def __init__(self, grid: KernelGrid, parameters: dict[str, Tensor], orders: Sequence[LayerOrder], device: torch.device) -> None:
+        self.grid = grid
+        self.values = grid.gather(parameters, orders).to(device)
+        self.layers = grid.layer_of_rows().to(device)
+        self.counts = grid.counts().to(device)
+        self._all = torch.arange(grid.rows, device=device)
+        self._mixed = any(layer.kernel != grid.size for layer in grid.layers)
+
+    def original(self, rows: Tensor | None = None) -> Kernels:
+        """The original kernels of some rows, or of all."""
+        if rows is None:
+            return Kernels(self.values, self._all, self.layers, self.counts)
+        return Kernels(self.values[rows], rows, self.layers[rows], self.counts[rows])
+
+    def predicted(self, outputs: Tensor, rows: Tensor | None = None) -> Kernels:
+        """Predictor outputs [m, k²] of the same rows as kernels: what smaller kernels do not use is zero."""
+        index, layers, counts = (self._all, self.layers, self.counts) if rows is None else (rows, self.layers[rows], self.counts[rows])
+        return Kernels(self._shaped(outputs, layers) if self._mixed else outputs, index, layers, counts)
+
+    def _shaped(self, outputs: Tensor, layers: Tensor) -> Tensor:
+        shaped = torch.zeros_like(outputs)
+        for kernel in {layer.kernel for layer in self.grid.layers}:
+            chosen = torch.tensor([layer.kernel == kernel for layer in self.grid.layers], device=layers.device)[layers]
+            at = chosen.nonzero().squeeze(1)
+            small = self.grid.pad_up(self.grid.sample_down(outputs[at], kernel))
+            shaped = shaped.index_copy(0, at, small)
+        return shaped
+
+
+def _inverse(grid: KernelGrid, orders: Sequence[LayerOrder]) -> Tensor:
+    """[rows] int64: for every original kernel, the row that predicts it."""
+    places = torch.empty(grid.rows, dtype=torch.int64)
+    for index, order in enumerate(orders):
+        start, end = grid.starts[index], grid.starts[index + 1]
+        places[start + order.indices()] = torch.arange(start, end)
+    return places

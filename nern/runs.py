@@ -1,0 +1,150 @@
+"""The folder of a run: resolved configuration, metrics, checkpoint, artifact, result."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from nern import config
+from nern.errors import ConfigError, Interrupted
+from nern.files import sweep, write_tensors, write_text
+
+#: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
+FREE = {"output", "observers", "device", "threads", "precision", "plugins", "evaluate_every", "checkpoint_every", "log_every"}
+
+
+class RunFolder:
+    """Paths and files of one run. It can be moved: nothing in it names its own place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
+        self.pretraining = path / "pretraining.pt"
+        self.original = path / "original.safetensors"
+        self.artifact = path / "model.nern"
+        self.result = path / "result.json"
+
+    def require(self) -> None:
+        """Raises ConfigError where the folder holds no run."""
+        if not self.config.is_file():
+            raise ConfigError(f"{self.path} holds no run (there is no {self.config})")
+
+    def open(self, resolved: dict[str, Any], text: str, resume: bool) -> None:
+        """Make the folder, or check that a resumption is of the same experiment; writes config.yaml.
+
+        Raises:
+            ConfigError: the folder holds a run and `resume` is not set, or the run is another experiment's.
+            OSError: the folder cannot be written.
+        """
+        if self.config.exists() and not resume:
+            raise ConfigError(f"{self.path} already holds a run; go on with --resume, or name another folder with output=DIR")
+        if resume:
+            self.require()
+            before = config.read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))
+            changed = _differences(_fixed(before), _fixed(resolved))
+            if changed:
+                raise ConfigError(f"{self.path} was started with another {', '.join(changed)}; resume it as it was, or start a new run with output=DIR")
+        self.path.mkdir(parents=True, exist_ok=True)
+        sweep(self.path)
+        write_text(self.config, text)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def keep_metrics(self, iteration: int) -> None:
+        """Drop the lines of steps after `iteration`, which are about to be done again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["iteration"] <= iteration:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):  # the line that an interruption cut off
+                continue
+        write_text(self.metrics, "".join(kept))
+
+    def write_original(self, network: nn.Module) -> None:
+        """Keep the original network that the run trained itself."""
+        write_tensors(self.original, network.state_dict())
+        self.pretraining.unlink(missing_ok=True)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop at the next step; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise Interrupted("stopped at once, after the last checkpoint that was written")
+        self.requested = True
+
+
+def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What a figure depends on besides the configuration."""
+    from nern import __version__
+
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "nern": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": device.type,
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _fixed(values: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that a resumption must share."""
+    fixed = {key: value for key, value in values.items() if key not in FREE}
+    fixed["phases"] = [{key: value for key, value in phase.items() if key != "iterations"} for phase in values["phases"]]
+    return fixed
+
+
+def _differences(a: Any, b: Any, path: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = list(dict.fromkeys([*a, *b]))
+        return [found for key in keys for found in _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [found for index, pair in enumerate(zip(a, b, strict=True)) for found in _differences(*pair, f"{path}.{index}")]
+    return [] if a == b else [path]

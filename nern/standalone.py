@@ -1,0 +1,68 @@
+"""What can be done with a representation file besides training it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from nern import artifact, config
+from nern.devices import choose_device
+from nern.engine import Evaluation
+from nern.errors import ArtifactError, ConfigError
+from nern.evaluation import predict, score
+from nern.files import write_atomically, write_tensors
+
+
+def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Evaluation:
+    """Measure a representation file on the test set of the task it was made with, or of another one.
+
+    Args:
+        overrides: `task.root` says where the images are; `architecture.weights` names the original weights, to be
+            measured beside it; `task.name` and `device` choose another task and device.
+
+    Raises:
+        ConfigError: an override is not one of these sections'.
+    """
+    if not isinstance(overrides, Mapping):
+        overrides = dict(config.parse_override(text) for text in overrides)
+    rebuilt = artifact.load(path)
+    allowed = ("task", "architecture", "device")
+    for key in overrides:
+        if key.split(".")[0] not in allowed or (key.startswith("architecture.") and key != "architecture.weights"):
+            raise ConfigError(f"{key}: a representation file is measured with task.*, architecture.weights and device only")
+    sections = config.apply_overrides({"task": rebuilt.notes["task"], "architecture": {}, "device": "auto"}, overrides)
+    task = config.structure_component("task", sections["task"], rebuilt.registry, "task")
+    device = choose_device(str(sections["device"]))
+    architecture = attrs.evolve(rebuilt.architecture, weights=sections["architecture"].get("weights"))
+    data = task.open(architecture.preprocessing(), 0.0, 0)
+    original = None
+    logits, labels = predict(rebuilt.reconstruct().float(), data, "test", device)
+    if architecture.weights is not None:
+        network = architecture.build().eval()
+        architecture.load(network)
+        original, _ = predict(network, data, "test", device)
+    reference = score(original, labels, original) if original is not None else None
+    return Evaluation(reference, score(logits, labels, original))
+
+
+def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a state dict as .safetensors, .pt or .pth.
+
+    Raises:
+        ConfigError: the file's ending is another one.
+        ArtifactError: the file cannot be written.
+    """
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ConfigError(f"{path}: the file must end in .safetensors, .pt or .pth")
+    try:
+        if path.suffix == ".safetensors":
+            write_tensors(path, state)
+        else:
+            write_atomically(path, lambda file: torch.save(dict(state), file))
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
