@@ -47,7 +47,7 @@ _PLACES = {
 }  # fmt: skip
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
-__all__ = [*sorted(_MODULES), "__version__"]  # noqa: PLE0604 (every entry is a string)
+__all__ = [*sorted(_MODULES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

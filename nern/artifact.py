@@ -105,7 +105,11 @@ class Artifact:
             "predictor": config.unstructure(self.predictor, self.registry),
             "sampling": represented.sampling,
             "orders": _run_lengths([order.kind for order in self.representation.orders]),
-            "dtypes": {name: str(dtype).removeprefix("torch.") for name, dtype in self.dtypes.items() if dtype != self.network.state_dict()[name].dtype},
+            "dtypes": {
+                name: str(dtype).removeprefix("torch.")
+                for name, dtype in self.dtypes.items()
+                if dtype != self.network.state_dict()[name].dtype
+            },
             "layout": _layout(self.network, represented),
             "sha256_original": self.sha256,
             "sha256_tensors": digest(tensors),
@@ -155,7 +159,9 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     network = architecture.build().eval()
     grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
     if about["layout"] != _layout(network, grid):
-        raise ArtifactError(f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ")
+        raise ArtifactError(
+            f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ"
+        )
     reader = BitReader(tensors["ordering"])
     kinds = [kind for kind, count in about["orders"] for _ in range(count)]
     orders = [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]

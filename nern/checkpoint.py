@@ -48,7 +48,9 @@ class Checkpoint:
         except FileNotFoundError as error:
             raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
         except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            raise ArtifactError(f"checkpoint {path} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
+            raise ArtifactError(
+                f"checkpoint {path} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            ) from error
         if not isinstance(state, dict) or state.pop("format", None) != "nern-checkpoint":
             raise ArtifactError(f"{path} is no checkpoint of nern")
         if state.pop("version") != 1:

@@ -82,8 +82,8 @@ def show_config(experiment: str, overrides: tuple[str, ...], disabled: tuple[str
 @JSON
 def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Measure the reconstructed network beside the original one on the test set."""
-    from nern.standalone import evaluate_file
     from nern.engine import Engine
+    from nern.standalone import evaluate_file
 
     found = Engine.from_run(run, overrides).evaluate() if run.is_dir() else evaluate_file(run, overrides)
     if as_json:
@@ -102,8 +102,8 @@ def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .safetensors (or .pt, .pth) file to write.")
 def reconstruct(file: Path, output: Path) -> None:
     """Write the network's complete state dict; the original weights are not needed."""
-    from nern.standalone import write_state_dict
     from nern.artifact import load
+    from nern.standalone import write_state_dict
 
     state = load(file).reconstruct().state_dict()
     write_state_dict(state, output)

@@ -38,7 +38,7 @@ class EpochOrder:
         """[batch] int64."""
         positions = torch.arange(step * self.batch, (step + 1) * self.batch)
         parts = []
-        for epoch in (positions // self.count).unique().tolist():
+        for epoch in range(step * self.batch // self.count, ((step + 1) * self.batch - 1) // self.count + 1):
             if epoch != self._epoch:
                 self._epoch = epoch
                 self._order = torch.randperm(self.count, generator=generator(self.seed, "epoch", epoch))
@@ -182,11 +182,10 @@ def read_folder(folder: Path, preprocessing: Preprocessing) -> tuple[Tensor, Ten
     if cached is None:
         with ThreadPoolExecutor() as pool:
             images = list(pool.map(lambda file: _to_tensor(decode(file, preprocessing.size[0])), files))
+        _, height, width = preprocessing.size
         for file, image in zip(files, images, strict=True):
             if tuple(image.shape) != preprocessing.size:
-                raise DataError(
-                    f"{file} has {image.shape[2]} × {image.shape[1]} pixels, the network takes {preprocessing.size[2]} × {preprocessing.size[1]}"
-                )
+                raise DataError(f"{file} has {image.shape[2]} × {image.shape[1]} pixels, the network takes {width} × {height}")
         cached = {"images": torch.stack(images), "labels": torch.tensor(labels)}
         cache.store(key, cached)
     return cached["images"], cached["labels"], len(names)
@@ -234,7 +233,9 @@ class FileData(Data):
         pending: dict[int, list[Any]] = {}
 
         def submit(step: int) -> list[Any]:
-            return [self._pool.submit(self._random_crop, files[i], derive(seed, "crop", step, n)) for n, i in enumerate(order(step).tolist())]
+            return [
+                self._pool.submit(self._random_crop, files[i], derive(seed, "crop", step, n)) for n, i in enumerate(order(step).tolist())
+            ]
 
         def inputs(step: int) -> Tensor:
             jobs = pending.pop(step, None) or submit(step)
@@ -280,5 +281,7 @@ class FileData(Data):
             crop = max(1, round(side * min(image.height, image.width * height / width)))
             crop_width = max(1, round(crop * width / height))
             top, left = round(y * (image.height - crop)), round(x * (image.width - crop_width))
-            image = tv.resized_crop(image, top, left, crop, crop_width, [height, width], InterpolationMode(self._preprocessing.interpolation))
+            image = tv.resized_crop(
+                image, top, left, crop, crop_width, [height, width], InterpolationMode(self._preprocessing.interpolation)
+            )
         return _to_tensor(tv.hflip(image) if mirror < 0.5 else image)

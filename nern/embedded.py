@@ -47,9 +47,10 @@ def linear(layer: nn.Linear, embedded: Tensor | Lookup) -> Tensor:
         return result
     tables, coordinates = embedded.tables, embedded.coordinates
     with torch.autocast(coordinates.device.type, enabled=False):  # the tables are small, and their sum wants float32
-        total = layer.bias
+        total: Tensor | None = layer.bias
         for axis, (table, offset) in enumerate(zip(tables.tables, tables.offsets, strict=True)):
             product = table @ layer.weight[:, offset : offset + table.shape[1]].T
             rows = F.embedding(coordinates[:, axis], product)
             total = rows if total is None else total + rows
+    assert total is not None
     return total

@@ -9,27 +9,27 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nern import artifact, cache, config
+from nern import artifact, config
 from nern.artifact import Artifact, Bytes
 from nern.checkpoint import Checkpoint
-from nern.config import Experiment, Phase
-from nern.coordinates import KernelGrid
+from nern.config import Experiment
 from nern.devices import choose_device, choose_dtype
 from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.evaluation import Score, predict, score, with_weights
-from nern.interfaces import Data
+from nern.fitting import Fitting
+from nern.interfaces import Data, Task
 from nern.networks import NetworkPair
-from nern.ordering import BitReader, LayerOrder, pack
 from nern.pretraining import pretrain
-from nern.random import derive
+from nern.random import seeded
 from nern.registry import Registry
 from nern.representation import KernelSet, Representation
 from nern.runs import RunFolder, StopRequest, environment
 from nern.smoothness import grid_smoothness
-from nern.training import Parts, PhaseTrainer
-from nern.weights import digest
+from nern.subject import Subject
+from nern.training import Parts
+from nern.weights import load_weights
 
 
 @attrs.frozen
@@ -78,21 +78,6 @@ class Result:
         return attrs.asdict(self)
 
 
-@attrs.define
-class Subject:
-    """The network to represent, and everything that follows from it before training starts."""
-
-    network: nn.Module
-    dtypes: dict[str, torch.dtype]
-    sha256: str
-    grid: KernelGrid
-    orders: list[LayerOrder]
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        return dict(self.network.state_dict())
-
-
 class Engine:
     """One run of one experiment.
 
@@ -114,7 +99,9 @@ class Engine:
         self._data: dict[int, Data] = {}
 
     @classmethod
-    def from_yaml(cls, reference: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Engine:
+    def from_yaml(
+        cls, reference: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None
+    ) -> Engine:
         """An engine from a YAML file or the name of a preset.
 
         Args:
@@ -163,7 +150,9 @@ class Engine:
                 self.result = self._fit(resume, stop)
             return self.result
         except OSError as problem:
-            error = TrainingError(f"cannot write the run directory {self.run.path} ({problem.strerror or problem}); free space or set output")
+            error = TrainingError(
+                f"cannot write the run directory {self.run.path} ({problem.strerror or problem}); free space or set output"
+            )
             raise error from problem
         except BaseException as problem:
             error = problem
@@ -211,7 +200,7 @@ class Engine:
 
     # -- assembling ----------------------------------------------------------------------------------------------
 
-    def _open(self, task: config.Task) -> Data:
+    def _open(self, task: Task) -> Data:
         if id(task) not in self._data:
             preprocessing = self.experiment.architecture.preprocessing()
             self._data[id(task)] = task.open(preprocessing, self.experiment.heldout, self.experiment.seed)
@@ -220,12 +209,10 @@ class Engine:
     def _original_network(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
         """The original network on the CPU, from its weights or from the run's own pretraining."""
         architecture = self.experiment.architecture
-        with _seeded(self.experiment.seed, "original"):
+        with seeded(self.experiment.seed, "original"):
             network = architecture.build().eval()
         if architecture.weights is not None:
             return network, architecture.load(network)
-        from nern.weights import load_weights
-
         return network, load_weights(network, self.run.original)
 
     def _pretrain(self, stop: StopRequest) -> None:
@@ -235,12 +222,14 @@ class Engine:
             return
         if experiment.pretrain is None:
             raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
-        with _seeded(experiment.seed, "original"):
+        with seeded(experiment.seed, "original"):
             network = experiment.architecture.build()
         epochs = experiment.pretrain.epochs
 
         def report(epoch: int, loss: float) -> bool:
-            self.registry.manager.hook.nern_step(phase="pretrain", iteration=epoch, total=epochs, losses={"cross-entropy": loss}, learning_rate=0.0)
+            self.registry.manager.hook.nern_step(
+                phase="pretrain", iteration=epoch, total=epochs, losses={"cross-entropy": loss}, learning_rate=0.0
+            )
             return stop.requested
 
         started = self.registry.manager.hook.nern_run_started
@@ -257,50 +246,13 @@ class Engine:
     def _prepare(self) -> Subject:
         """Load the network, find its kernels, order them."""
         network, dtypes = self._original_network()
-        state = dict(network.state_dict())
-        grid = self._grid(network)
-        sha256 = digest(state)
-        self._subject = Subject(network, dtypes, sha256, grid, self._order(grid, state, sha256))
+        self._subject = Subject.of(network, dtypes, self.experiment, self.registry)
         return self._subject
-
-    def _grid(self, network: nn.Module) -> KernelGrid:
-        layers = tuple(self.experiment.architecture.layers(network))
-        state = network.state_dict()
-        for layer in layers:
-            if layer.parameter not in state:
-                raise ConfigError(f"architecture maps '{layer.parameter}', which is no parameter of the network")
-        if not layers:
-            raise ConfigError("architecture maps no convolution: there is nothing to represent")
-        return KernelGrid(layers)
-
-    def _order(self, grid: KernelGrid, state: Mapping[str, Tensor], sha256: str) -> list[LayerOrder]:
-        """Order every layer; orderings of the same weights by the same smoother are kept in the cache."""
-        smoother = self.experiment.smoother
-        options = config.unstructure(smoother, self.registry)
-        layout = [(layer.parameter, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
-        key = f"order-{derive(0, sha256, options, layout):016x}"
-        stored = cache.load(key)
-        if stored is not None:
-            from nern.ordering import ORDER_KINDS
-
-            names = list(ORDER_KINDS)
-            reader = BitReader(stored["packed"])
-            kinds = [names[index] for index in stored["kinds"].tolist()]
-            return [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
-        orders = []
-        for layer in grid.layers:
-            kernels = layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1)
-            orders.append(smoother.order(kernels))
-        from nern.ordering import ORDER_KINDS
-
-        kinds_used = torch.tensor([list(ORDER_KINDS).index(order.kind) for order in orders])
-        cache.store(key, {"packed": pack(orders), "kinds": kinds_used})
-        return orders
 
     def _represent(self, subject: Subject, kernels: KernelSet) -> Representation:
         """A representation with fresh weights."""
         experiment = self.experiment
-        with _seeded(experiment.seed, "predictor"):
+        with seeded(experiment.seed, "predictor"):
             representation = artifact.assemble(subject.grid, subject.orders, experiment.embedding, experiment.predictor).to(self.device)
             rows = torch.randperm(subject.grid.rows)[:4096].to(self.device)
             coordinates = representation.coordinates[rows].long()
@@ -331,11 +283,11 @@ class Engine:
             dtype=self.dtype,
         )
         parts = Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed)
-        fitting = _Fitting(self, subject, parts, checkpoint, began)
+        fitting = Fitting(experiment, subject, parts, self.run, self.registry.manager.hook, self._open, checkpoint, began)
         fitting.run(resolved, stop)
         return self._finish(subject, representation, fitting)
 
-    def _finish(self, subject: Subject, representation: Representation, fitting: _Fitting) -> Result:
+    def _finish(self, subject: Subject, representation: Representation, fitting: Fitting) -> Result:
         """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result."""
         experiment = self.experiment
         data = self._open(experiment.task)
@@ -383,138 +335,5 @@ class Engine:
         return result
 
 
-class _Fitting:
-    """The loop over phases and steps, with its reports, evaluations and checkpoints."""
-
-    def __init__(self, engine: Engine, subject: Subject, parts: Parts, checkpoint: Checkpoint | None, began: float) -> None:
-        self.engine, self.experiment, self.parts, self.subject = engine, engine.experiment, parts, subject
-        self.hook = engine.registry.manager.hook
-        self.checkpoint = checkpoint
-        self.began, self.before = began, checkpoint.seconds if checkpoint else 0.0
-        self.iteration = checkpoint.iteration if checkpoint else 0
-        self.total = sum(phase.iterations for phase in self.experiment.phases)
-        self.best = checkpoint.best if checkpoint else None
-        self.latest: dict[str, float] | None = None
-        self._heldout: Tensor | None = None
-        if checkpoint:
-            parts.representation.load_state_dict(checkpoint.parameters)
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    def run(self, resolved: dict[str, Any], stop: StopRequest) -> None:
-        done = self.checkpoint
-        if done:
-            self._check_lengths(done)
-        self.engine.run.keep_metrics(self.iteration)
-        self.hook.nern_run_started(run_dir=self.engine.run.path, config=resolved, iteration=self.iteration, total=self.total)
-        for index, phase in enumerate(self.experiment.phases):
-            if done and index < done.phase:
-                continue
-            start = done.step if done and index == done.phase else 0
-            trainer = self._trainer(index, phase)
-            if done and index == done.phase:
-                trainer.load_state_dict(done.optimizers)
-            for step in range(start, phase.iterations):
-                trainer.step(step)
-                self.iteration += 1
-                self._after_step(index, phase, trainer, step, stop)
-            if self.latest is None:  # resumed at the very end of the phase
-                self._evaluate(phase)
-
-    def _trainer(self, index: int, phase: Phase) -> PhaseTrainer:
-        experiment, seed = self.experiment, derive(self.experiment.seed, "inputs", index)
-        source = self.engine._open(phase.inputs or experiment.task)
-        opened: list[Any] = []
-
-        def inputs(step: int) -> Tensor:  # opened when a loss first wants it: some phases run no network
-            if not opened:
-                opened.append(source.inputs(phase.batch, seed, self.parts.device))
-            batch: Tensor = opened[0](step)
-            return batch
-
-        return PhaseTrainer(
-            self.parts, phase, phase.losses or experiment.losses, phase.sampler or experiment.sampler,
-            phase.optimizer or experiment.optimizer, inputs, index,
-        )  # fmt: skip
-
-    def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
-        experiment, last = self.experiment, step + 1 == phase.iterations
-        evaluate = last or _due(self.iteration, experiment.evaluate_every)
-        save = last or _due(self.iteration, experiment.checkpoint_every) or stop.requested
-        if not (evaluate or save or _due(self.iteration, experiment.log_every)):
-            return
-        try:
-            losses = trainer.flush(step)
-        except TrainingError as error:
-            good = self.engine.run.checkpoint
-            where = f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet"
-            raise TrainingError(f"{error}; {where}. Lower the learning rate or clip the gradient (phases.{index}.clip)") from error
-        rate = trainer.learning_rate()
-        self.engine.run.log({"iteration": self.iteration, "phase": phase.name, "lr": rate, "seconds": round(self.seconds(), 3), "losses": losses})
-        self.hook.nern_step(phase=phase.name, iteration=self.iteration, total=self.total, losses=losses, learning_rate=rate)
-        if evaluate:
-            self._evaluate(phase)
-        if save:
-            self._save(index, trainer, step)
-        if stop.requested and self.iteration < self.total:
-            raise Interrupted(f"stopped at step {self.iteration} of {self.total}; go on with --resume (checkpoint {self.engine.run.checkpoint})")
-
-    def _evaluate(self, phase: Phase) -> None:
-        """Measure on the held-out images and keep the parameters if they are the best so far."""
-        tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
-        data = self.engine._open(tasks[-1] if tasks else self.experiment.task)
-        self.latest = {}
-        if "heldout" not in data.splits:
-            return
-        if self._heldout is None:
-            self._heldout, _ = predict(self.subject.network, data, "heldout", self.parts.device)
-        representation = self.parts.representation.eval()
-        network = with_weights(self.subject.network, representation.reconstruct())
-        representation.train()
-        logits, labels = predict(network, data, "heldout", self.parts.device)
-        found = score(logits, labels, self._heldout)
-        self.latest = found.metrics()
-        if self.best is None or found.key >= tuple(self.best["key"]):
-            parameters = {name: value.detach().cpu().clone() for name, value in representation.state_dict().items()}
-            self.best = {"iteration": self.iteration, "key": list(found.key), "metrics": self.latest, "parameters": parameters}
-        self.engine.run.log({"iteration": self.iteration, "phase": phase.name, "heldout": self.latest})
-        self.hook.nern_evaluated(phase=phase.name, iteration=self.iteration, split="heldout", metrics=self.latest)
-
-    def _save(self, index: int, trainer: PhaseTrainer, step: int) -> None:
-        parameters = {name: value.detach().cpu() for name, value in self.parts.representation.state_dict().items()}
-        state = Checkpoint(index, step + 1, self.iteration, parameters, trainer.state_dict(), self.best, self.seconds(), self.subject.sha256)
-        state.save(self.engine.run.checkpoint)
-        self.hook.nern_checkpoint_saved(path=self.engine.run.checkpoint, iteration=self.iteration)
-
-    def _check_lengths(self, done: Checkpoint) -> None:
-        lengths = [phase.iterations for phase in self.experiment.phases]
-        if done.phase >= len(lengths) or sum(lengths[: done.phase]) != done.iteration - done.step:
-            raise ConfigError("phases that have ended cannot change their length on resume")
-        if lengths[done.phase] < done.step:
-            raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
-
-
-def _due(iteration: int, every: int) -> bool:
-    return every > 0 and iteration % every == 0
-
-
 def _without_paths(task: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in task.items() if name != "root"}
-
-
-class _seeded:
-    """Runs a block under torch's global generator seeded for a place, and puts the generator back afterwards."""
-
-    def __init__(self, seed: int, *place: object) -> None:
-        self._seed = derive(seed, *place)
-        self._fork = torch.random.fork_rng(devices=[])
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: object) -> None:
-        self._fork.__exit__(*error)
-
-

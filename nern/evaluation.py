@@ -36,7 +36,9 @@ class Score:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, data: Data, split: Literal["heldout", "test"], device: torch.device, batch: int = 500) -> tuple[Tensor, Tensor | None]:
+def predict(
+    network: nn.Module, data: Data, split: Literal["heldout", "test"], device: torch.device, batch: int = 500
+) -> tuple[Tensor, Tensor | None]:
     """Logits [n, classes] float32 of every image of a split, and the labels [n] or None; both on the CPU.
 
     Raises:

@@ -103,10 +103,10 @@ class Predictor(ABC):
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
         """Change the fresh `module` in place, given embedded coordinates [m, inputs] and all kernels [n, outputs]."""
-        return None
+        return
 
 
-Draw = Callable[[int], Tensor]
+Draw = Callable[[int], Tensor | None]
 
 
 @attrs.frozen
@@ -117,8 +117,8 @@ class Sampler(ABC):
     def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
         """Prepare draws for `kernels` [n, k²] of `layers` [n] int64 (their layer coordinate).
 
-        Returns a function from the step number to indices [m] int64 into the kernels, on their device. It depends on
-        nothing but its argument and `seed`: use `nern.random.generator(seed, step)`.
+        Returns a function from the step number to indices [m] int64 into the kernels, on their device, or None for
+        every kernel. It depends on nothing but its argument and `seed`: use `nern.random.generator(seed, step)`.
         """
 
 

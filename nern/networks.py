@@ -50,7 +50,7 @@ class NetworkPair:
         for name in features:
             if name not in modules:
                 raise ConfigError(f"feature map '{name}' is no module of the network")
-        self.network = copy.deepcopy(network).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.network = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device, self.dtype = device, dtype
         self._represented = list(represented)
         self._scales = fold_batch_norms(self.network, keep=features) if fold else {}

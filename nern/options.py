@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -97,3 +97,17 @@ def type_name(hint: Any) -> str:
     if arguments:
         return " or ".join(type_name(argument) for argument in arguments)
     return {"str": "text", "bool": "true or false"}.get(getattr(hint, "__name__", ""), getattr(hint, "__name__", str(hint)))
+
+
+def kind_of(value: Any) -> str:
+    """A value as messages call it: `a mapping`, `text ('abc')`."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (Mapping, list)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    return f"{article(type_name(type(value)))} ({value!r})"
+
+
+def article(noun: str) -> str:
+    """`an int`, `a float`, `text`."""
+    return noun if noun in ("text", "true or false", "null") else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -142,7 +142,8 @@ class BitReader:
         values = bits @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
         if not np.array_equal(np.sort(values, axis=1), np.broadcast_to(np.arange(length), (rows, length))):
             raise ValueError("the stored ordering is not a permutation")
-        return torch.from_numpy(values)
+        permutations: Tensor = torch.from_numpy(values)
+        return permutations
 
     def finish(self) -> None:
         """Raises ValueError where whole bytes are left over."""
@@ -162,9 +163,11 @@ def path_length(vectors: Tensor, path: Tensor | None = None) -> float:
 def pair_distances(a: Tensor, b: Tensor) -> Tensor:
     """Distance of each pair of kernels [..., d] → [...]: cosine distance, or |a − b| where d = 1."""
     if a.shape[-1] == 1:
-        return (a - b).abs().squeeze(-1)
+        differences: Tensor = (a - b).abs().squeeze(-1)
+        return differences
     norms = (a.norm(dim=-1) * b.norm(dim=-1)).clamp_min(1e-12)
-    return 1 - (a * b).sum(-1) / norms
+    distances: Tensor = 1 - (a * b).sum(-1) / norms
+    return distances
 
 
 def greedy_path(vectors: Tensor) -> Tensor:
@@ -188,8 +191,6 @@ def greedy_path(vectors: Tensor) -> Tensor:
     if points.shape[1] == 1:
         return torch.from_numpy(_walk_line(points[:, 0]))
     norms = np.linalg.norm(points, axis=1, keepdims=True)
-    # cosine distance of unit vectors is half their squared Euclidean distance; a zero vector is at distance 1 of all,
-    # as unit vectors are of one at the origin when the comparison is made by dot products
     return torch.from_numpy(_walk(points / np.maximum(norms, 1e-12)))
 
 
@@ -310,10 +311,8 @@ def _walk_line(values: np.ndarray) -> np.ndarray:
                 higher[down] = up
             below = unique[here] - unique[down] if down >= 0 else np.inf
             beyond = unique[up] - unique[here] if up < len(unique) else np.inf
-            if below == beyond:
-                here = down if members[taken[down]] < members[taken[up]] else up
-            else:
-                here = down if below < beyond else up
+            lower_first = members[taken[down]] < members[taken[up]] if below == beyond else below < beyond
+            here = down if lower_first else up
         path[step] = members[taken[here]]
         taken[here] += 1
     return path

@@ -47,7 +47,7 @@ def pretrain(
     if not isinstance(data, ImageData):
         raise DataError("this task cannot train an original network; give architecture.weights")
     images, labels = data.labelled()
-    network.to(device, memory_format=torch.channels_last).train()
+    network.to(device).to(memory_format=torch.channels_last).train()
     weights = [network.get_parameter(layer.parameter) for layer in layers]
     optimizer = torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     steps = max(1, len(images) // options.batch)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,3 +18,11 @@ def derive(seed: int, *place: object) -> int:
 def generator(seed: int, *place: object, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for a place."""
     return torch.Generator(device=device).manual_seed(derive(seed, *place))
+
+
+@contextmanager
+def seeded(seed: int, *place: object) -> Iterator[None]:
+    """Run a block under torch's global generator seeded for a place, and put the generator back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, *place))
+        yield

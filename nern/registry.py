@@ -186,7 +186,9 @@ class Registry:
             self.register(plugin, point.name, package, version)
 
 
-def create_registry(plugins: Sequence[str] = (), *, folder: Path | None = None, entry_points: bool = True, disabled: Iterable[str] = ()) -> Registry:
+def create_registry(
+    plugins: Sequence[str] = (), *, folder: Path | None = None, entry_points: bool = True, disabled: Iterable[str] = ()
+) -> Registry:
     """A registry with the built-ins, the installed plugins and the local ones.
 
     Args:

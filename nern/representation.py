@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,8 @@ class Representation(nn.Module):
         """Embedded coordinates of some rows [m] int64, or of all."""
         coordinates = (self.coordinates if rows is None else self.coordinates[rows]).long()
         if getattr(self.predictor, "accepts_lookup", False) and hasattr(self.embedding, "tables"):
-            tables: AxisTables = self.embedding.tables()
-            return Lookup(tables, coordinates)
+            make: Callable[[], AxisTables] = self.embedding.tables  # type: ignore[assignment]
+            return Lookup(make(), coordinates)
         embedded: Tensor = self.embedding(coordinates)
         return embedded
 
@@ -61,8 +61,9 @@ class Representation(nn.Module):
         """All represented weights, predicted in float32 and `chunk` rows at a time."""
         device = self.coordinates.device
         with torch.autocast(device.type, enabled=False):
-            rows = torch.arange(self.grid.rows, device=device).split(chunk)
-            return self.weights(torch.cat([self.predict(part) for part in rows]))
+            starts = range(0, self.grid.rows, chunk)
+            parts = [self.predict(torch.arange(start, min(start + chunk, self.grid.rows), device=device)) for start in starts]
+            return self.weights(torch.cat(parts))
 
 
 class KernelSet:

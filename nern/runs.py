@@ -53,7 +53,9 @@ class RunFolder:
             before = config.read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))
             changed = _differences(_fixed(before), _fixed(resolved))
             if changed:
-                raise ConfigError(f"{self.path} was started with another {', '.join(changed)}; resume it as it was, or start a new run with output=DIR")
+                raise ConfigError(
+                    f"{self.path} was started with another {', '.join(changed)}; resume it as it was, or start a new run with output=DIR"
+                )
         self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
         write_text(self.config, text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,6 @@ def grid_smoothness(grid: KernelGrid, parameters: dict[str, Tensor], orders: lis
     return total
 
 
-def weights_smoothness(weights: list[Tensor]) -> Tensor:
+def weights_smoothness(weights: Sequence[Tensor]) -> Tensor:
     """Eq. 6 of convolution weights [f, c, kh, kw] each, differentiable: the regularisation term of sec. 3.3."""
     return torch.stack([layer_smoothness(weight.flatten(2)) for weight in weights]).sum()

@@ -35,7 +35,7 @@ def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     for key in overrides:
         if key.split(".")[0] not in allowed or (key.startswith("architecture.") and key != "architecture.weights"):
             raise ConfigError(f"{key}: a representation file is measured with task.*, architecture.weights and device only")
-    sections = config.apply_overrides({"task": rebuilt.notes["task"], "architecture": {}, "device": "auto"}, overrides)
+    sections = config.apply_overrides({"task": rebuilt.notes["task"], "architecture": {}, "device": "auto"}, overrides, {})
     task = config.structure_component("task", sections["task"], rebuilt.registry, "task")
     device = choose_device(str(sections["device"]))
     architecture = attrs.evolve(rebuilt.architecture, weights=sections["architecture"].get("weights"))

@@ -79,7 +79,7 @@ class PhaseTrainer:
         needs = {term.loss.needs for term, _ in active.values()}
         outputs = self._predict(rows)
         if needs <= {"weights"}:  # no network runs, and kernels outside the sample need no prediction
-            compared = {"weights": (parts.kernels.original(rows), parts.kernels.predicted(outputs, rows))}
+            compared: dict[str, tuple[Any, Any]] = {"weights": (parts.kernels.original(rows), parts.kernels.predicted(outputs, rows))}
         else:
             everything = self._complete(outputs, rows)
             features = "features" in needs
@@ -90,18 +90,17 @@ class PhaseTrainer:
                 "weights": (parts.kernels.original(), parts.kernels.predicted(everything)),
                 "logits": (original.logits, reconstructed.logits),
                 "features": (original.features, reconstructed.features),
-            }  # type: ignore[dict-item]
+            }
         return {name: loss(*compared[term.loss.needs]) for name, (term, loss) in active.items()}
 
     def _predict(self, rows: Tensor | None) -> Tensor:
         with torch.autocast(self.parts.device.type, torch.bfloat16, enabled=self.parts.dtype == torch.bfloat16):
             return self.parts.representation.predict(rows)
 
-    def _complete(self, outputs: Tensor, rows: Tensor) -> Tensor:
+    def _complete(self, outputs: Tensor, rows: Tensor | None) -> Tensor:
         """Predictions for every row [rows, k²], of which only those of the sample carry gradient."""
-        total = self.parts.kernels.grid.rows
-        if len(rows) == total:
-            return outputs if torch.equal(rows, torch.arange(total, device=rows.device)) else outputs[rows.argsort()]
+        if rows is None:
+            return outputs
         with torch.no_grad():
             everything = self._predict(None)
         return everything.index_put((rows,), outputs)

@@ -60,7 +60,8 @@ def unwrap(state: Any, place: object = "state dict") -> dict[str, Tensor]:
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name[len(prefix) :]: value for name, value in state.items()}
-    return state
+    found: dict[str, Tensor] = state
+    return found
 
 
 def load_weights(network: nn.Module, path: str | Path) -> dict[str, torch.dtype]:

@@ -17,9 +17,7 @@ from nern.options import option
 class Reconstruction(Loss):
     """Weight reconstruction loss (Ashkenazi et al. 2023, eq. 3)."""
 
-    form: Literal["rms", "norm", "mse"] = option(
-        "rms", help="rms: √(‖W − Ŵ‖²/|W|); norm: ‖W − Ŵ‖/|W|, eq. 3 as printed; mse: ‖W − Ŵ‖²/|W|"
-    )
+    form: Literal["rms", "norm", "mse"] = option("rms", help="rms: √(‖W − Ŵ‖²/|W|); norm: ‖W − Ŵ‖/|W|, eq. 3 as printed; mse: ‖W − Ŵ‖²/|W|")
     needs: ClassVar[Literal["weights", "logits", "features"]] = "weights"
 
     def __call__(self, original: Kernels, reconstructed: Kernels) -> Tensor:

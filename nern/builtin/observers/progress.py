@@ -40,7 +40,13 @@ class ProgressBar(Observer):
         state.started, state.first, state.total, state.shown = time.monotonic(), iteration, total, float("-inf")
         self._say(f"run {run_dir}: step {iteration} of {total}")
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[losses]}"),
+            )
             state.bar = Progress(*columns, console=Console(stderr=True))
             state.task = state.bar.add_task("training", total=total, completed=iteration, losses="")
             state.bar.start()
@@ -86,5 +92,3 @@ def _duration(seconds: float) -> str:
 @hookimpl
 def nern_observers() -> Mapping[str, type[Observer]]:
     return {"progress": ProgressBar}
-
-

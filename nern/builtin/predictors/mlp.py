@@ -100,14 +100,16 @@ class MLP(Predictor):
         with torch.no_grad():
             square = float(embedded.double().pow(2).mean())
             for layer in [module.first, *module.hidden]:
+                assert isinstance(layer, nn.Linear)
                 nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * square))
                 nn.init.zeros_(layer.bias)
                 square = kept
-            if module.again is not None and module.skip is not None:
+            if isinstance(module.again, nn.Linear) and module.skip is not None:
                 # two sources share the variance of the layer at which the embedding joins again
                 source = float(embedded.double().pow(2).mean())
                 nn.init.normal_(module.again.weight, std=1 / math.sqrt(paths * module.again.in_features * source))
                 joined = module.hidden[module.skip]
+                assert isinstance(joined, nn.Linear)
                 nn.init.normal_(joined.weight, std=1 / math.sqrt(paths * joined.in_features * square))
             square = kept * (len(module.norms) if module.residual else 1)
             nn.init.normal_(module.last.weight, std=float(kernels.std()) / math.sqrt(module.last.in_features * square))

@@ -14,7 +14,7 @@ from nern.random import generator
 
 
 def _rows_by_layer(layers: Tensor) -> list[Tensor]:
-    return [(layers == layer).nonzero().squeeze(1) for layer in layers.unique().tolist()]
+    return [(layers == layer).nonzero().squeeze(1) for layer in sorted(set(layers.tolist()))]
 
 
 @attrs.frozen

@@ -24,13 +24,17 @@ class Digits(Task):
         from sklearn.datasets import load_digits
 
         if preprocessing.size != (1, 8, 8):
-            raise DataError(f"digits have 1 channel and 8 × 8 pixels, the network takes {preprocessing.size} (architecture.channels=1 architecture.size=8)")
+            raise DataError(
+                f"digits have 1 channel and 8 × 8 pixels, the network takes {preprocessing.size}: set architecture.channels=1, size=8"
+            )
         found = load_digits()
         images = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)[:, None]
         labels = torch.from_numpy(found.target).long()
         order = torch.randperm(len(images), generator=generator(0, "digits", "test"))  # the same test set whatever the run's seed
         test, train = order[:TEST_IMAGES], order[TEST_IMAGES:]
-        return ImageData((images[train], labels[train]), (images[test], labels[test]), preprocessing, classes=10, heldout=heldout, seed=seed)
+        return ImageData(
+            (images[train], labels[train]), (images[test], labels[test]), preprocessing, classes=10, heldout=heldout, seed=seed
+        )
 
 
 @hookimpl

@@ -17,7 +17,9 @@ from nern.options import option
 TEST_FOLDERS = ("test", "val")
 
 
-def open_folders(root: str | None, augment: Literal["none", "flip", "crop-flip"], preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
+def open_folders(
+    root: str | None, augment: Literal["none", "flip", "crop-flip"], preprocessing: Preprocessing, heldout: float, seed: int
+) -> Data:
     """The images below `root/train/<class>/` and `root/test/<class>/` (or `val/`); either may be missing until it is needed."""
     if root is None:
         raise DataError("task.root is missing: name the folder that holds train/ and test/ (task.root=DIR)")

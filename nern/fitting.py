@@ -1,0 +1,157 @@
+"""The loop over phases and steps of a run, with its reports, evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pluggy
+from torch import Tensor
+
+from nern.checkpoint import Checkpoint
+from nern.config import Experiment, Phase
+from nern.errors import ConfigError, Interrupted, TrainingError
+from nern.evaluation import predict, score, with_weights
+from nern.interfaces import Data, Task
+from nern.random import derive
+from nern.runs import RunFolder, StopRequest
+from nern.subject import Subject
+from nern.training import Parts, PhaseTrainer
+
+
+class Fitting:
+    """One fit, from its start or from a checkpoint.
+
+    Args:
+        open_task: finds the images of a task.
+        hook: calls the observers.
+        began: `time.monotonic()` at the start of the fit.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        subject: Subject,
+        parts: Parts,
+        folder: RunFolder,
+        hook: pluggy.HookRelay,
+        open_task: Callable[[Task], Data],
+        checkpoint: Checkpoint | None,
+        began: float,
+    ) -> None:
+        self.experiment, self.subject, self.parts = experiment, subject, parts
+        self.folder, self.hook, self.open_task, self.checkpoint = folder, hook, open_task, checkpoint
+        self.began, self.before = began, checkpoint.seconds if checkpoint else 0.0
+        self.iteration = checkpoint.iteration if checkpoint else 0
+        self.total = sum(phase.iterations for phase in self.experiment.phases)
+        self.best = checkpoint.best if checkpoint else None
+        self.latest: dict[str, float] | None = None
+        self._heldout: Tensor | None = None
+        if checkpoint:
+            parts.representation.load_state_dict(checkpoint.parameters)
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def run(self, resolved: dict[str, Any], stop: StopRequest) -> None:
+        done = self.checkpoint
+        if done:
+            self._check_lengths(done)
+        self.folder.keep_metrics(self.iteration)
+        self.hook.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total)
+        for index, phase in enumerate(self.experiment.phases):
+            if done and index < done.phase:
+                continue
+            start = done.step if done and index == done.phase else 0
+            trainer = self._trainer(index, phase)
+            if done and index == done.phase:
+                trainer.load_state_dict(done.optimizers)
+            for step in range(start, phase.iterations):
+                trainer.step(step)
+                self.iteration += 1
+                self._after_step(index, phase, trainer, step, stop)
+            if self.latest is None:  # resumed at the very end of the phase
+                self._evaluate(phase)
+
+    def _trainer(self, index: int, phase: Phase) -> PhaseTrainer:
+        experiment, seed = self.experiment, derive(self.experiment.seed, "inputs", index)
+        source = self.open_task(phase.inputs or experiment.task)
+        opened: list[Any] = []
+
+        def inputs(step: int) -> Tensor:  # opened when a loss first wants it: some phases run no network
+            if not opened:
+                opened.append(source.inputs(phase.batch, seed, self.parts.device))
+            batch: Tensor = opened[0](step)
+            return batch
+
+        return PhaseTrainer(
+            self.parts, phase, phase.losses or experiment.losses, phase.sampler or experiment.sampler,
+            phase.optimizer or experiment.optimizer, inputs, index,
+        )  # fmt: skip
+
+    def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
+        experiment, last = self.experiment, step + 1 == phase.iterations
+        evaluate = last or _due(self.iteration, experiment.evaluate_every)
+        save = last or _due(self.iteration, experiment.checkpoint_every) or stop.requested
+        if not (evaluate or save or _due(self.iteration, experiment.log_every)):
+            return
+        try:
+            losses = trainer.flush(step)
+        except TrainingError as error:
+            good = self.folder.checkpoint
+            where = f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet"
+            raise TrainingError(f"{error}; {where}. Lower the learning rate or clip the gradient (phases.{index}.clip)") from error
+        rate = trainer.learning_rate()
+        self.folder.log(
+            {"iteration": self.iteration, "phase": phase.name, "lr": rate, "seconds": round(self.seconds(), 3), "losses": losses}
+        )
+        self.hook.nern_step(phase=phase.name, iteration=self.iteration, total=self.total, losses=losses, learning_rate=rate)
+        if evaluate:
+            self._evaluate(phase)
+        if save:
+            self._save(index, trainer, step)
+        if stop.requested and self.iteration < self.total:
+            raise Interrupted(
+                f"stopped at step {self.iteration} of {self.total}; go on with --resume (checkpoint {self.folder.checkpoint})"
+            )
+
+    def _evaluate(self, phase: Phase) -> None:
+        """Measure on the held-out images and keep the parameters if they are the best so far."""
+        tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
+        data = self.open_task(tasks[-1] if tasks else self.experiment.task)
+        self.latest = {}
+        if "heldout" not in data.splits:
+            return
+        if self._heldout is None:
+            self._heldout, _ = predict(self.subject.network, data, "heldout", self.parts.device)
+        representation = self.parts.representation.eval()
+        network = with_weights(self.subject.network, representation.reconstruct())
+        representation.train()
+        logits, labels = predict(network, data, "heldout", self.parts.device)
+        found = score(logits, labels, self._heldout)
+        self.latest = found.metrics()
+        if self.best is None or found.key >= tuple(self.best["key"]):
+            parameters = {name: value.detach().cpu().clone() for name, value in representation.state_dict().items()}
+            self.best = {"iteration": self.iteration, "key": list(found.key), "metrics": self.latest, "parameters": parameters}
+        self.folder.log({"iteration": self.iteration, "phase": phase.name, "heldout": self.latest})
+        self.hook.nern_evaluated(phase=phase.name, iteration=self.iteration, split="heldout", metrics=self.latest)
+
+    def _save(self, index: int, trainer: PhaseTrainer, step: int) -> None:
+        parameters = {name: value.detach().cpu() for name, value in self.parts.representation.state_dict().items()}
+        state = Checkpoint(
+            index, step + 1, self.iteration, parameters, trainer.state_dict(), self.best, self.seconds(), self.subject.sha256
+        )
+        state.save(self.folder.checkpoint)
+        self.hook.nern_checkpoint_saved(path=self.folder.checkpoint, iteration=self.iteration)
+
+    def _check_lengths(self, done: Checkpoint) -> None:
+        lengths = [phase.iterations for phase in self.experiment.phases]
+        if done.phase >= len(lengths) or sum(lengths[: done.phase]) != done.iteration - done.step:
+            raise ConfigError("phases that have ended cannot change their length on resume")
+        if lengths[done.phase] < done.step:
+            raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
+
+
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0

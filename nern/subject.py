@@ -1,0 +1,72 @@
+"""The network to represent, and everything that follows from it before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern import cache, config
+from nern.config import Experiment
+from nern.coordinates import KernelGrid
+from nern.errors import ConfigError
+from nern.ordering import ORDER_KINDS, BitReader, LayerOrder, pack
+from nern.random import derive
+from nern.registry import Registry
+from nern.weights import digest
+
+
+@attrs.define
+class Subject:
+    """An original network, its represented kernels and their order."""
+
+    network: nn.Module
+    dtypes: dict[str, torch.dtype]  # as stored in the weights file
+    sha256: str
+    grid: KernelGrid
+    orders: list[LayerOrder]
+
+    @classmethod
+    def of(cls, network: nn.Module, dtypes: dict[str, torch.dtype], experiment: Experiment, registry: Registry) -> Subject:
+        """Map and order the kernels of a loaded network.
+
+        Raises:
+            ConfigError: the architecture's mapping does not fit the network.
+        """
+        state = dict(network.state_dict())
+        layers = tuple(experiment.architecture.layers(network))
+        for layer in layers:
+            if layer.parameter not in state:
+                raise ConfigError(f"architecture maps '{layer.parameter}', which is no parameter of the network")
+        if not layers:
+            raise ConfigError("architecture maps no convolution: there is nothing to represent")
+        grid, sha256 = KernelGrid(layers, experiment.small_kernels), digest(state)
+        return cls(network, dtypes, sha256, grid, order_layers(grid, state, sha256, experiment, registry))
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The original state dict."""
+        return dict(self.network.state_dict())
+
+
+def order_layers(
+    grid: KernelGrid, state: Mapping[str, Tensor], sha256: str, experiment: Experiment, registry: Registry
+) -> list[LayerOrder]:
+    """Order every layer; orderings of the same weights by the same smoother are kept in the cache."""
+    smoother = experiment.smoother
+    layout = [(layer.parameter, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
+    key = f"order-{derive(0, sha256, config.unstructure(smoother, registry), layout):016x}"
+    names = list(ORDER_KINDS)
+    stored = cache.load(key)
+    if stored is not None:
+        reader = BitReader(stored["packed"])
+        kinds = [names[index] for index in stored["kinds"].tolist()]
+        return [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
+    orders = []
+    for layer in grid.layers:
+        kernels = layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1)
+        orders.append(smoother.order(kernels))
+    cache.store(key, {"packed": pack(orders), "kinds": torch.tensor([names.index(order.kind) for order in orders])})
+    return orders
