@@ -277,7 +277,6 @@ class Engine:
         representation = self._represent(subject, kernels)
         networks = NetworkPair(
             subject.network,
-            [layer.parameter for layer in subject.grid.layers],
             experiment.architecture.features(subject.network),
             device=self.device,
             dtype=self.dtype,

@@ -30,7 +30,6 @@ class NetworkPair:
 
     Args:
         network: the original network; it is copied.
-        represented: names of the weights that are predicted.
         features: names of modules whose outputs are compared.
         dtype: torch.bfloat16 runs convolutions and products in bfloat16 (weights stay float32).
         fold: whether to fold batch norms.
@@ -39,7 +38,6 @@ class NetworkPair:
     def __init__(
         self,
         network: nn.Module,
-        represented: Sequence[str],
         features: Sequence[str],
         *,
         device: torch.device,
@@ -52,7 +50,7 @@ class NetworkPair:
                 raise ConfigError(f"feature map '{name}' is no module of the network")
         self.network = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device, self.dtype = device, dtype
-        self._represented = list(represented)
+        self.features = list(features)
         self._scales = fold_batch_norms(self.network, keep=features) if fold else {}
         self._original = {name: value.detach() for name, value in self.network.state_dict().items()}
         self._capturing: list[Tensor] | None = None

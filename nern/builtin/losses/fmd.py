@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from nern.errors import ConfigError
 from nern.hookspecs import hookimpl
-from nern.interfaces import Loss
+from nern.interfaces import Loss, LossContext
 from nern.options import option
 
 EPSILON = 1e-3
@@ -25,7 +28,17 @@ class FeatureMapDistillation(Loss):
         help="squared: ‖â − a‖² per sample, batch mean; norm: ‖â − a‖ per sample, eq. 4 as printed; batch: squared, maps "
         "normalised over the whole batch; similarity: similarity-preserving (Tung & Mori 2019)",
     )
+    maps: list[str] | None = option(None, help="patterns of the feature maps to compare, such as *.sum; null for all")
     needs: ClassVar[Literal["weights", "logits", "features"]] = "features"
+
+    def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
+        if self.maps is None:
+            return self
+        names = context.networks.features
+        chosen = [i for i, name in enumerate(names) if any(fnmatch(name, pattern) for pattern in self.maps)]
+        if not chosen:
+            raise ConfigError(f"losses.fmd.maps: {self.maps} fits none of the feature maps ({', '.join(names)})")
+        return lambda original, reconstructed: self([original[i] for i in chosen], [reconstructed[i] for i in chosen])
 
     def __call__(self, original: list[Tensor], reconstructed: list[Tensor]) -> Tensor:
         terms = [self._distance(a, b) for a, b in zip(original, reconstructed, strict=True)]
@@ -49,10 +62,35 @@ def flat(maps: Tensor) -> Tensor:
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """‖a/(‖a‖ + ε) − b/(‖b‖ + ε)‖² for each row: [b, n], [b, n] → [b], from three dot products and no normalised copy."""
-    aa, bb, ab = ((x * y).sum(1, dtype=torch.float32) for x, y in ((a, a), (b, b), (a, b)))
-    na, nb = aa.sqrt() + EPSILON, bb.clamp_min(1e-20).sqrt() + EPSILON
-    return (aa / na.square() + bb / nb.square() - 2 * ab / (na * nb)).clamp_min(0)
+    """‖a/(‖a‖ + ε) − b/(‖b‖ + ε)‖² of each row, differentiable in `b`: [m, n], [m, n] → [m] float32 or wider."""
+    distance: Tensor = _SquaredDistance.apply(a, b)  # type: ignore[no-untyped-call]
+    return distance
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """With â = s_a·a, s_a = 1/(‖a‖ + ε), and d = ‖â − b̂‖²: ∂d/∂b = s_b·[(‖â‖² − ‖b̂‖² − d)/‖b‖ · b − 2(â − b̂)].
+
+    Written out, since the difference is then the only intermediate that is kept, and one pass gives the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        wide = torch.promote_types(a.dtype, torch.float32)
+        norms = [torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide) for x in (a, b)]
+        scales = [1 / (norm + EPSILON) for norm in norms]
+        difference = (a * scales[0]).sub_(b * scales[1])
+        distance = torch.linalg.vector_norm(difference, dim=1, keepdim=True).square()
+        across = (norms[0] * scales[0]).square() - (norms[1] * scales[1]).square() - distance
+        ctx.save_for_backward(b, difference, scales[1], scales[1] * across / norms[1].clamp_min(1e-12))
+        squeezed: Tensor = distance.squeeze(1)
+        return squeezed
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        b, difference, scale, along = ctx.saved_tensors
+        gradient = gradient.unsqueeze(1)
+        return None, (b * (gradient * along)).sub_(difference * (2 * gradient * scale)).to(b.dtype)
 
 
 def similarity_distance(a: Tensor, b: Tensor) -> Tensor:
