@@ -66,12 +66,17 @@ class OptionInfo:
         return self.default is attrs.NOTHING
 
 
+def option_fields(cls: type) -> list[attrs.Attribute[Any]]:
+    """The fields of a component class that a configuration sets; what it keeps during a run (`init=False`) is none."""
+    return [field for field in attrs.fields(cls) if field.init]
+
+
 def describe(cls: type) -> list[OptionInfo]:
     """The options of a component class, in the order of its fields."""
     hints = typing.get_type_hints(cls)
     described = []
-    for field in attrs.fields(cls):
-        default = field.default
+    for field in option_fields(cls):
+        default: Any = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
             default = default.factory()
         described.append(OptionInfo(field.name, type_name(hints[field.name]), default, field.metadata.get("help", "")))

@@ -24,7 +24,7 @@ from cattrs.errors import (
 from nern.errors import ConfigError, PluginError
 from nern.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
 from nern.interfaces import Observer
-from nern.options import OptionError, article, kind_of, type_name
+from nern.options import OptionError, article, kind_of, option_fields, type_name
 from nern.registry import KINDS, Registry
 from nern.sources import copied
 
@@ -71,7 +71,7 @@ def unstructure(value: Any, registry: Registry) -> Any:
 
 
 def _named(component: Any, registry: Registry) -> dict[str, Any]:
-    options = {field.name: unstructure(getattr(component, field.name), registry) for field in attrs.fields(type(component))}
+    options = {field.name: unstructure(getattr(component, field.name), registry) for field in option_fields(type(component))}
     return {"name": registry.name_of(component), **options}
 
 
@@ -236,7 +236,7 @@ def _problems(error: BaseException, path: str) -> typing.Iterator[str]:
         for inner in others:
             yield from _problems(inner, path)
     elif isinstance(error, ForbiddenExtraKeysError):
-        known = [field.name for field in attrs.fields(error.cl)]
+        known = [field.name for field in option_fields(error.cl)]
         if error.cl is not Experiment and error.cl not in (Phase, Pretrain):
             known = ["name", *known]
         for key in sorted(error.extra_fields, key=str):
