@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nern.errors import ArtifactError
-from nern.files import write_atomically
+from nern.files import write_object
 
 
 @attrs.define
@@ -34,7 +34,7 @@ class Checkpoint:
             OSError: it cannot be written; an older checkpoint stays.
         """
         state = {"format": "nern-checkpoint", "version": 1, **attrs.asdict(self, recurse=False)}
-        write_atomically(path, lambda file: torch.save(state, file))
+        write_object(path, state)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

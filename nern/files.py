@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -41,6 +42,13 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
     """Write a safetensors file atomically."""
     content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, lambda file: file.write(save(content, metadata)))
+
+
+def write_object(path: Path, value: Any) -> None:
+    """Write with `torch.save`, atomically. It is laid out in memory first: torch hides errors of the file it writes to."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
 def sweep(folder: Path) -> None:

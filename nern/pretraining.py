@@ -13,7 +13,7 @@ from nern.config import Pretrain
 from nern.coordinates import LayerMapping
 from nern.data import EpochOrder, ImageData
 from nern.errors import DataError, TrainingError
-from nern.files import write_atomically
+from nern.files import write_object
 from nern.interfaces import Data
 from nern.random import derive
 from nern.smoothness import weights_smoothness
@@ -75,7 +75,7 @@ def pretrain(
         if not bool(mean.isfinite()):
             raise TrainingError(f"the original network's loss is {float(mean)} in epoch {epoch + 1}; lower pretrain.lr")
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-        write_atomically(checkpoint, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]
+        write_object(checkpoint, state)
         if report(epoch + 1, float(mean)) and epoch + 1 < options.epochs:
             return False
     network.eval()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
 from nern import artifact, config
@@ -15,7 +14,7 @@ from nern.devices import choose_device
 from nern.engine import Evaluation
 from nern.errors import ArtifactError, ConfigError
 from nern.evaluation import predict, score
-from nern.files import write_atomically, write_tensors
+from nern.files import write_object, write_tensors
 
 
 def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Evaluation:
@@ -63,6 +62,6 @@ def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
         if path.suffix == ".safetensors":
             write_tensors(path, state)
         else:
-            write_atomically(path, lambda file: torch.save(dict(state), file))
+            write_object(path, dict(state))
     except OSError as error:
         raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
