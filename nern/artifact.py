@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nern import config
 from nern.coordinates import KernelGrid
-from nern.errors import ArtifactError, ConfigError
+from nern.errors import ArtifactError, ConfigError, PluginError
 from nern.evaluation import with_weights
 from nern.files import write_tensors
 from nern.interfaces import Architecture, Embedding, Predictor
@@ -146,7 +146,7 @@ def load(path: str | Path, registry: Registry | None = None) -> Artifact:
         if about["sha256_tensors"] != digest(tensors):
             raise ArtifactError(f"{path} is damaged: its content does not match its checksum; write it again with nern train")
         return _rebuild(path, about, tensors, registry or create_registry())
-    except ConfigError as error:
+    except (ConfigError, PluginError) as error:
         raise ArtifactError(f"{path} needs a plugin: {error}; install the package that offers it") from error
     except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} is damaged or was not written by nern ({type(error).__name__}: {error})") from error
@@ -154,7 +154,7 @@ def load(path: str | Path, registry: Registry | None = None) -> Artifact:
 
 def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], registry: Registry) -> Artifact:
     architecture, embedding, predictor = (
-        config.structure_component(kind, about[kind], registry, kind) for kind in ("architecture", "embedding", "predictor")
+        config.structure_component(kind, _owned(about[kind]), registry, kind) for kind in ("architecture", "embedding", "predictor")
     )
     network = architecture.build().eval()
     grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
@@ -226,6 +226,11 @@ def _split_copied(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], dty
         if count != tensors[key].numel():
             raise ValueError(f"{key} holds {tensors[key].numel()} values, the network has {count}")
     return split
+
+
+def _owned(component: dict[str, Any]) -> dict[str, Any]:
+    """A bare name in a file is a built-in's, whoever else offers it now."""
+    return {**component, "name": component["name"] if ":" in component["name"] else f"nern:{component['name']}"}
 
 
 def _run_lengths(values: list[str]) -> list[tuple[str, int]]:

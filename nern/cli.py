@@ -16,7 +16,12 @@ from nern.errors import ConfigError, Interrupted, NernError
 
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; messages go to stderr.")
-NO_PLUGIN = click.option("--no-plugin", "disabled", multiple=True, metavar="NAME", help="Leave out an installed plugin (may be repeated).")
+NO_PLUGIN = click.option(
+    "--no-plugin", "disabled", multiple=True, metavar="NAME", help="Leave out a plugin, by its name or package (may be repeated)."
+)
+PLUGIN = click.option(
+    "--plugin", "local", multiple=True, metavar="FILE_OR_MODULE", help="Use a plugin that is not installed (may be repeated)."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -80,12 +85,18 @@ def show_config(experiment: str, overrides: tuple[str, ...], disabled: tuple[str
 @click.argument("run", metavar="RUN_DIR_OR_FILE", type=click.Path(path_type=Path))
 @OVERRIDES
 @JSON
-def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+@PLUGIN
+@NO_PLUGIN
+def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool, local: tuple[str, ...], disabled: tuple[str, ...]) -> None:
     """Measure the reconstructed network beside the original one on the test set."""
     from nern.engine import Engine
+    from nern.registry import create_registry
     from nern.standalone import evaluate_file
 
-    found = Engine.from_run(run, overrides).evaluate() if run.is_dir() else evaluate_file(run, overrides)
+    if run.is_dir():
+        found = Engine.from_run(run, overrides, plugins=local, disabled=disabled).evaluate()
+    else:
+        found = evaluate_file(run, overrides, create_registry(local, disabled=disabled))
     if as_json:
         click.echo(json.dumps(found.to_dict()))
         return
@@ -100,24 +111,28 @@ def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .safetensors (or .pt, .pth) file to write.")
-def reconstruct(file: Path, output: Path) -> None:
+@PLUGIN
+@NO_PLUGIN
+def reconstruct(file: Path, output: Path, local: tuple[str, ...], disabled: tuple[str, ...]) -> None:
     """Write the network's complete state dict; the original weights are not needed."""
     from nern.artifact import load
+    from nern.registry import create_registry
     from nern.standalone import write_state_dict
 
-    state = load(file).reconstruct().state_dict()
+    state = load(file, create_registry(local, disabled=disabled)).reconstruct().state_dict()
     write_state_dict(state, output)
     click.echo(f"{len(state)} entries, {output.stat().st_size:,} bytes: {output}", err=True)
 
 
 @cli.command()
 @JSON
+@PLUGIN
 @NO_PLUGIN
-def plugins(as_json: bool, disabled: tuple[str, ...]) -> None:
-    """List every registered component by extension point."""
+def plugins(as_json: bool, local: tuple[str, ...], disabled: tuple[str, ...]) -> None:
+    """List every registered component by extension point, and the plugins that failed, with the reason."""
     from nern.registry import KINDS, create_registry
 
-    registry = create_registry(disabled=disabled)
+    registry = create_registry(local, disabled=disabled)
     if as_json:
         click.echo(json.dumps(_described(registry)))
         return
@@ -125,8 +140,9 @@ def plugins(as_json: bool, disabled: tuple[str, ...]) -> None:
         click.echo(f"{kind}")
         for entry in registry.entries(kind):
             click.echo(f"  {entry.name:<20} {entry.package} {entry.version}  {entry.summary}")
-    for failure in registry.failures:
-        click.echo(f"failed: {failure}", err=True)
+    for heading, lines in (("conflict", registry.conflicts()), ("failed", registry.failures), ("left out", registry.left_out)):
+        for line in lines:
+            click.echo(f"{heading}: {line}", err=True)
 
 
 def _described(registry: Any) -> dict[str, Any]:
@@ -145,7 +161,12 @@ def _described(registry: Any) -> dict[str, Any]:
         }
         for entry in registry.entries()
     ]  # fmt: skip
-    return {"components": components, "failures": [attrs.asdict(failure) for failure in registry.failures]}
+    return {
+        "components": components,
+        "failures": [attrs.asdict(failure) for failure in registry.failures],
+        "conflicts": registry.conflicts(),
+        "left_out": registry.left_out,
+    }
 
 
 def _experiment(reference: str, overrides: Sequence[str], disabled: Sequence[str] = ()) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from nern.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
 from nern.registry import Registry, create_registry
 from nern.sources import apply_overrides, no_such_preset, parse_override, presets, read_source, read_yaml
 from nern.structuring import structure, structure_component, to_yaml, unstructure
+
+log = logging.getLogger("nern")
 
 __all__ = [
     "DEFAULTS",
@@ -32,7 +35,11 @@ __all__ = [
 
 
 def load_experiment(
-    reference: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None, disabled: Sequence[str] = ()
+    reference: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    registry: Registry | None = None,
+    disabled: Sequence[str] = (),
+    plugins: Sequence[str] = (),
 ) -> tuple[Experiment, Registry]:
     """Read, override and check an experiment.
 
@@ -40,7 +47,8 @@ def load_experiment(
         reference: a YAML file or the name of a preset.
         overrides: dotted paths to values, or strings `key.sub=value`.
         registry: where components come from; by default built-ins, installed plugins and those the file names.
-        disabled: installed plugins to leave out.
+        disabled: plugins to leave out, by name or package.
+        plugins: local plugins besides those that the file names; paths are relative to the working directory.
 
     Raises:
         ConfigError: one line for every mistake, with its path.
@@ -49,12 +57,21 @@ def load_experiment(
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
     values = apply_overrides(source.values, overrides, DEFAULTS)
-    plugins = values.get("plugins") or []
+    values["plugins"] = named = _all_plugins(values.get("plugins"), source.folder, plugins)
     if registry is None:
-        local = [plugin for plugin in plugins if isinstance(plugin, str)] if isinstance(plugins, list) else []
+        local = [plugin for plugin in named if isinstance(plugin, str)] if isinstance(named, list) else []
         registry = create_registry(local, folder=source.folder, disabled=disabled)
+        for failure in registry.failures:
+            if failure.plugin in local:  # named in the file, so somebody waits for it
+                log.warning("nern: plugin %s; the run goes on without it", failure)
     if isinstance(values.get("output", "runs/{name}"), str):
         values["output"] = values.get("output", "runs/{name}").replace("{name}", source.name)
-    if source.folder and isinstance(plugins, list):
-        values["plugins"] = [str(source.folder / p) if isinstance(p, str) and p.endswith(".py") else p for p in plugins]
     return structure(values, registry, source.place), registry
+
+
+def _all_plugins(named: Any, folder: Path | None, more: Sequence[str]) -> Any:
+    """The plugins of a file and those that are added, files with their full path; a wrong type stays for the check."""
+    if named is not None and not isinstance(named, list):
+        return named
+    found = [str((folder or Path()) / plugin) if isinstance(plugin, str) and plugin.endswith(".py") else plugin for plugin in named or []]
+    return found + [str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin for plugin in more]

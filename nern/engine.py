@@ -113,8 +113,19 @@ class Engine:
         return cls(*config.load_experiment(reference, overrides, registry))
 
     @classmethod
-    def from_run(cls, run_dir: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Engine:
+    def from_run(
+        cls,
+        run_dir: str | Path,
+        overrides: Mapping[str, Any] | Sequence[str] = (),
+        *,
+        plugins: Sequence[str] = (),
+        disabled: Sequence[str] = (),
+    ) -> Engine:
         """An engine on a run directory, wherever it lies now; its artifact is loaded if the run has one.
+
+        Args:
+            plugins: local plugins to use besides those that the run's configuration names.
+            disabled: plugins to leave out.
 
         Raises:
             ConfigError: the folder holds no run.
@@ -123,7 +134,7 @@ class Engine:
         folder.require()
         if not isinstance(overrides, Mapping):
             overrides = dict(config.parse_override(text) for text in overrides)
-        engine = cls.from_yaml(folder.config, {**overrides, "output": str(run_dir)})
+        engine = cls(*config.load_experiment(folder.config, {**overrides, "output": str(run_dir)}, disabled=disabled, plugins=plugins))
         if folder.artifact.exists():
             engine._artifact = artifact.load(folder.artifact, engine.registry)
         return engine
@@ -142,8 +153,10 @@ class Engine:
             TrainingError: a loss is not finite, or the run directory cannot be written.
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         """
-        hooks = self.registry.manager
-        watching = [hooks.register(observer, f"observer {name}") and observer for name, observer in self.experiment.observers.items()]
+        with self.registry.watchers.joined_by(self.experiment.observers):
+            return self._watched_fit(resume)
+
+    def _watched_fit(self, resume: bool) -> Result:
         error: BaseException | None = None
         try:
             with StopRequest() as stop:
@@ -158,9 +171,8 @@ class Engine:
             error = problem
             raise
         finally:
-            hooks.hook.nern_run_finished(run_dir=self.run.path, result=self.result.to_dict() if self.result else None, error=error)
-            for observer in watching:
-                hooks.unregister(observer)
+            result = self.result.to_dict() if self.result else None
+            self.registry.watchers.nern_run_finished(run_dir=self.run.path, result=result, error=error)
 
     def evaluate(self) -> Evaluation:
         """Measure the fitted (or loaded) representation and the original network on the test set, in float32.
@@ -227,12 +239,12 @@ class Engine:
         epochs = experiment.pretrain.epochs
 
         def report(epoch: int, loss: float) -> bool:
-            self.registry.manager.hook.nern_step(
+            self.registry.watchers.nern_step(
                 phase="pretrain", iteration=epoch, total=epochs, losses={"cross-entropy": loss}, learning_rate=0.0
             )
             return stop.requested
 
-        started = self.registry.manager.hook.nern_run_started
+        started = self.registry.watchers.nern_run_started
         started(run_dir=self.run.path, config=config.unstructure(experiment, self.registry), iteration=0, total=epochs)
         layers = list(experiment.architecture.layers(network))
         complete = pretrain(
@@ -282,7 +294,7 @@ class Engine:
             dtype=self.dtype,
         )
         parts = Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed)
-        fitting = Fitting(experiment, subject, parts, self.run, self.registry.manager.hook, self._open, checkpoint, began)
+        fitting = Fitting(experiment, subject, parts, self.run, self.registry.watchers, self._open, checkpoint, began)
         fitting.run(resolved, stop)
         return self._finish(subject, representation, fitting)
 
@@ -308,7 +320,7 @@ class Engine:
             elif tested:
                 logits, labels = predict(with_weights(subject.network, representation.reconstruct()), data, "test", self.device)
                 records[name]["test"] = score(logits, labels, original_logits).metrics()
-                hook = self.registry.manager.hook.nern_evaluated
+                hook = self.registry.watchers.nern_evaluated
                 hook(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])
         notes = {"task": _without_paths(config.unstructure(experiment.task, self.registry)), "checkpoints": records}
         self._artifact = Artifact(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pluggy
 from torch import Tensor
 
 from nern.checkpoint import Checkpoint
@@ -14,6 +13,7 @@ from nern.config import Experiment, Phase
 from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.evaluation import predict, score, with_weights
 from nern.interfaces import Data, Task
+from nern.observing import Watchers
 from nern.random import derive
 from nern.runs import RunFolder, StopRequest
 from nern.subject import Subject
@@ -35,7 +35,7 @@ class Fitting:
         subject: Subject,
         parts: Parts,
         folder: RunFolder,
-        hook: pluggy.HookRelay,
+        hook: Watchers,
         open_task: Callable[[Task], Data],
         checkpoint: Checkpoint | None,
         began: float,

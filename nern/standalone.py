@@ -15,21 +15,23 @@ from nern.engine import Evaluation
 from nern.errors import ArtifactError, ConfigError
 from nern.evaluation import predict, score
 from nern.files import write_object, write_tensors
+from nern.registry import Registry
 
 
-def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Evaluation:
+def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Evaluation:
     """Measure a representation file on the test set of the task it was made with, or of another one.
 
     Args:
         overrides: `task.root` says where the images are; `architecture.weights` names the original weights, to be
             measured beside it; `task.name` and `device` choose another task and device.
+        registry: where the components come from; by default built-ins and installed plugins.
 
     Raises:
         ConfigError: an override is not one of these sections'.
     """
     if not isinstance(overrides, Mapping):
         overrides = dict(config.parse_override(text) for text in overrides)
-    rebuilt = artifact.load(path)
+    rebuilt = artifact.load(path, registry)
     allowed = ("task", "architecture", "device")
     for key in overrides:
         if key.split(".")[0] not in allowed or (key.startswith("architecture.") and key != "architecture.weights"):
