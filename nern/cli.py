@@ -33,18 +33,19 @@ def cli() -> None:
 @cli.command()
 @click.argument("name", required=False)
 def presets(name: str | None) -> None:
-    """List the shipped experiments, or print one's YAML, ready to edit."""
+    """List the shipped experiments, or those of a table (table1), or print one's YAML, ready to edit."""
     from nern import config
 
     shipped = config.presets()
-    if name is not None:
-        if name not in shipped:
-            raise ConfigError(config.no_such_preset(name))
+    if name is not None and name in shipped:
         click.echo(shipped[name], nl=False)
         return
-    width = max(map(len, shipped))
-    for preset, text in shipped.items():
-        click.echo(f"{preset:<{width}}  {text.splitlines()[0].removeprefix('# ')}")
+    listed = [preset for preset in shipped if name is None or preset.startswith(f"{name.rstrip('/')}/")]
+    if not listed and name is not None:
+        raise ConfigError(config.no_such_preset(name))
+    width = max(map(len, listed))
+    for preset in listed:
+        click.echo(f"{preset:<{width}}  {shipped.summary(preset)}")
 
 
 @cli.command()
