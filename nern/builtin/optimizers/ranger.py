@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -28,6 +29,8 @@ class Ranger(Optimizer):
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         from pytorch_ranger import Ranger as Implementation
 
+        # it calls add_ and addcmul_ by signatures that torch still takes, but warns about at every new place
+        warnings.filterwarnings("ignore", message="This overload of add", category=UserWarning)
         return [
             Implementation(
                 [parameter for _, parameter in parameters],
