@@ -30,7 +30,7 @@ $(VENV)/.nern: pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable .
 	@$(BIN)/python -c "$(CHECK_TORCH)" 2>/dev/null || { echo "torch and torchvision do not fit together; installing both again"; \
-	  $(BIN)/pip install --quiet --force-reinstall --no-deps torch torchvision && $(BIN)/python -c "$(CHECK_TORCH)"; }
+	  $(BIN)/pip install --quiet --force-reinstall torch torchvision && $(BIN)/python -c "$(CHECK_TORCH)"; }
 	touch $@
 
 $(VENV)/.nern-dev: $(VENV)/.nern
