@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from nern.artifact import Artifact, Bytes
 from nern.checkpoint import Checkpoint
 from nern.config import Experiment
 from nern.devices import choose_device, choose_dtype
-from nern.errors import ConfigError, Interrupted, TrainingError
+from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
 from nern.evaluation import Score, predict, score, with_weights
 from nern.fitting import Fitting
 from nern.interfaces import Data, Task
@@ -163,9 +164,7 @@ class Engine:
                 self.result = self._fit(resume, stop)
             return self.result
         except OSError as problem:
-            error = TrainingError(
-                f"cannot write the run directory {self.run.path} ({problem.strerror or problem}); free space or set output"
-            )
+            error = self._explained(problem)
             raise error from problem
         except BaseException as problem:
             error = problem
@@ -210,6 +209,13 @@ class Engine:
             raise ConfigError("there is no representation yet: call fit(), or Engine.from_run() on a finished run")
         return self._artifact
 
+    def _explained(self, problem: OSError) -> NernError:
+        reason, folder = problem.strerror or problem, self.run.path.absolute()
+        place = Path(os.fsdecode(problem.filename)).absolute() if isinstance(problem.filename, (str, bytes)) else folder
+        if place.is_relative_to(folder) or folder.is_relative_to(place):
+            return TrainingError(f"cannot write the run directory {self.run.path} ({reason}); free space or set output")
+        return DataError(f"cannot read {place} ({reason})")
+
     # -- assembling ----------------------------------------------------------------------------------------------
 
     def _open(self, task: Task) -> Data:
@@ -220,22 +226,43 @@ class Engine:
 
     def _original_network(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
         """The original network on the CPU, from its weights or from the run's own pretraining."""
-        architecture = self.experiment.architecture
-        with seeded(self.experiment.seed, "original"):
-            network = architecture.build().eval()
-        if architecture.weights is not None:
-            return network, architecture.load(network)
+        network = self._fresh_network().eval()
+        if self.experiment.architecture.weights is not None:
+            return network, self.experiment.architecture.load(network)
         return network, load_weights(network, self.run.original)
+
+    def _fresh_network(self) -> nn.Module:
+        with seeded(self.experiment.seed, "original"):
+            return self.experiment.architecture.build()
+
+    def _check_inputs(self) -> None:
+        """Look at images and original weights before anything is written or trained.
+
+        Raises:
+            ConfigError: there is neither a weights file nor a way to train the original network.
+            DataError: weights or images are missing, or do not fit each other.
+        """
+        experiment = self.experiment
+        tasks = [experiment.task, *(phase.inputs for phase in experiment.phases if phase.inputs is not None)]
+        classes = max(self._open(task).classes or 0 for task in tasks)
+        if experiment.architecture.weights is not None:
+            network = self._original_network()[0]
+        elif experiment.pretrain is not None or self.run.original.exists():
+            network = self._fresh_network().eval()
+        else:
+            raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
+        with torch.no_grad():
+            outputs = network(torch.zeros(1, *experiment.architecture.preprocessing().size)).shape[1]
+        if classes > outputs:
+            raise DataError(f"the task has {classes} classes and the network {outputs}; set architecture.classes or another task")
 
     def _pretrain(self, stop: StopRequest) -> None:
         """Train the original network where there are no weights; leaves it in the run directory."""
         experiment = self.experiment
         if experiment.architecture.weights is not None or self.run.original.exists():
             return
-        if experiment.pretrain is None:
-            raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
-        with seeded(experiment.seed, "original"):
-            network = experiment.architecture.build()
+        assert experiment.pretrain is not None
+        network = self._fresh_network()
         epochs = experiment.pretrain.epochs
 
         def report(epoch: int, loss: float) -> bool:
@@ -279,7 +306,9 @@ class Engine:
         began = time.monotonic()
         experiment = self.experiment
         resolved = config.unstructure(experiment, self.registry)
-        self.run.open(resolved, config.to_yaml(experiment, self.registry), resume)
+        self.run.check(resolved, resume)
+        self._check_inputs()
+        self.run.open(config.to_yaml(experiment, self.registry))
         self._pretrain(stop)
         subject = self._prepare()
         checkpoint = Checkpoint.load(self.run.checkpoint) if resume and self.run.checkpoint.exists() else None

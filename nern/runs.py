@@ -39,23 +39,33 @@ class RunFolder:
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run (there is no {self.config})")
 
-    def open(self, resolved: dict[str, Any], text: str, resume: bool) -> None:
-        """Make the folder, or check that a resumption is of the same experiment; writes config.yaml.
+    def check(self, resolved: dict[str, Any], resume: bool) -> None:
+        """See whether an experiment can start here, or go on here.
 
         Raises:
             ConfigError: the folder holds a run and `resume` is not set, or the run is another experiment's.
+        """
+        if not resume:
+            if self.config.exists():
+                raise ConfigError(f"{self.path} already holds a run; go on with --resume, or name another folder with output=DIR")
+            return
+        self.require()
+        before = config.read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))
+        try:
+            changed = _differences(_fixed(before), _fixed(resolved))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.config} is not the configuration that a run wrote; start a new run with output=DIR") from error
+        if changed:
+            raise ConfigError(
+                f"{self.path} was started with another {', '.join(changed)}; resume it as it was, or start a new run with output=DIR"
+            )
+
+    def open(self, text: str) -> None:
+        """Make the folder where it is missing and write config.yaml.
+
+        Raises:
             OSError: the folder cannot be written.
         """
-        if self.config.exists() and not resume:
-            raise ConfigError(f"{self.path} already holds a run; go on with --resume, or name another folder with output=DIR")
-        if resume:
-            self.require()
-            before = config.read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))
-            changed = _differences(_fixed(before), _fixed(resolved))
-            if changed:
-                raise ConfigError(
-                    f"{self.path} was started with another {', '.join(changed)}; resume it as it was, or start a new run with output=DIR"
-                )
         self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
         write_text(self.config, text)
@@ -137,8 +147,10 @@ def _processor() -> str:
 
 
 def _fixed(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that a resumption must share."""
+    """The part of a configuration that a resumption must share. Files may have moved: weights are known by their SHA-256."""
     fixed = {key: value for key, value in values.items() if key not in FREE}
+    fixed["architecture"] = {**values["architecture"], "weights": values["architecture"].get("weights") is not None}
+    fixed["task"] = {key: value for key, value in values["task"].items() if key != "root"}
     fixed["phases"] = [{key: value for key, value in phase.items() if key != "iterations"} for phase in values["phases"]]
     return fixed
 
