@@ -11,17 +11,9 @@ from typing import Any
 
 import click
 
-from nern import __version__
+from nern import __version__, arguments
+from nern.arguments import JSON, NO_PLUGIN, OVERRIDES, PLUGIN, percent
 from nern.errors import ConfigError, Interrupted, NernError
-
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; messages go to stderr.")
-NO_PLUGIN = click.option(
-    "--no-plugin", "disabled", multiple=True, metavar="NAME", help="Leave out a plugin, by its name or package (may be repeated)."
-)
-PLUGIN = click.option(
-    "--plugin", "local", multiple=True, metavar="FILE_OR_MODULE", help="Use a plugin that is not installed (may be repeated)."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,14 +50,14 @@ def train(experiment: str, overrides: tuple[str, ...], as_json: bool, resume: bo
     """Run an experiment; every value can be overridden by its dotted path."""
     from nern.engine import Engine
 
-    engine = Engine(*_experiment(experiment, overrides, disabled))
+    engine = Engine(*arguments.experiment(experiment, overrides, disabled))
     result = engine.fit(resume=resume)
     if as_json:
         click.echo(json.dumps(result.to_dict()))
         return
     sizes = result.bytes
-    click.echo(f"original       {_percent(result.original_top1)}   {sizes.original:>12,} bytes")
-    click.echo(f"reconstructed  {_percent(result.reconstructed_top1)}   {sizes.total:>12,} bytes")
+    click.echo(f"original       {percent(result.original_top1)}   {sizes.original:>12,} bytes")
+    click.echo(f"reconstructed  {percent(result.reconstructed_top1)}   {sizes.total:>12,} bytes")
     parts = ", ".join(f"{name} {getattr(sizes, name):,}" for name in ("predictor", "embedding", "ordering", "copied", "header"))
     click.echo(f"               ({parts})")
     click.echo(f"{result.iterations:,} steps in {result.seconds:.0f} s; {result.artifact}")
@@ -79,7 +71,7 @@ def show_config(experiment: str, overrides: tuple[str, ...], disabled: tuple[str
     """Check an experiment and print the fully resolved YAML; trains nothing."""
     from nern import config
 
-    click.echo(config.to_yaml(*_experiment(experiment, overrides, disabled)), nl=False)
+    click.echo(config.to_yaml(*arguments.experiment(experiment, overrides, disabled)), nl=False)
 
 
 @cli.command()
@@ -104,7 +96,7 @@ def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool, local: tuple[
     for name, score in (("original", found.original), ("reconstructed", found.reconstructed)):
         if score is not None:
             more = "".join(f"   {key} {value:.2f}" for key, value in score.metrics().items() if key in ("top5", "agreement"))
-            click.echo(f"{name:<13}  top-1 {_percent(score.top1)}{more}   ({score.images:,} images)")
+            click.echo(f"{name:<13}  top-1 {percent(score.top1)}{more}   ({score.images:,} images)")
         else:
             click.echo(f"{name:<13}  not measured: name its weights with architecture.weights=FILE")
 
@@ -168,19 +160,6 @@ def _described(registry: Any) -> dict[str, Any]:
         "conflicts": registry.conflicts(),
         "left_out": registry.left_out,
     }
-
-
-def _experiment(reference: str, overrides: Sequence[str], disabled: Sequence[str] = ()) -> Any:
-    """A preset, a YAML file or a run directory, with overrides."""
-    from nern import config
-
-    if Path(reference).is_dir() and (Path(reference) / "config.yaml").is_file():
-        overrides, reference = [f"output={reference}", *overrides], str(Path(reference) / "config.yaml")
-    return config.load_experiment(reference, list(overrides), disabled=disabled)
-
-
-def _percent(value: float | None) -> str:
-    return f"{value:6.2f} %" if value is not None else "     — %"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
