@@ -22,4 +22,8 @@ MODULES = (
     "nern.builtin.optimizers.muon",
     "nern.builtin.optimizers.torch",
     "nern.builtin.observers.progress",
+    "nern.builtin.observers.csv",
+    "nern.builtin.observers.tensorboard",
+    "nern.builtin.observers.wandb",
+    "nern.builtin.observers.clearml",
 )

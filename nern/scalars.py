@@ -1,0 +1,63 @@
+"""Observers that only want numbers with names: what is behind a curve in any experiment tracker."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from nern.errors import Interrupted
+from nern.hookspecs import hookimpl
+from nern.interfaces import Observer
+
+
+@attrs.frozen
+class ScalarObserver(Observer):
+    """Hands every loss and every metric on as `group/name`, with the step it belongs to.
+
+    Groups are the phase for losses and the learning rate, the split for metrics, and split and checkpoint where a split
+    is measured at the end (`test-chosen/top1`). Subclasses say where the numbers go.
+    """
+
+    @abstractmethod
+    def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
+        """A run starts or goes on at `iteration`; called again when training follows the original network's own."""
+
+    @abstractmethod
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        """Numbers of one step, by name."""
+
+    @abstractmethod
+    def finish(self, result: dict[str, Any] | None, error: BaseException | None) -> None:
+        """The run ended; called even where `start` failed or never came."""
+
+    @hookimpl
+    def nern_run_started(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
+        self.start(run_dir, config, iteration)
+
+    @hookimpl
+    def nern_step(self, phase: str, iteration: int, losses: dict[str, float], learning_rate: float) -> None:
+        self.scalars({f"{phase}/{name}": value for name, value in {**losses, "learning_rate": learning_rate}.items()}, iteration)
+
+    @hookimpl
+    def nern_evaluated(self, phase: str, iteration: int, split: str, metrics: dict[str, float]) -> None:
+        group = split if split == "heldout" else f"{split}-{phase}"
+        self.scalars({f"{group}/{name}": value for name, value in metrics.items()}, iteration)
+
+    @hookimpl
+    def nern_run_finished(self, result: dict[str, Any] | None, error: BaseException | None) -> None:
+        self.finish(result, error)
+
+
+def failed(error: BaseException | None) -> bool:
+    """Whether a run ended badly; one that was asked to stop did not."""
+    return error is not None and not isinstance(error, Interrupted)
+
+
+def headline(result: dict[str, Any]) -> dict[str, float]:
+    """The figures of a result that stand in a table of runs: top-1 in per cent, bytes on disk, seconds."""
+    figures = {name: result[name] for name in ("original_top1", "reconstructed_top1", "seconds")}
+    figures["bytes"] = result["bytes"]["total"]
+    return {name: value for name, value in figures.items() if value is not None}

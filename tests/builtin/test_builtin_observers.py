@@ -1,0 +1,232 @@
+"""The built-in observers, against the real clients in their offline modes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nern import Engine, Interrupted, PluginError, TrainingError, config
+from nern.registry import Registry
+from nern.scalars import failed, headline
+
+TINY = {
+    "pretrain.epochs": 1, "architecture.width": 4, "predictor.hidden": 8, "phases.0.iterations": 4, "phases.1.iterations": 4,
+    "phases.1.batch": 8, "log_every": 2, "checkpoint_every": 0, "threads": 1, "precision": "float32", "observers.progress": None,
+}  # fmt: skip
+
+
+def train(output: Path, observer: str, registry: Registry, *, resume: bool = False, **options: Any) -> Engine:
+    longer = {"phases.1.iterations": 8} if resume else {}
+    overrides = {**TINY, **longer, "output": str(output), **{f"observers.{observer}.{key}": value for key, value in options.items()}}
+    engine = Engine.from_yaml("digits", overrides, registry)
+    engine.fit(resume=resume)
+    return engine
+
+
+def recorded(output: Path) -> dict[tuple[str, int], float]:
+    """The numbers that the run itself wrote: (group/name, step) → value. Every tracker should have them, too."""
+    found = {}
+    for line in (output / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.get("losses", {}).items():
+            found[f"{record['phase']}/{name}", record["iteration"]] = value
+        for name, value in record.get("heldout", {}).items():
+            found[f"heldout/{name}", record["iteration"]] = value
+    assert len({step for _, step in found}) >= 4
+    return found
+
+
+def test_csv_holds_every_number_of_the_run_and_is_continued(tmp_path: Path, registry: Registry) -> None:
+    def rows() -> list[dict[str, str]]:
+        with (tmp_path / "run/metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    train(tmp_path / "run", "csv", registry, file="metrics.csv")
+    first = rows()
+    assert [row["split"] for row in first].count("test") == 2
+    train(tmp_path / "run", "csv", registry, resume=True, file="metrics.csv")
+    both = rows()
+    table = {
+        (f"{row['phase'] if row['split'] == 'train' else row['split']}/{name}", int(row["iteration"])): float(value)
+        for row in both
+        for name, value in row.items()
+        if row["split"] != "test" and name not in ("iteration", "phase", "split", "learning_rate") and value
+    }
+    expected = recorded(tmp_path / "run")
+    assert {key: value for key, value in table.items() if not key[0].startswith("pretrain/")} == expected
+    assert [row for row in first if row["split"] != "test"] == [
+        {key: value for key, value in row.items() if key in first[0]} for row in both[: len(first) - 2]
+    ]
+    assert {row["iteration"] for row in both if row["split"] == "train" and row["phase"] == "distillation"} == {"6", "8", "10", "12"}
+
+
+def test_csv_drops_what_will_be_done_again_and_half_a_row(tmp_path: Path, registry: Registry) -> None:
+    observer = registry.find("observer", "csv").cls()
+    resolved = {"phases": [{"name": "joint"}]}
+    observer.nern_run_started(tmp_path, resolved, 0)
+    for step in (2, 4, 6):
+        observer.nern_step("joint", step, {"kd": step / 8}, 0.5)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("4,joint,train,0.5,0.")
+    observer = registry.find("observer", "csv").cls()
+    observer.nern_run_started(tmp_path, resolved, 4)
+    observer.nern_step("joint", 6, {"kd": 0.75, "fmd": 0.5}, 0.25)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "iteration,phase,split,learning_rate,kd,fmd",
+        "2,joint,train,0.5,0.25,",
+        "4,joint,train,0.5,0.5,",
+        "6,joint,train,0.25,0.75,0.5",
+    ]
+
+
+def test_tensorboard_files_hold_every_number_of_the_run_and_are_continued(tmp_path: Path, registry: Registry) -> None:
+    pytest.importorskip("tensorboard", reason='needs pip install "nern[tensorboard]"')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path / "run", "tensorboard", registry, folder="events")
+    engine = train(tmp_path / "run", "tensorboard", registry, resume=True, folder="events")
+    read = EventAccumulator(str(tmp_path / "run/events")).Reload()
+    table = {(tag, event.step): event.value for tag in read.Tags()["scalars"] for event in read.Scalars(tag)}
+    expected = recorded(tmp_path / "run")
+    assert {key: table[key] for key in expected} == pytest.approx(expected, rel=1e-6)  # events are float32
+    assert engine.result is not None
+    assert table["test-chosen/top1", engine.result.checkpoints["chosen"]["iteration"]] == pytest.approx(engine.result.reconstructed_top1)
+    assert ("pretrain/cross-entropy", 1) in table
+
+
+def test_tensorboard_takes_back_what_will_be_done_again(tmp_path: Path, registry: Registry) -> None:
+    pytest.importorskip("tensorboard", reason='needs pip install "nern[tensorboard]"')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, steps in ((0, (2, 4, 6)), (4, (6, 8))):
+        observer = registry.find("observer", "tensorboard").cls()
+        observer.nern_run_started(tmp_path, {}, start)
+        for step in steps:
+            observer.nern_step("joint", step, {"kd": start + step}, 0.5)
+        observer.nern_run_finished(None, None)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("joint/kd")
+    assert [(event.step, event.value) for event in events] == [(2, 2), (4, 4), (6, 10), (8, 12)]
+
+
+def test_wandb_run_files_hold_every_number_of_the_run(tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason='needs pip install "nern[wandb]"')
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    train(tmp_path / "run", "wandb", registry, mode="offline", tags=["small"])
+    identity = (tmp_path / "run/wandb.id").read_text().strip()
+    engine = train(tmp_path / "run", "wandb", registry, resume=True, mode="offline")
+    files = sorted((tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb"))
+    assert {file.stem for file in files} == {f"run-{identity}"}
+    parts = [list(wandb_records(file)) for file in files]
+    table: dict[tuple[str, int], float] = {}
+    for record in (record for part in parts for record in part):
+        row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        table.update({(name, row["iteration"]): value for name, value in row.items() if "/" in name})
+    expected = recorded(tmp_path / "run")
+    assert {key: table[key] for key in expected} == pytest.approx(expected)
+    run = next(record.run for record in parts[0] if record.WhichOneof("record_type") == "run")
+    assert (run.project, run.display_name, list(run.tags)) == ("nern", "run", ["small"])
+    assert {item.key: json.loads(item.value_json) for item in run.config.update}["predictor"]["hidden"] == 8
+    summary = {item.key: json.loads(item.value_json) for record in parts[-1] for item in record.summary.update if item.key}
+    assert engine.result is not None
+    assert summary["reconstructed_top1"] == pytest.approx(engine.result.reconstructed_top1)
+    assert next(record.exit.exit_code for record in parts[-1] if record.WhichOneof("record_type") == "exit") == 0
+
+
+def wandb_records(file: Path) -> Iterator[Any]:
+    """The records of a run file: protocol buffers in LevelDB's log format, after a header of 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, part = file.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        part += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(part)
+            part = b""
+            yield record
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client's own
+def test_clearml_session_holds_every_number_of_the_run_and_is_continued(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("clearml", reason='needs pip install "nern[clearml]"')
+    monkeypatch.setenv("CLEARML_CACHE_DIR", str(tmp_path / "clearml"))
+    monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")
+    monkeypatch.setenv("CLEARML_API_HOST", "http://127.0.0.1:9")  # nothing listens there
+    handler = signal.getsignal(signal.SIGTERM)
+    train(tmp_path / "run", "clearml", registry, offline=True, title="small", tags=["small"])
+    identity = (tmp_path / "run/clearml.id").read_text().strip()
+    engine = train(tmp_path / "run", "clearml", registry, resume=True, offline=True, title="small")
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert (tmp_path / "run/clearml.id").read_text().strip() == identity
+    (session,) = (tmp_path / "clearml/offline").glob("offline-*/")
+    assert session.name == identity
+    assert session.with_suffix(".zip").exists()
+    events = [event for line in (session / "metrics.jsonl").read_text().splitlines() for event in json.loads(line)]
+    table = {(f"{event['metric']}/{event['variant']}", event["iter"]): event["value"] for event in events}
+    expected = recorded(tmp_path / "run")
+    assert {key: table[key] for key in expected} == pytest.approx(expected)
+    assert engine.result is not None
+    singles = {event["variant"]: event["value"] for event in events if event["metric"] == "Summary"}
+    assert singles["reconstructed_top1"] == pytest.approx(engine.result.reconstructed_top1)
+    task = json.loads((session / "task.json").read_text())
+    assert (task["project_name"], task["name"]) == ("nern", "small")
+    assert "hidden = 8" in task["configuration"]["nern"]["value"]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "clearml"])
+def test_a_missing_client_is_named_with_the_way_to_install_it(
+    name: str, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    engine = Engine.from_yaml("digits", {**TINY, "output": str(tmp_path / "run"), f"observers.{name}": {}}, registry)
+    with pytest.raises(PluginError, match=rf"observer '{name}' needs {name} .*: pip install \"nern\[{name}\]\", or switch it off"):
+        engine.fit()
+    assert not (tmp_path / "run/checkpoint.pt").exists()
+
+
+def test_an_observer_that_is_switched_off_is_not_imported() -> None:
+    program = (
+        "import sys\nfrom nern.config import load_experiment\nload_experiment('digits')\n"
+        "print([name for name in ('tensorboard', 'torch.utils.tensorboard', 'wandb', 'clearml') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.strip() == "[]"
+
+
+def test_what_an_observer_keeps_during_a_run_is_no_option(tmp_path: Path, registry: Registry) -> None:
+    engine = Engine.from_yaml("digits", {**TINY, "observers.csv": {}, "observers.wandb": {"mode": "offline"}}, registry)
+    observers = yaml.safe_load(config.to_yaml(engine.experiment, registry))["observers"]
+    assert observers["csv"] == {"name": "csv", "file": "metrics.csv"}
+    assert set(observers["wandb"]) == {"name", "project", "title", "entity", "tags", "mode"}
+
+
+def test_a_run_that_was_asked_to_stop_has_not_failed() -> None:
+    assert failed(TrainingError("the loss is not finite"))
+    assert not failed(Interrupted("stopped"))
+    assert not failed(None)
+
+
+def test_headline_leaves_out_what_was_not_measured() -> None:
+    result = {"original_top1": None, "reconstructed_top1": 91.5, "seconds": 2.0, "bytes": {"original": 9, "predictor": 3, "total": 5}}
+    assert headline(result) == {"reconstructed_top1": 91.5, "seconds": 2.0, "bytes": 5}
