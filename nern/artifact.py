@@ -2,7 +2,8 @@
 
 Tensors: `predictor.*` and `embedding.*`, `ordering` (packed bits, uint8), and `copied.<dtype>`: every parameter and buffer
 that is not represented, one after the other in the order of the network's state dict, one tensor per dtype, since a
-name and a shape for each would cost more bytes than many of them hold. Metadata: `nern`, a JSON object.
+name and a shape for each would cost more bytes than many of them hold. Metadata: `nern`, a JSON object, with a checksum
+over itself and all tensors: a changed option would rebuild another network as surely as a changed weight.
 """
 
 from __future__ import annotations
@@ -112,10 +113,9 @@ class Artifact:
             },
             "layout": _layout(self.network, represented),
             "sha256_original": self.sha256,
-            "sha256_tensors": digest(tensors),
             "notes": self.notes,
         }
-        return tensors, {"nern": json.dumps(about, separators=(",", ":"))}
+        return tensors, {"nern": _compact({"sha256": _seal(about, tensors), **about})}
 
     def _copied(self) -> dict[str, Tensor]:
         represented = {layer.parameter for layer in self.representation.grid.layers}
@@ -135,20 +135,20 @@ def load(path: str | Path, registry: Registry | None = None) -> Artifact:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is not a complete representation file ({error}); write it again with nern train") from error
     if "nern" not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but no representation written by nern")
     try:
         about = json.loads(metadata["nern"])
+        if about.pop("sha256") != _seal(about, tensors):
+            raise ArtifactError(f"{path} is damaged: its content does not match its checksum; write it again with nern train")
         if about["version"] > FORMAT_VERSION:
             raise ArtifactError(f"{path} has format version {about['version']}, this nern reads up to {FORMAT_VERSION}; update nern")
-        if about["sha256_tensors"] != digest(tensors):
-            raise ArtifactError(f"{path} is damaged: its content does not match its checksum; write it again with nern train")
         return _rebuild(path, about, tensors, registry or create_registry())
     except (ConfigError, PluginError) as error:
         raise ArtifactError(f"{path} needs a plugin: {error}; install the package that offers it") from error
-    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged or was not written by nern ({type(error).__name__}: {error})") from error
 
 
@@ -199,6 +199,15 @@ def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, p
     if shape != [2, grid.outputs]:
         raise ConfigError(f"predictor {type(predictor).__name__}: two coordinates must give [2, {grid.outputs}], gave {shape}")
     return representation.train()
+
+
+def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the metadata and the tensors."""
+    return hashlib.sha256(f"{digest(tensors)} {_compact(about)}".encode()).hexdigest()
+
+
+def _compact(about: dict[str, Any]) -> str:
+    return json.dumps(about, separators=(",", ":"))
 
 
 def _layout(network: nn.Module, grid: KernelGrid) -> str:
