@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from nern import __version__, arguments
+from nern import __version__, arguments, cli_studies
 from nern.arguments import JSON, NO_PLUGIN, OVERRIDES, PLUGIN, percent
 from nern.errors import ConfigError, Interrupted, NernError
 
@@ -160,6 +160,10 @@ def _described(registry: Any) -> dict[str, Any]:
         "conflicts": registry.conflicts(),
         "left_out": registry.left_out,
     }
+
+
+for _verb in cli_studies.VERBS:
+    cli.add_command(_verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

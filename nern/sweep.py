@@ -1,0 +1,256 @@
+"""A grid of runs, each in its own folder, and their means with confidence intervals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from nern import config
+from nern.engine import Engine
+from nern.errors import ConfigError, TrainingError
+from nern.families import spelled
+from nern.files import write_text
+from nern.random import derive
+
+#: Figures of a run that a sweep averages: name → path in result.json.
+FIGURES = {
+    "original_top1": ("original_top1",),
+    "reconstructed_top1": ("reconstructed_top1",),
+    "reconstructed_top5": ("checkpoints", "chosen", "test", "top5"),
+    "predictor_bytes": ("bytes", "predictor"),
+    "total_bytes": ("bytes", "total"),
+    "seconds": ("seconds",),
+}
+LEVEL = 0.95
+
+
+@attrs.frozen
+class Mean:
+    """A mean over runs with the half width of its 95 % confidence interval."""
+
+    mean: float
+    interval: float | None  # None for a single run
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """Student's t: mean ± t(0.975, n - 1) · s / √n."""
+        from scipy.stats import t
+
+        n, mean = len(values), math.fsum(values) / len(values)
+        if n == 1:
+            return cls(mean, None, 1)
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+        return cls(mean, float(t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / math.sqrt(n), n)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" ± {self.interval:.2f}" if self.interval is not None else "")
+
+
+@attrs.frozen
+class Setting:
+    """The runs that differ in their seed alone."""
+
+    values: dict[str, Any]
+    figures: dict[str, Mean]
+
+
+@attrs.frozen
+class Table:
+    """What a sweep found."""
+
+    axes: list[str]  # what the settings differ in, without the seed
+    settings: list[Setting]
+    runs: list[dict[str, Any]]  # values and figures of every run
+
+    def to_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    def csv(self) -> str:
+        """One line for every setting; means and half widths of the confidence intervals."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*self.axes, "runs", *(column for name in FIGURES for column in (name, f"{name}_interval"))])
+        for setting in self.settings:
+            found = [setting.figures.get(name) for name in FIGURES]
+            cells = [value for mean in found for value in ((mean.mean, mean.interval) if mean else (None, None))]
+            writer.writerow([*setting.values.values(), max(mean.runs for mean in found if mean), *cells])
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        """One line for every setting; mean ± 95 % confidence interval."""
+        heads = [*self.axes, "runs", "original top-1 %", "reconstructed top-1 %", "bytes on disk", "seconds"]
+        lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+        for setting in self.settings:
+            figures = setting.figures
+            cells = [*map(spelled, setting.values.values()), str(max(mean.runs for mean in figures.values()))]
+            cells += [str(figures.get(name, "—")) for name in ("original_top1", "reconstructed_top1")]
+            cells += [f"{figures['total_bytes'].mean:,.0f}", f"{figures['seconds'].mean:,.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+
+def parse_grid(overrides: Sequence[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """`seed=0,1 predictor.hidden=140` → axes with their values, and single values.
+
+    A comma inside brackets, braces or quotes belongs to a value.
+
+    Raises:
+        ConfigError: a text is no override, or an axis has an empty or a repeated value.
+    """
+    axes: dict[str, list[Any]] = {}
+    single: dict[str, Any] = {}
+    for text in overrides:
+        path, _, values = text.partition("=")
+        parts = _split(values)
+        if len(parts) == 1:
+            name, single[name] = config.parse_override(text)[0], config.parse_override(text)[1]
+            continue
+        found = [config.parse_override(f"{path}={part}")[1] for part in parts]
+        if "" in (part.strip() for part in parts) or len(set(map(repr, found))) < len(found):
+            raise ConfigError(f"{path.strip()}: a list of values to sweep over has an empty or a repeated value: {values}")
+        axes[path.strip()] = found
+    return axes, single
+
+
+def sweep(
+    reference: str | Path,
+    axes: Mapping[str, Sequence[Any]],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    disabled: Sequence[str] = (),
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[Table, Path]:
+    """Run every combination of the axes; finished runs are skipped, interrupted ones go on.
+
+    Each run has its own folder below `output`, where `sweep.csv`, `sweep.json` and `sweep.md` are brought up to date
+    after every run. Runs whose original network is trained alike share it.
+
+    Args:
+        axes: dotted paths to the values they take.
+        overrides: dotted paths to single values; `output` is the sweep's folder, by default the run's with `-sweep`.
+        report: called with one line per run.
+
+    Returns:
+        The table and the folder.
+
+    Raises:
+        ConfigError: an override is wrong (before anything runs), or a folder holds another run.
+        Interrupted: Ctrl-C or SIGTERM; the same call goes on where it stopped.
+    """
+    overrides = dict(overrides or {})
+    if "output" in axes:
+        raise ConfigError("output: is the sweep's folder and cannot be swept over")
+    combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    first, _ = config.load_experiment(reference, {**overrides, **combinations[0]}, disabled=disabled)
+    folder = Path(overrides["output"]) if "output" in overrides else Path(f"{first.output}-sweep")
+    engines = []
+    for values in combinations:
+        settings = {**overrides, **values, "output": str(folder / folder_name(values))}
+        engines.append(Engine(*config.load_experiment(reference, settings, disabled=disabled)))
+    runs: list[dict[str, Any]] = []
+    originals: dict[int, Path] = {}
+    for count, (values, engine) in enumerate(zip(combinations, engines, strict=True), start=1):
+        done, result = _run(engine, originals)
+        runs.append({"values": values, "run": engine.run.path.name, **_figures(result)})
+        report(f"{count}/{len(combinations)} {engine.run.path.name}: {_line(runs[-1])}{' (was there)' if done else ''}")
+        table = tabulate(list(axes), runs)
+        _write(folder, table)
+    return table, folder
+
+
+def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Table:
+    """Group runs that differ in their seed alone."""
+    settings: dict[str, list[Mapping[str, Any]]] = {}
+    others = [axis for axis in axes if axis != "seed"]
+    for run in runs:
+        settings.setdefault(repr([run["values"][axis] for axis in others]), []).append(run)
+    grouped = []
+    for members in settings.values():
+        values = {axis: members[0]["values"][axis] for axis in others}
+        found = {name: [run[name] for run in members if run[name] is not None] for name in FIGURES}
+        grouped.append(Setting(values, {name: Mean.of(numbers) for name, numbers in found.items() if numbers}))
+    return Table(others, grouped, [dict(run) for run in runs])
+
+
+def folder_name(values: Mapping[str, Any]) -> str:
+    """`predictor.hidden=140_seed=0`; what a file name cannot hold is replaced, and told apart by a hash."""
+    name = "_".join(f"{key}={spelled(value)}" for key, value in values.items()) or "run"
+    safe = re.sub(r"[^\w.=+-]+", "-", name)[:150]
+    return safe if safe == name else f"{safe}-{derive(0, name):016x}"[:160]
+
+
+def _run(engine: Engine, originals: dict[int, Path]) -> tuple[bool, dict[str, Any]]:
+    """Fit, go on, or read what is there: whether it was there, and the result."""
+    resolved = config.unstructure(engine.experiment, engine.registry)
+    key = derive(0, *(resolved[part] for part in ("architecture", "task", "pretrain", "heldout", "seed")))
+    run, started = engine.run, engine.run.config.exists()
+    if started:
+        run.check(resolved, resume=True)
+    if started and run.result.exists():
+        try:
+            result = json.loads(run.result.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise TrainingError(f"{run.result} is damaged; remove {run.path} to run it again") from error
+        if result["iterations"] >= sum(phase.iterations for phase in engine.experiment.phases):
+            originals.setdefault(key, run.original)
+            return True, result
+    if key in originals and originals[key].exists() and not run.original.exists():
+        run.path.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(originals[key], run.original)
+    result = engine.fit(resume=started).to_dict()
+    originals.setdefault(key, run.original)
+    return False, result
+
+
+def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, path in FIGURES.items():
+        value: Any = result
+        for key in path:
+            value = (value or {}).get(key)
+        found[name] = value
+    return found
+
+
+def _line(run: Mapping[str, Any]) -> str:
+    accuracy = run["reconstructed_top1"]
+    return "no test set" if accuracy is None else f"reconstructed {accuracy:.2f} %, original {run['original_top1']:.2f} %"
+
+
+def _write(folder: Path, table: Table) -> None:
+    try:
+        write_text(folder / "sweep.json", json.dumps(table.to_dict(), indent=2) + "\n")
+        write_text(folder / "sweep.csv", table.csv())
+        write_text(folder / "sweep.md", table.markdown())
+    except OSError as error:
+        raise TrainingError(f"cannot write the sweep's tables in {folder} ({error.strerror}); free space or set output") from error
+
+
+def _split(values: str) -> list[str]:
+    """Split at commas outside brackets, braces and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in values:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += character
+    return parts
