@@ -98,6 +98,7 @@ class Fitting:
             return
         try:
             losses = trainer.flush(step)
+            self._check_parameters(phase, step)
         except TrainingError as error:
             good = self.folder.checkpoint
             where = f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet"
@@ -115,6 +116,12 @@ class Fitting:
             raise Interrupted(
                 f"stopped at step {self.iteration} of {self.total}; go on with --resume (checkpoint {self.folder.checkpoint})"
             )
+
+    def _check_parameters(self, phase: Phase, step: int) -> None:
+        """A finite loss can have a gradient that is not; such a step must not become the last good checkpoint."""
+        for name, value in self.parts.representation.named_parameters():
+            if not bool(value.isfinite().all()):
+                raise TrainingError(f"the gradient made '{name}' not finite at or before step {step + 1} of phase '{phase.name}'")
 
     def _evaluate(self, phase: Phase) -> None:
         """Measure on the held-out images and keep the parameters if they are the best so far."""
