@@ -22,9 +22,10 @@ def experiment(reference: str, overrides: Sequence[str], disabled: Sequence[str]
     """A preset, a YAML file or a run directory, with overrides: (Experiment, Registry)."""
     from nern import config
 
+    values = dict(config.parse_override(text) for text in overrides)
     if Path(reference).is_dir() and (Path(reference) / "config.yaml").is_file():
-        overrides, reference = [f"output={reference}", *overrides], str(Path(reference) / "config.yaml")
-    return config.load_experiment(reference, list(overrides), disabled=disabled)
+        values, reference = {"output": reference, **values}, str(Path(reference) / "config.yaml")
+    return config.load_experiment(reference, values, disabled=disabled)
 
 
 def percent(value: float | None) -> str:
