@@ -1,0 +1,84 @@
+"""What contributors are told agrees with the tree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import nern
+from nern.registry import KINDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rooms(package: Path) -> set[str]:
+    """Modules and folders of a package, as the map names them."""
+    found = {f"nern/{entry.name}" for entry in package.iterdir() if entry.suffix == ".py"}
+    return found | {f"nern/{entry.name}" for entry in package.iterdir() if entry.is_dir() and entry.name != "__pycache__"}
+
+
+def check_map(text: str, package: Path) -> None:
+    """Raises AssertionError with the names that the map lacks, or has too many."""
+    named = set(re.findall(r"^\| `(nern/[^`]+)` \|", text, flags=re.MULTILINE))
+    assert named == rooms(package), f"missing: {sorted(rooms(package) - named)}, gone: {sorted(named - rooms(package))}"
+
+
+def test_the_map_names_every_room() -> None:
+    check_map((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), ROOT / "nern")
+
+
+@pytest.mark.parametrize("change", ["new", "gone"])
+def test_the_map_can_be_found_wrong(tmp_path: Path, change: str) -> None:
+    package = tmp_path / "nern"
+    package.mkdir()
+    (package / "ordering.py").touch()
+    text = "| `nern/ordering.py` | orders |\n"
+    check_map(text, package)
+    (package / "ordering.py").unlink() if change == "gone" else (package / "attic").mkdir()
+    named = r"missing: \[\], gone: \['nern/ordering.py'\]" if change == "gone" else r"missing: \['nern/attic'\]"
+    with pytest.raises(AssertionError, match=named):
+        check_map(text, package)
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+) ", text))
+    assert {"test", "lint", "type", "docs"} <= named <= targets
+
+
+def test_citation_agrees_with_the_package() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'name = "{citation["title"]}"' in project
+    assert f'license = "{citation["license"]}"' in project
+    assert citation["version"] == nern.__version__
+    assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+
+
+def test_citation_names_the_papers_authors_in_their_order() -> None:
+    paper = ROOT.parent / "shared/000_5cba0d0d75182e1d.txt"
+    if not paper.exists():
+        pytest.skip(f"needs the paper's text, which is not at ../shared/{paper.name}")
+    lines = paper.read_text(encoding="utf-8").splitlines()
+    byline = re.sub(r"<sup>.*?</sup>|\\\*", "", next(line for line in lines if line.startswith("Maor")))
+    reference = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
+    assert [f"{author['given-names']} {author['family-names']}" for author in reference["authors"]] == byline.split(", ")
+    assert reference["title"].upper() == lines[0].removeprefix("# ").upper()
+
+
+def test_the_changelog_has_a_section_for_this_version() -> None:
+    assert f"\n## [{nern.__version__}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_plugin_form_offers_every_extension_point() -> None:
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/plugin.yml").read_text(encoding="utf-8"))
+    (point,) = [field for field in form["body"] if field.get("id") == "point"]
+    assert point["attributes"]["options"] == list(KINDS)
+
+
+def test_the_package_is_typed() -> None:
+    assert (ROOT / "nern/py.typed").exists()
