@@ -63,6 +63,9 @@ class Experiment:
         "centre",
         help="how a kernel smaller than the largest is read from the k × k output: its centre, or averages or maxima of its regions",
     )
+    keep_zeros: bool = option(
+        False, help="weights that are exactly zero in the original stay zero, for a pruned network; costs one bit for each weight"
+    )
     pretrain: Pretrain | None = option(None, help="trains the original network where architecture.weights is null")
     heldout: float = option(0.1, help="fraction of the training set kept for choosing among checkpoints", check=[at_least(0), below(1)])
     evaluate_every: int = option(
@@ -82,6 +85,10 @@ class Experiment:
     def __attrs_post_init__(self) -> None:
         if not self.phases:
             raise ValueError("phases must hold at least one phase")
+        for index, phase in enumerate(self.phases):
+            terms = self.losses if phase.losses is None else phase.losses
+            if not any(term.weight > 0 and term.warmup == 0 for term in terms.values()):
+                raise ValueError(f"phases.{index} has no loss from its first step on: one needs a weight above 0 and no warmup")
 
 
 #: What a configuration that leaves a section out gets: the paper's choices.

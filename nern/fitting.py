@@ -86,7 +86,7 @@ class Fitting:
             return batch
 
         return PhaseTrainer(
-            self.parts, phase, phase.losses or experiment.losses, phase.sampler or experiment.sampler,
+            self.parts, phase, experiment.losses if phase.losses is None else phase.losses, phase.sampler or experiment.sampler,
             phase.optimizer or experiment.optimizer, inputs, index,
         )  # fmt: skip
 
