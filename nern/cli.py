@@ -181,7 +181,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show(sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
-        print(f"nern: {error or 'interrupted'}", file=sys.stderr)
+        print(f"nern: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     except NernError as error:
         for line in str(error).splitlines():
