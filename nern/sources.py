@@ -178,7 +178,7 @@ def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any], defaul
     options that belonged to the old one, unless they are overridden too.
     """
     values = copied(values)
-    for path in sorted(overrides, key=lambda path: not path.endswith(".name") and overrides[path] is not None):
+    for path in sorted(overrides, key=lambda path: (path.count("."), not path.endswith(".name"))):  # a section before what is in it
         _set(values, path, overrides[path], defaults)
     return values
 
