@@ -38,11 +38,15 @@ Activation = Literal["relu", "gelu", "silu", "leaky-relu", "elu", "hardswish", "
 Normalisation = Literal["none", "layer", "batch"]
 
 
-def mean_square(activation: nn.Module) -> float:
-    """E[φ(z)²] for z ~ N(0, 1), by Gauss–Hermite quadrature."""
+def expectation(function: Callable[[Tensor], Tensor]) -> float:
+    """E[f(z)] for z ~ N(0, 1), by Gauss–Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(101)
-    values = activation(torch.from_numpy(nodes)).numpy()
-    return float((weights * values**2).sum() / math.sqrt(2 * math.pi))
+    return float((weights * function(torch.from_numpy(nodes)).numpy()).sum() / math.sqrt(2 * math.pi))
+
+
+def mean_square(activation: nn.Module) -> float:
+    """E[φ(z)²] for z ~ N(0, 1)."""
+    return expectation(lambda z: activation(z) ** 2)
 
 
 class Layers(nn.Module):
@@ -95,15 +99,20 @@ class MLP(Predictor):
         if self.init == "ordinary":
             return
         assert isinstance(module, Layers)
-        kept = mean_square(module.activation)
+        mean, kept = expectation(module.activation), mean_square(module.activation)
+
+        def after(layers: int) -> float:  # mean square of what so many layers give: residual ones add up their outputs
+            added = layers if module.residual else 1
+            return added * (kept - mean**2) + (added * mean) ** 2
+
         paths = 1 if module.again is None else 2
         with torch.no_grad():
             square = float(embedded.double().pow(2).mean())
-            for layer in [module.first, *module.hidden]:
+            for done, layer in enumerate([module.first, *module.hidden], start=1):
                 assert isinstance(layer, nn.Linear)
                 nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * square))
                 nn.init.zeros_(layer.bias)
-                square = kept
+                square = after(done)
             if isinstance(module.again, nn.Linear) and module.skip is not None:
                 # two sources share the variance of the layer at which the embedding joins again
                 source = float(embedded.double().pow(2).mean())
@@ -111,7 +120,6 @@ class MLP(Predictor):
                 joined = module.hidden[module.skip]
                 assert isinstance(joined, nn.Linear)
                 nn.init.normal_(joined.weight, std=1 / math.sqrt(paths * joined.in_features * square))
-            square = kept * (len(module.norms) if module.residual else 1)
             nn.init.normal_(module.last.weight, std=float(kernels.std()) / math.sqrt(module.last.in_features * square))
             nn.init.constant_(module.last.bias, float(kernels.mean()))
 
