@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from nern import config
 from nern.coordinates import KernelGrid
-from nern.errors import ArtifactError, ConfigError, PluginError
+from nern.errors import ArtifactError, ConfigError, DataError, PluginError
 from nern.evaluation import with_weights
 from nern.files import write_tensors
 from nern.interfaces import Architecture, Embedding, Predictor
@@ -68,6 +68,15 @@ class Artifact:
             if value.dtype != self.dtypes[name]:
                 value.data = value.data.to(self.dtypes[name])
         return network.eval()
+
+    def check_original(self, network: nn.Module) -> None:
+        """See that `network` holds the weights that this representation was made from.
+
+        Raises:
+            DataError: it holds others.
+        """
+        if digest(network.state_dict()) != self.sha256:
+            raise DataError("these are not the weights that the representation was made from; name those with architecture.weights")
 
     def save(self, path: str | Path) -> Bytes:
         """Write the file.

@@ -73,5 +73,6 @@ def _all_plugins(named: Any, folder: Path | None, more: Sequence[str]) -> Any:
     """The plugins of a file and those that are added, files with their full path; a wrong type stays for the check."""
     if named is not None and not isinstance(named, list):
         return named
-    found = [str((folder or Path.cwd()) / plugin) if isinstance(plugin, str) and plugin.endswith(".py") else plugin for plugin in named or []]
+    place = folder or Path.cwd()
+    found = [str(place / plugin) if isinstance(plugin, str) and plugin.endswith(".py") else plugin for plugin in named or []]
     return found + [str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin for plugin in more]

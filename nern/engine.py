@@ -178,7 +178,7 @@ class Engine:
 
         Raises:
             ConfigError: nothing is fitted or loaded yet.
-            DataError: the test images are missing.
+            DataError: the test images are missing, or the weights are not those that the run started from.
         """
         rebuilt = self._fitted()
         data = self._open(self.experiment.task)
@@ -188,6 +188,7 @@ class Engine:
             return Evaluation(None, score(logits, labels))
         subject = self._subject
         network = subject.network if subject else self._original_network()[0]
+        rebuilt.check_original(network)
         found, _ = predict(network, data, "test", self.device)
         return Evaluation(score(found, labels, found), score(logits, labels, found))
 

@@ -15,6 +15,7 @@ from nern.engine import Evaluation
 from nern.errors import ArtifactError, ConfigError
 from nern.evaluation import predict, score
 from nern.files import write_object, write_tensors
+from nern.options import kind_of
 from nern.registry import Registry
 
 
@@ -28,24 +29,28 @@ def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str]
 
     Raises:
         ConfigError: an override is not one of these sections'.
+        DataError: the weights are not those that the representation was made from.
     """
     if not isinstance(overrides, Mapping):
         overrides = dict(config.parse_override(text) for text in overrides)
     rebuilt = artifact.load(path, registry)
-    allowed = ("task", "architecture", "device")
     for key in overrides:
-        if key.split(".")[0] not in allowed or (key.startswith("architecture.") and key != "architecture.weights"):
+        if key.split(".")[0] != "task" and key not in ("architecture.weights", "device"):
             raise ConfigError(f"{key}: a representation file is measured with task.*, architecture.weights and device only")
     sections = config.apply_overrides({"task": rebuilt.notes["task"], "architecture": {}, "device": "auto"}, overrides, {})
+    weights = sections["architecture"].get("weights")
+    if weights is not None and not isinstance(weights, str):
+        raise ConfigError(f"architecture.weights: must be text, got {kind_of(weights)}")
     task = config.structure_component("task", sections["task"], rebuilt.registry, "task")
     device = choose_device(str(sections["device"]))
-    architecture = attrs.evolve(rebuilt.architecture, weights=sections["architecture"].get("weights"))
+    architecture = attrs.evolve(rebuilt.architecture, weights=weights)
     data = task.open(architecture.preprocessing(), 0.0, 0)
     original = None
     logits, labels = predict(rebuilt.reconstruct().float(), data, "test", device)
     if architecture.weights is not None:
         network = architecture.build().eval()
         architecture.load(network)
+        rebuilt.check_original(network)
         original, _ = predict(network, data, "test", device)
     reference = score(original, labels, original) if original is not None else None
     return Evaluation(reference, score(logits, labels, original))
