@@ -1,0 +1,27 @@
+"""Contract checks for plugin authors: one call per extension point, usable under pytest or alone.
+
+Each takes a component (an instance, with the options to be checked) and raises AssertionError with a message that says
+which part of the contract in `nern.interfaces` it breaks. The built-ins pass the same checks.
+"""
+
+from nern.testing.architectures import check_architecture
+from nern.testing.embeddings import check_embedding
+from nern.testing.losses import check_loss
+from nern.testing.observers import check_observer
+from nern.testing.optimizers import check_optimizer
+from nern.testing.predictors import check_predictor
+from nern.testing.samplers import check_sampler
+from nern.testing.smoothers import check_smoother
+from nern.testing.tasks import check_task
+
+__all__ = [
+    "check_architecture",
+    "check_embedding",
+    "check_loss",
+    "check_observer",
+    "check_optimizer",
+    "check_predictor",
+    "check_sampler",
+    "check_smoother",
+    "check_task",
+]

@@ -1,0 +1,99 @@
+"""What holds for every torch module that a component builds."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nern.files import write_tensors
+from nern.random import generator, seeded
+from nern.testing.comparing import close, require
+
+
+def build_seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    """A module built under the one seed of the checks."""
+    with seeded(0, "nern.testing"):
+        module = build()
+    require(isinstance(module, nn.Module), f"build() must return a torch module, returned {type(module).__name__}")
+    return module
+
+
+def check_gradients(module: nn.Module, outputs: Tensor, what: str) -> None:
+    """A scalar of the outputs gives every trained parameter a finite gradient."""
+    trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+    if not trained:
+        return
+    factors = torch.randn(outputs.shape, generator=generator(0, "factors"))
+    (outputs * factors).sum().backward()  # type: ignore[no-untyped-call]
+    for name, value in trained:
+        require(value.grad is not None, f"no gradient reaches parameter '{name}' of the {what}")
+        require(bool(cast(Tensor, value.grad).isfinite().all()), f"the gradient of parameter '{name}' of the {what} is not finite")
+    module.zero_grad(set_to_none=True)
+
+
+def check_state(module: nn.Module, build: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor], what: str) -> None:
+    """A module built under another seed gives the same outputs once it has the state dict."""
+    with seeded(1, "nern.testing"):
+        fresh = build()
+    with torch.no_grad():
+        for value in module.parameters():
+            value.add_(0.01 * torch.randn(value.shape, generator=generator(0, "trained")))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "module.safetensors"
+            write_tensors(path, module.state_dict())
+            try:
+                fresh.load_state_dict(load_file(str(path)))
+            except RuntimeError as error:
+                raise AssertionError(f"the {what}'s state dict does not load into a fresh one: {' '.join(str(error).split())}") from error
+        same = torch.equal(run(module), run(fresh))
+    require(same, f"the {what} has state that is not in its state dict: a loaded one gives other outputs")
+
+
+def check_moves(module: nn.Module, run: Callable[[nn.Module], Tensor], what: str) -> None:
+    """Everything the module works with moves with it; on a GPU, where there is one, it gives the same.
+
+    Args:
+        run: applies a module to inputs on the module's device.
+    """
+    for name, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if attribute not in ("_parameters", "_buffers", "_modules") and any(isinstance(item, Tensor) for item in _flat(value)):
+                place = f"{name}.{attribute}" if name else attribute
+                raise AssertionError(f"tensor '{place}' of the {what} is neither parameter nor buffer: it stays behind on a device move")
+    module.eval()
+    with torch.no_grad():
+        try:
+            run(copy.deepcopy(module).to("meta"))
+        except (RuntimeError, NotImplementedError) as error:  # some operations need values, which the meta device has none of
+            mixed = re.search(r"same device|expected device|on device", str(error))
+            require(not mixed, f"the {what} mixes devices after a move: {' '.join(str(error).split())}")
+        if torch.cuda.is_available():
+            before = run(module)
+            moved = run(copy.deepcopy(module).to("cuda"))
+            require(moved.device.type == "cuda", f"the {what} on the GPU gives outputs on the {moved.device}")
+            close(moved.cpu(), before, f"the {what} gives other outputs on the GPU", 1e-2)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters and buffers are."""
+    for value in [*module.parameters(), *module.buffers()]:
+        return value.device
+    return torch.device("cpu")

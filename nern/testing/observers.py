@@ -1,0 +1,33 @@
+"""Checks an observer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+from nern.interfaces import Observer
+from nern.observing import Watchers
+from nern.registry import Registry
+from nern.testing import small
+from nern.testing.comparing import require
+from nern.testing.options import check_options
+
+
+def check_observer(observer: Observer) -> None:
+    """It watches a run that ends well and one that fails without raising, and leaves stdout alone."""
+    check_options("observer", observer)
+    registry = Registry()
+    problems: list[str] = []
+    watchers = Watchers(registry.manager, lambda name, reason: problems.append(reason))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), tempfile.TemporaryDirectory() as folder:
+        for number, error in enumerate((None, RuntimeError("a run that failed"))):
+            run_dir = Path(folder) / str(number)
+            run_dir.mkdir()
+            with watchers.joined_by({"checked": observer}):
+                for hook, arguments in small.run(run_dir, error):
+                    getattr(watchers, hook)(**arguments)
+    require(not problems, problems[0] if problems else "")
+    require(not printed.getvalue(), f"it prints on stdout, which belongs to --json: {printed.getvalue()!r}")

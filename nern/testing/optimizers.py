@@ -1,0 +1,74 @@
+"""Checks an optimiser."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nern.interfaces import Optimizer
+from nern.random import generator, seeded
+from nern.testing.comparing import require, same
+from nern.testing.options import check_options
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Every parameter is stepped by one optimiser, a small problem gets better, and a resumed run goes on exactly."""
+    check_options("optimizer", optimizer)
+    with seeded(0, "optimizer"):
+        network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    points = torch.randn(64, 6, generator=generator(0, "points"))
+    targets = torch.randn(64, 3, generator=generator(0, "targets"))
+    total = 40
+    for step in range(total + 1):
+        factor = optimizer.factor(step, total)
+        require(0 <= factor < float("inf"), f"factor({step}, {total}) is {factor}")
+        require(optimizer.factor(step, total) == factor, f"factor({step}, {total}) differs from call to call")
+    started = optimizer.start(list(network.named_parameters()))
+    require(
+        bool(started) and all(isinstance(one, torch.optim.Optimizer) for one in started), "start() must return a list of torch optimisers"
+    )
+    stepped = [id(value) for one in started for group in one.param_groups for value in group["params"]]
+    require(sorted(stepped) == sorted(map(id, network.parameters())), "start() must hand every parameter to exactly one optimiser")
+
+    rates = [[group["lr"] for group in one.param_groups] for one in started]
+    require(all(rate > 0 for own in rates for rate in own), "an optimiser starts with a learning rate of zero")
+
+    def loss() -> Tensor:
+        error: Tensor = network(points) - targets
+        return error.square().mean()
+
+    def run(optimisers: Sequence[torch.optim.Optimizer], steps: range) -> None:
+        for step in steps:
+            loss().backward()  # type: ignore[no-untyped-call]
+            for one, own in zip(optimisers, rates, strict=True):
+                for group, rate in zip(one.param_groups, own, strict=True):
+                    group["lr"] = rate * optimizer.factor(step, total)
+                one.step()
+                one.zero_grad(set_to_none=True)
+
+    first = float(loss())
+    run(started, range(total // 2))
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    states = _through_a_file([one.state_dict() for one in started])
+    run(started, range(total // 2, total))
+    last = float(loss())
+    require(last < first, f"{total} steps on a small regression do not lower its loss ({first:.4g} → {last:.4g})")
+    final = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    resumed = optimizer.start(list(network.named_parameters()))
+    for one, state in zip(resumed, states, strict=True):
+        one.load_state_dict(state)
+    run(resumed, range(total // 2, total))
+    require(same(network.state_dict(), final), "a run that is resumed from saved states ends with other parameters")
+
+
+def _through_a_file(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    buffer = io.BytesIO()
+    torch.save(states, buffer)
+    buffer.seek(0)
+    loaded: list[dict[str, Any]] = torch.load(buffer, weights_only=True)
+    return loaded

@@ -1,0 +1,64 @@
+"""Small things to check components against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nern.coordinates import KernelGrid, LayerMapping
+from nern.embedded import AxisTables, Lookup
+from nern.interfaces import LossContext
+from nern.networks import NetworkPair
+from nern.ordering import Unordered
+from nern.random import generator, seeded
+from nern.representation import KernelSet
+
+
+def network() -> nn.Module:
+    """Two represented convolutions, 3 × 3 and 1 × 1, each with a batch norm."""
+    with seeded(0, "network"):
+        built = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+            nn.Conv2d(4, 6, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+        )  # fmt: skip
+    return built.eval()
+
+
+def grid() -> KernelGrid:
+    """The grid of the small network."""
+    return KernelGrid((LayerMapping("0.weight", (4, 3, 3, 3), 0), LayerMapping("3.weight", (6, 4, 1, 1), 1)))
+
+
+def lookup(dim: int) -> Lookup:
+    """Ten coordinates with random tables of `dim` columns in all."""
+    sizes = (dim // 3, dim // 3, dim - 2 * (dim // 3))
+    with seeded(0, "tables"):
+        tables = (torch.randn(4, sizes[0]), torch.randn(4, sizes[1]), torch.randn(4, sizes[2]))
+    coordinates = torch.randint(4, (10, 3), generator=generator(0, "coordinates"))
+    return Lookup(AxisTables(tables, (0, sizes[0], sizes[0] + sizes[1]), dim), coordinates)
+
+
+def context() -> LossContext:
+    """What a loss may look at: the small network, its grid and batches of noise."""
+    small, kernels, device = network(), grid(), torch.device("cpu")
+    orders = [Unordered(layer.filters, layer.channels) for layer in kernels.layers]
+    original = KernelSet(kernels, dict(small.state_dict()), orders, device).original()
+    pair = NetworkPair(small, ["1", "4"], device=device)
+    return LossContext(kernels, original, pair, lambda step: torch.randn(4, 3, 8, 8, generator=generator(0, "inputs", step)))
+
+
+def run(run_dir: Path, error: BaseException | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The hooks of a short run in the order in which a run calls them."""
+    yield "nern_run_started", {"run_dir": run_dir, "config": {"seed": 0}, "iteration": 0, "total": 2}
+    for step in (1, 2):
+        losses = {"reconstruction": 0.5 / step, "total": 0.5 / step}
+        yield "nern_step", {"phase": "joint", "iteration": step, "total": 2, "losses": losses, "learning_rate": 1e-3}
+    yield "nern_evaluated", {"phase": "joint", "iteration": 2, "split": "heldout", "metrics": {"top1": 50.0, "agreement": 60.0}}
+    yield "nern_checkpoint_saved", {"path": run_dir / "checkpoint.pt", "iteration": 2}
+    result = None if error else {"original_top1": 91.0, "reconstructed_top1": 50.0, "seconds": 1.0, "iterations": 2}
+    yield "nern_run_finished", {"run_dir": run_dir, "result": result, "error": error}

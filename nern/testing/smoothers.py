@@ -1,0 +1,35 @@
+"""Checks a smoother."""
+
+from __future__ import annotations
+
+import torch
+
+from nern.interfaces import Smoother
+from nern.ordering import ORDER_KINDS, BitReader, LayerOrder, pack
+from nern.random import generator
+from nern.testing.comparing import require
+from nern.testing.options import check_options
+
+
+def check_smoother(smoother: Smoother) -> None:
+    """A layer's order is a permutation of its kernels, the same each time, and survives being packed into bits."""
+    check_options("smoother", smoother)
+    for shape in ((4, 6, 9), (3, 5, 1), (1, 1, 9)):
+        for scale in (1.0, 0.0):
+            kernels = scale * torch.randn(*shape, generator=generator(0, "kernels"))
+            before = kernels.clone()
+            order = smoother.order(kernels)
+            what = f"order() of kernels {list(shape)}"
+            require(isinstance(order, LayerOrder), f"{what} must be a LayerOrder, is {type(order).__name__}")
+            require((order.filters, order.channels) == shape[:2], f"{what} is for {order.filters} × {order.channels} kernels")
+            indices = order.indices()
+            count = shape[0] * shape[1]
+            require(torch.equal(indices.sort().values, torch.arange(count)), f"{what} is no permutation of the {count} kernels")
+            require(torch.equal(smoother.order(kernels).indices(), indices), f"{what} differs from call to call")
+            require(torch.equal(kernels, before), f"{what} changes the kernels")
+            require(
+                ORDER_KINDS.get(order.kind) is type(order), f"{what} has a kind that no file can hold; use one of {', '.join(ORDER_KINDS)}"
+            )
+            reader = BitReader(pack([order]))
+            restored = type(order).from_bits(*shape[:2], reader)
+            require(torch.equal(restored.indices(), indices), f"{what} is another one after packing and unpacking")
