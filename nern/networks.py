@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nern.errors import ConfigError
+from nern.feature_maps import FeatureCapture
 
 
 @attrs.frozen
@@ -30,7 +29,7 @@ class NetworkPair:
 
     Args:
         network: the original network; it is copied.
-        features: names of modules whose outputs are compared.
+        features: names of the feature maps that are compared: modules, and sums in them (`nern.feature_maps`).
         dtype: torch.bfloat16 runs convolutions and products in bfloat16 (weights stay float32).
         fold: whether to fold batch norms.
     """
@@ -44,19 +43,12 @@ class NetworkPair:
         dtype: torch.dtype = torch.float32,
         fold: bool = True,
     ) -> None:
-        modules = dict(network.named_modules())
-        for name in features:
-            if name not in modules:
-                raise ConfigError(f"feature map '{name}' is no module of the network")
         self.network = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device, self.dtype = device, dtype
         self.features = list(features)
         self._scales = fold_batch_norms(self.network, keep=features) if fold else {}
         self._original = {name: value.detach() for name, value in self.network.state_dict().items()}
-        self._capturing: list[Tensor] | None = None
-        modules = dict(self.network.named_modules())
-        for name in features:
-            modules[name].register_forward_hook(self._capture)
+        self._capture = FeatureCapture(self.network, features)
 
     def original(self, inputs: Tensor, features: bool = False) -> Outputs:
         """Run the original network without gradient."""
@@ -74,29 +66,22 @@ class NetworkPair:
 
     def _run(self, weights: Mapping[str, Tensor], inputs: Tensor, features: bool) -> Outputs:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with self._captured(features) as captured, torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            logits = functional_call(self.network, dict(weights), (inputs,))
-        return Outputs(logits.float(), captured)
-
-    @contextmanager
-    def _captured(self, wanted: bool) -> Iterator[list[Tensor]]:
-        captured: list[Tensor] = []
-        self._capturing = captured if wanted else None
-        try:
-            yield captured
-        finally:
-            self._capturing = None
-
-    def _capture(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if self._capturing is not None:
-            self._capturing.append(output)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            if not features:
+                return Outputs(functional_call(self.network, dict(weights), (inputs,)).float(), [])
+            with self._capture.running() as captured:
+                logits = functional_call(self.network, dict(weights), (inputs,))
+        if self._capture.spoiled:
+            return self._run(weights, inputs, features)
+        return Outputs(logits.float(), [output for _, output in sorted(captured, key=itemgetter(0))])
 
 
 def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, Tensor]:
     """Fold every batch norm that alone follows a convolution into it, in place.
 
-    The network must be in eval mode. Convolutions named in `keep` stay as they are. A network that torch.fx cannot
-    trace stays as it is, too: folding is a speed-up, not a need.
+    The network must be in eval mode. Convolutions named in `keep` stay as they are, and so do those whose weight has
+    another holder or is computed. A network that torch.fx cannot trace stays as it is, too: folding is a speed-up, not
+    a need.
 
     Returns:
         The scale [filters, 1, 1, 1] of every folded convolution's weight, by parameter name.
@@ -110,6 +95,10 @@ def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, 
     for node in graph.nodes:
         if node.op == "call_module":
             calls[node.target] = calls.get(node.target, 0) + 1
+    holders: dict[int, int] = {}
+    for module in modules.values():
+        for parameter in module.parameters(recurse=False):
+            holders[id(parameter)] = holders.get(id(parameter), 0) + 1
     scales = {}
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
@@ -119,6 +108,8 @@ def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, 
             continue
         conv, norm = modules[source.target], modules[node.target]
         if not isinstance(conv, nn.Conv2d) or calls[source.target] > 1 or calls[node.target] > 1 or norm.running_var is None:
+            continue
+        if holders.get(id(conv._parameters.get("weight"))) != 1 or holders.get(id(conv.bias), 1) > 1:
             continue
         scale = torch.rsqrt(norm.running_var + norm.eps) * (norm.weight if norm.weight is not None else 1)
         shift = (norm.bias if norm.bias is not None else 0) - norm.running_mean * scale
