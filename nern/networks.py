@@ -103,7 +103,7 @@ def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, 
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
-        source = node.args[0]
+        source = node.all_input_nodes[0]
         if source.op != "call_module" or len(source.users) > 1 or source.target in keep:
             continue
         conv, norm = modules[source.target], modules[node.target]
