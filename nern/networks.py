@@ -73,7 +73,7 @@ class NetworkPair:
                 logits = functional_call(self.network, dict(weights), (inputs,))
         if self._capture.spoiled:
             return self._run(weights, inputs, features)
-        return Outputs(logits.float(), [output for _, output in sorted(captured, key=itemgetter(0))])
+        return Outputs(logits.float(), captured)
 
 
 def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, Tensor]:
