@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import operator
@@ -96,7 +97,7 @@ def _converter(registry: Registry) -> cattrs.Converter:
         converter.register_structure_hook_func(partial(operator.eq, mapping), partial(_by_name, converter, registry, kind))
     for section in (Phase, Pretrain, Experiment):
         make = cattrs.gen.make_dict_structure_fn(section, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True)
-        converter.register_structure_hook(section, partial(_checked, make))
+        converter.register_structure_hook(section, partial(_checked, converter, make))
     return converter
 
 
@@ -111,23 +112,46 @@ def _component(converter: cattrs.Converter, registry: Registry, kind: str, value
     make: Callable[..., Any] = cattrs.gen.make_dict_structure_fn(
         cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
     )
-    return _checked(make, options, cls)
+    return _checked(converter, make, options, cls)
 
 
-def _checked(make: Callable[..., Any], values: Any, cls: type) -> Any:
-    """Structure first, validate every field then, so that all impossible values are reported together."""
-    with attrs.validators.disabled():
-        built = make(_mapping(values), cls)
-    errors: list[Exception] = []
-    for field in attrs.fields(cls):
-        try:
-            if field.validator:
-                field.validator(built, field, getattr(built, field.name))
-        except Exception as error:
-            errors.append(error)
+def _checked(converter: cattrs.Converter, make: Callable[..., Any], values: Any, cls: type) -> Any:
+    """Structure first, validate every field then, so that all wrong types and impossible values are reported together."""
+    values = _mapping(values)
+    try:
+        with attrs.validators.disabled():
+            built = make(values, cls)
+    except ClassValidationError as error:
+        impossible = _impossible(cls, _readable(converter, values, cls))
+        named = {problem.name for problem in error.exceptions if isinstance(problem, OptionError)}
+        more = [problem for problem in impossible if not (isinstance(problem, OptionError) and problem.name in named)]
+        raise ClassValidationError("", [*error.exceptions, *more], cls) from error
+    errors = _impossible(cls, {field.name: getattr(built, field.name) for field in attrs.fields(cls)})
     if errors:
         raise ClassValidationError("", errors, cls)
     return built
+
+
+def _impossible(cls: type, values: Mapping[str, Any]) -> list[Exception]:
+    """What the validators of a class say of the fields in `values`."""
+    errors: list[Exception] = []
+    for field in attrs.fields(cls):
+        try:
+            if field.validator and field.name in values:
+                field.validator(None, field, values[field.name])
+        except Exception as error:
+            errors.append(error)
+    return errors
+
+
+def _readable(converter: cattrs.Converter, values: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """The fields in `values` that have the right type."""
+    hints, readable = typing.get_type_hints(cls), {}
+    for field in attrs.fields(cls):
+        if field.validator and field.name in values:
+            with contextlib.suppress(Exception):
+                readable[field.name] = converter.structure(values[field.name], hints[field.name])
+    return readable
 
 
 def _by_name(converter: cattrs.Converter, registry: Registry, kind: str, value: Any, _: Any = None) -> dict[str, Any]:
@@ -140,7 +164,7 @@ def _by_name(converter: cattrs.Converter, registry: Registry, kind: str, value: 
             options = {"name": label, **_mapping(options)}
             if kind == "loss":
                 term = {key: options.pop(key) for key in ("weight", "warmup") if key in options}
-                built[label] = LossTerm(loss=_component(converter, registry, kind, options), **_term(converter, term))
+                built[label] = _loss_term(converter, registry, options, term)
             else:
                 built[label] = _component(converter, registry, kind, options)
         except Exception as error:
@@ -149,6 +173,19 @@ def _by_name(converter: cattrs.Converter, registry: Registry, kind: str, value: 
     if errors:
         raise IterableValidationError("", errors, dict)
     return built
+
+
+def _loss_term(converter: cattrs.Converter, registry: Registry, options: dict[str, Any], term: dict[str, Any]) -> LossTerm:
+    parts: list[Any] = []
+    errors: list[Exception] = []
+    for build in (lambda: _component(converter, registry, "loss", options), lambda: _term(converter, term)):
+        try:
+            parts.append(build())
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise ClassValidationError("", errors, LossTerm)
+    return LossTerm(loss=parts[0], **parts[1])
 
 
 def _term(converter: cattrs.Converter, values: dict[str, Any]) -> dict[str, Any]:
