@@ -28,6 +28,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             value = self.construct_object(key, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word or a number", key.start_mark)
             if value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key '{value}' stands twice", key.start_mark)
             seen.add(value)
