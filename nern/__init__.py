@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nern.artifact import Artifact, load
+    from nern.artifact import Artifact, Bytes, load
     from nern.coordinates import KernelGrid, LayerMapping
+    from nern.data import ImageData
+    from nern.embedded import AxisTables, Lookup
     from nern.engine import Engine, Evaluation, Result
     from nern.errors import ArtifactError, ConfigError, DataError, Interrupted, NernError, PluginError, TrainingError
+    from nern.evaluation import Score
     from nern.hookspecs import hookimpl
     from nern.interfaces import (
         Architecture,
         Data,
+        Draw,
         Embedding,
         Kernels,
         Loss,
@@ -31,20 +35,45 @@ if TYPE_CHECKING:
         Smoother,
         Task,
     )
-    from nern.options import option
+    from nern.networks import NetworkPair
+    from nern.options import OptionError, above, at_least, at_most, below, option
+    from nern.ordering import FilterOrder, KernelOrder, LayerOrder, Unordered, greedy_path
+    from nern.random import generator
+    from nern.registry import Registry, create_registry
+    from nern.scalars import ScalarObserver
 
 _PLACES = {
-    "nern.artifact": ("Artifact", "load"),
+    "nern.artifact": ("Artifact", "Bytes", "load"),
     "nern.coordinates": ("KernelGrid", "LayerMapping"),
+    "nern.data": ("ImageData",),
+    "nern.embedded": ("AxisTables", "Lookup"),
     "nern.engine": ("Engine", "Evaluation", "Result"),
     "nern.errors": ("ArtifactError", "ConfigError", "DataError", "Interrupted", "NernError", "PluginError", "TrainingError"),
+    "nern.evaluation": ("Score",),
     "nern.hookspecs": ("hookimpl",),
     "nern.interfaces": (
-        "Architecture", "Data", "Embedding", "Kernels", "Loss", "LossContext", "Observer", "Optimizer", "Predictor",
-        "Preprocessing", "Sampler", "Smoother", "Task",
+        "Architecture",
+        "Data",
+        "Draw",
+        "Embedding",
+        "Kernels",
+        "Loss",
+        "LossContext",
+        "Observer",
+        "Optimizer",
+        "Predictor",
+        "Preprocessing",
+        "Sampler",
+        "Smoother",
+        "Task",
     ),
-    "nern.options": ("option",),
-}  # fmt: skip
+    "nern.networks": ("NetworkPair",),
+    "nern.options": ("OptionError", "above", "at_least", "at_most", "below", "option"),
+    "nern.ordering": ("FilterOrder", "KernelOrder", "LayerOrder", "Unordered", "greedy_path"),
+    "nern.random": ("generator",),
+    "nern.registry": ("Registry", "create_registry"),
+    "nern.scalars": ("ScalarObserver",),
+}
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [*sorted(_MODULES), "__version__"]

@@ -28,9 +28,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
         require(0 <= factor < float("inf"), f"factor({step}, {total}) is {factor}")
         require(optimizer.factor(step, total) == factor, f"factor({step}, {total}) differs from call to call")
     started = optimizer.start(list(network.named_parameters()))
-    require(
-        bool(started) and all(isinstance(one, torch.optim.Optimizer) for one in started), "start() must return a list of torch optimisers"
-    )
+    is_list = isinstance(started, list) and len(started) > 0 and all(isinstance(one, torch.optim.Optimizer) for one in started)
+    require(is_list, "start() must return a list of torch optimisers")
     stepped = [id(value) for one in started for group in one.param_groups for value in group["params"]]
     require(sorted(stepped) == sorted(map(id, network.parameters())), "start() must hand every parameter to exactly one optimiser")
 

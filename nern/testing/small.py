@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import nn
 
+from nern import config
+from nern.artifact import Bytes
 from nern.coordinates import KernelGrid, LayerMapping
 from nern.embedded import AxisTables, Lookup
+from nern.engine import Result
 from nern.interfaces import LossContext
 from nern.networks import NetworkPair
 from nern.ordering import Unordered
 from nern.random import generator, seeded
+from nern.registry import create_registry
 from nern.representation import KernelSet
 
 
@@ -54,11 +59,24 @@ def context() -> LossContext:
 
 def run(run_dir: Path, error: BaseException | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The hooks of a short run in the order in which a run calls them."""
-    yield "nern_run_started", {"run_dir": run_dir, "config": {"seed": 0}, "iteration": 0, "total": 2}
+    registry = create_registry(entry_points=False)
+    experiment, _ = config.load_experiment("digits", {"output": str(run_dir)}, registry)
+    resolved = config.unstructure(experiment, registry)
+    yield "nern_run_started", {"run_dir": run_dir, "config": resolved, "iteration": 0, "total": 2}
     for step in (1, 2):
         losses = {"reconstruction": 0.5 / step, "total": 0.5 / step}
-        yield "nern_step", {"phase": "joint", "iteration": step, "total": 2, "losses": losses, "learning_rate": 1e-3}
-    yield "nern_evaluated", {"phase": "joint", "iteration": 2, "split": "heldout", "metrics": {"top1": 50.0, "agreement": 60.0}}
+        yield "nern_step", {"phase": "reconstruction", "iteration": step, "total": 2, "losses": losses, "learning_rate": 1e-3}
+    yield "nern_evaluated", {"phase": "reconstruction", "iteration": 2, "split": "heldout", "metrics": {"top1": 50.0, "agreement": 60.0}}
     yield "nern_checkpoint_saved", {"path": run_dir / "checkpoint.pt", "iteration": 2}
-    result = None if error else {"original_top1": 91.0, "reconstructed_top1": 50.0, "seconds": 1.0, "iterations": 2}
-    yield "nern_run_finished", {"run_dir": run_dir, "result": result, "error": error}
+    yield "nern_run_finished", {"run_dir": run_dir, "result": None if error else result(run_dir).to_dict(), "error": error}
+
+
+def result(run_dir: Path) -> Result:
+    """What the small run gives."""
+    metrics = {"iteration": 2, "heldout": {"top1": 50.0, "agreement": 60.0}, "test": {"top1": 50.0}}
+    return Result(
+        original_top1=91.0, reconstructed_top1=50.0, seconds=1.0, iterations=2,
+        bytes=Bytes(**{field.name: 100 for field in attrs.fields(Bytes)}),
+        run_dir=str(run_dir), artifact=str(run_dir / "model.nern"), checkpoints={"final": metrics, "chosen": metrics},
+        smoothness={"before": 0.9, "after": 0.5}, seed=0, environment={"device": "cpu"},
+    )  # fmt: skip
