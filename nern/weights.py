@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,20 @@ def unwrap(state: Any, place: object = "state dict") -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{place} holds no state dict (a mapping from parameter names to tensors)")
     state = {str(name): value for name, value in state.items()}
-    for prefix in PREFIXES:
+    for prefix in PREFIXES * 2:  # in either order
         if all(name.startswith(prefix) for name in state):
             state = {name[len(prefix) :]: value for name, value in state.items()}
     found: dict[str, Tensor] = state
     return found
 
 
-def load_weights(network: nn.Module, path: str | Path) -> dict[str, torch.dtype]:
+def load_weights(network: nn.Module, path: str | Path, skip: Sequence[str] = ()) -> dict[str, torch.dtype]:
     """Load a weights file into `network`, in float32; returns the dtype that each entry has in the file.
 
     A missing `num_batches_tracked` is not an error: batch norm in eval mode does not use it.
+
+    Args:
+        skip: beginnings of names that are passed over where only the file has them.
 
     Raises:
         DataError: the file cannot be read, or its names or shapes are another network's.
@@ -76,7 +79,7 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, torch.dtype]
     own = network.state_dict()
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     missing = [name for name in own if name not in state and name not in counters]
-    foreign = [name for name in state if name not in own]
+    foreign = [name for name in state if name not in own and not name.startswith(tuple(skip))]
     shapes = [
         f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the network"
         for name in own
