@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,32 @@ class Checkpoint:
         Raises:
             ArtifactError: it is missing, damaged, or no checkpoint.
         """
+        state = read_checkpoint(path)
+        if state.pop("format", None) != "nern-checkpoint":
+            raise ArtifactError(f"{path} is no checkpoint of nern; move it away to start the run anew")
+        if state.pop("version", None) != 1:
+            raise ArtifactError(f"checkpoint {path} was written by another version of nern; update nern to resume it")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            raise ArtifactError(
-                f"checkpoint {path} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            ) from error
-        if not isinstance(state, dict) or state.pop("format", None) != "nern-checkpoint":
-            raise ArtifactError(f"{path} is no checkpoint of nern")
-        if state.pop("version") != 1:
-            raise ArtifactError(f"checkpoint {path} was written by a newer nern; update nern to resume it")
-        return cls(**state)
+            return cls(**state)
+        except TypeError as error:
+            raise ArtifactError(f"checkpoint {path} is not complete ({error}); move it away to start the run anew") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The dictionary in a file that `torch.save` wrote, after comparing its checksums.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as records:
+            broken = records.testzip()
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
+    except Exception as error:  # a damaged pickle fails in any way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactError(f"checkpoint {path} is damaged ({reason}); move it away to start the run anew") from error
+    if broken is not None or not isinstance(state, dict):
+        raise ArtifactError(f"checkpoint {path} is damaged ({broken or 'another content'}); move it away to start the run anew")
+    return state

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nern.checkpoint import read_checkpoint
 from nern.config import Pretrain
 from nern.coordinates import LayerMapping
 from nern.data import EpochOrder, ImageData
@@ -54,7 +55,7 @@ def pretrain(
     order = EpochOrder(len(images), options.batch, derive(seed, "pretrain"))
     first = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        state = read_checkpoint(checkpoint)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"]
