@@ -1,15 +1,17 @@
 """The file a user keeps: one safetensors file from which the whole network can be rebuilt.
 
-Tensors: `predictor.*` and `embedding.*`, `ordering` (packed bits, uint8), and `copied.<dtype>`: every parameter and buffer
-that is not represented, one after the other in the order of the network's state dict, one tensor per dtype, since a
-name and a shape for each would cost more bytes than many of them hold. Metadata: `nern`, a JSON object, with a checksum
-over itself and all tensors: a changed option would rebuild another network as surely as a changed weight.
+Tensors: `predictor.*` and `embedding.*` (of a pruned predictor, a bitmask and the values that are left), `ordering`
+(packed bits, uint8), `zeros` (packed bits, where weights stay zero), and `copied.<dtype>`: every parameter and buffer that
+is not represented, one after the other in the order of the network's state dict, one tensor per dtype, since a name and
+a shape for each would cost more bytes than many of them hold. Metadata: `nern`, a JSON object, with a checksum over
+itself and all tensors: a changed option would rebuild another network as surely as a changed weight.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from nern.interfaces import Architecture, Embedding, Predictor
 from nern.ordering import ORDER_KINDS, BitReader, LayerOrder, pack
 from nern.registry import Registry, create_registry
 from nern.representation import Representation
+from nern.sparse import compress, pack_bits, restore, unpack_bits
 from nern.weights import digest
 
 FORMAT_VERSION = 1
@@ -42,6 +45,7 @@ class Bytes:
     predictor: int
     embedding: int
     ordering: int
+    zeros: int  # where weights stay zero
     copied: int
     header: int  # names, shapes and metadata
     total: int  # the whole file
@@ -95,7 +99,7 @@ class Artifact:
     def bytes(self) -> Bytes:
         """Size of the file and of its parts."""
         tensors, metadata = self._content()
-        sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "copied": 0}
+        sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "zeros": 0, "copied": 0}
         for name, value in tensors.items():
             sizes[name.split(".")[0]] += value.numel() * value.element_size()
         total = len(save(tensors, metadata))
@@ -104,7 +108,10 @@ class Artifact:
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         state = self.representation.state_dict()
-        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        tensors, sparse = compress({name: value.detach().cpu().contiguous() for name, value in state.items()}, "predictor")
+        masks = self.representation.masks
+        if masks:
+            tensors["zeros"] = pack_bits(torch.cat([mask.reshape(-1) for mask in masks.values()]))
         tensors["ordering"] = pack(self.representation.orders)
         tensors |= _join_copied(self._copied())
         represented = self.representation.grid
@@ -121,6 +128,8 @@ class Artifact:
                 if dtype != self.network.state_dict()[name].dtype
             },
             "layout": _layout(self.network, represented),
+            **({"sparse": sparse} if sparse else {}),
+            **({"zeros": list(masks)} if masks else {}),
             "sha256_original": self.sha256,
             "notes": self.notes,
         }
@@ -177,6 +186,9 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     reader.finish()
     representation = assemble(grid, orders, embedding, predictor)
     own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding")}
+    own = restore(own, "predictor", about.get("sparse", []), representation.state_dict())
+    if "zeros" in about:
+        representation.keep_zeros(_masks(tensors["zeros"], about["zeros"], grid))
     try:
         representation.load_state_dict(own)
     except RuntimeError as error:
@@ -217,6 +229,14 @@ def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 def _compact(about: dict[str, Any]) -> str:
     return json.dumps(about, separators=(",", ":"))
+
+
+def _masks(packed: Tensor, names: list[str], grid: KernelGrid) -> dict[str, Tensor]:
+    """Where weights are not zero, by parameter name."""
+    shapes = {layer.parameter: layer.shape for layer in grid.layers}
+    sizes = [math.prod(shapes[name]) for name in names]
+    parts = torch.split(unpack_bits(packed, sum(sizes)), sizes)
+    return {name: part.reshape(shapes[name]) for name, part in zip(names, parts, strict=True)}
 
 
 def _layout(network: nn.Module, grid: KernelGrid) -> str:

@@ -48,17 +48,20 @@ def presets(name: str | None) -> None:
 @NO_PLUGIN
 def train(experiment: str, overrides: tuple[str, ...], as_json: bool, resume: bool, disabled: tuple[str, ...]) -> None:
     """Run an experiment; every value can be overridden by its dotted path."""
+    from nern.distributed import is_first
     from nern.engine import Engine
 
     engine = Engine(*arguments.experiment(experiment, overrides, disabled))
     result = engine.fit(resume=resume)
+    if not is_first():
+        return
     if as_json:
         click.echo(json.dumps(result.to_dict()))
         return
     sizes = result.bytes
     click.echo(f"original       {percent(result.original_top1)}   {sizes.original:>12,} bytes")
     click.echo(f"reconstructed  {percent(result.reconstructed_top1)}   {sizes.total:>12,} bytes")
-    parts = ", ".join(f"{name} {getattr(sizes, name):,}" for name in ("predictor", "embedding", "ordering", "copied", "header"))
+    parts = ", ".join(f"{name} {getattr(sizes, name):,}" for name in ("predictor", "embedding", "ordering", "zeros", "copied", "header"))
     click.echo(f"               ({parts})")
     click.echo(f"{result.iterations:,} steps in {result.seconds:.0f} s; {result.artifact}")
 
@@ -160,6 +163,18 @@ def _described(registry: Any) -> dict[str, Any]:
         "conflicts": registry.conflicts(),
         "left_out": registry.left_out,
     }
+
+
+@cli.command("new-plugin")
+@click.argument("name")
+@click.option("--kind", required=True, metavar="KIND", help="What it adds: architecture, embedding, predictor, sampler, smoother, loss, …")
+@click.option("--output", "folder", default=".", type=click.Path(path_type=Path), help="The folder that the package's own is made in.")
+def new_plugin(name: str, kind: str, folder: Path) -> None:
+    """Write a plugin package that installs, with a passing test and one place to fill in."""
+    from nern import scaffold
+
+    target = scaffold.new_plugin(name, kind, folder)
+    click.echo(f"{target}: fill in the place marked FILL IN, then\n  pip install -e '{target}[test]' && pytest {target}")
 
 
 for _verb in cli_studies.VERBS:

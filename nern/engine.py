@@ -16,7 +16,8 @@ from nern import artifact, config
 from nern.artifact import Artifact, Bytes
 from nern.checkpoint import Checkpoint
 from nern.config import Experiment
-from nern.devices import choose_device, choose_dtype
+from nern.devices import choose_device, choose_dtype, fast_float32
+from nern.distributed import Processes, processes
 from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
 from nern.evaluation import Score, predict, score, with_weights
 from nern.fitting import Fitting
@@ -30,6 +31,7 @@ from nern.runs import RunFolder, StopRequest, environment
 from nern.smoothness import grid_smoothness
 from nern.subject import Subject
 from nern.training import Parts
+from nern.trial import check_logits
 from nern.weights import load_weights
 
 
@@ -98,6 +100,7 @@ class Engine:
         self._artifact: Artifact | None = None
         self._subject: Subject | None = None
         self._data: dict[int, Data] = {}
+        self.processes = Processes()
 
     @classmethod
     def from_yaml(
@@ -154,7 +157,7 @@ class Engine:
             TrainingError: a loss is not finite, or the run directory cannot be written.
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         """
-        with self.registry.watchers.joined_by(self.experiment.observers):
+        with processes(self.device) as self.processes, self.registry.watchers.joined_by(self.experiment.observers):
             return self._watched_fit(resume)
 
     def _watched_fit(self, resume: bool) -> Result:
@@ -170,8 +173,9 @@ class Engine:
             error = problem
             raise
         finally:
-            result = self.result.to_dict() if self.result else None
-            self.registry.watchers.nern_run_finished(run_dir=self.run.path, result=result, error=error)
+            if self.processes.first:
+                result = self.result.to_dict() if self.result else None
+                self.registry.watchers.nern_run_finished(run_dir=self.run.path, result=result, error=error)
 
     def evaluate(self) -> Evaluation:
         """Measure the fitted (or loaded) representation and the original network on the test set, in float32.
@@ -183,7 +187,7 @@ class Engine:
         rebuilt = self._fitted()
         data = self._open(self.experiment.task)
         logits, labels = predict(rebuilt.reconstruct().float(), data, "test", self.device)
-        has_original = self.experiment.architecture.weights is not None or self.run.original.exists() or self._subject is not None
+        has_original = self.experiment.architecture.has_weights or self.run.original.exists() or self._subject is not None
         if not has_original:
             return Evaluation(None, score(logits, labels))
         subject = self._subject
@@ -228,7 +232,7 @@ class Engine:
     def _original_network(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
         """The original network on the CPU, from its weights or from the run's own pretraining."""
         network = self._fresh_network().eval()
-        if self.experiment.architecture.weights is not None:
+        if self.experiment.architecture.has_weights:
             return network, self.experiment.architecture.load(network)
         return network, load_weights(network, self.run.original)
 
@@ -246,21 +250,23 @@ class Engine:
         experiment = self.experiment
         tasks = [experiment.task, *(phase.inputs for phase in experiment.phases if phase.inputs is not None)]
         classes = max(self._open(task).classes or 0 for task in tasks)
-        if experiment.architecture.weights is not None:
+        if experiment.architecture.has_weights:
             network = self._original_network()[0]
         elif experiment.pretrain is not None or self.run.original.exists():
             network = self._fresh_network().eval()
         else:
             raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
         with torch.no_grad():
-            outputs = network(torch.zeros(1, *experiment.architecture.preprocessing().size)).shape[1]
+            logits = network(torch.zeros(1, *experiment.architecture.preprocessing().size))
+        check_logits(logits)
+        outputs = logits.shape[1]
         if classes > outputs:
             raise DataError(f"the task has {classes} classes and the network {outputs}; set architecture.classes or another task")
 
     def _pretrain(self, stop: StopRequest) -> None:
         """Train the original network where there are no weights; leaves it in the run directory."""
         experiment = self.experiment
-        if experiment.architecture.weights is not None or self.run.original.exists():
+        if experiment.architecture.has_weights or self.run.original.exists():
             return
         assert experiment.pretrain is not None
         network = self._fresh_network()
@@ -299,7 +305,18 @@ class Engine:
             with torch.no_grad():
                 embedded = representation.embedding(coordinates)
             experiment.predictor.initialise(representation.predictor, embedded, kernels.values)
+        representation.keep_zeros(subject.masks() if experiment.keep_zeros else {})
         return representation
+
+    def _parts(self, subject: Subject, representation: Representation | None = None) -> Parts:
+        """What training works on, with fresh weights where there is no representation yet."""
+        experiment = self.experiment
+        masks = subject.masks() if experiment.keep_zeros else {}
+        kernels = KernelSet(subject.grid, subject.state, subject.orders, self.device, masks)
+        representation = representation or self._represent(subject, kernels)
+        features = experiment.architecture.features(subject.network)
+        networks = NetworkPair(subject.network, features, device=self.device, dtype=self.dtype)
+        return Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes)
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
@@ -307,26 +324,27 @@ class Engine:
         began = time.monotonic()
         experiment = self.experiment
         resolved = config.unstructure(experiment, self.registry)
-        self.run.check(resolved, resume)
-        self._check_inputs()
-        self.run.open(config.to_yaml(experiment, self.registry))
-        self._pretrain(stop)
-        subject = self._prepare()
+        if self.processes.first:
+            self.run.check(resolved, resume)
+            self._check_inputs()
+            self.run.open(config.to_yaml(experiment, self.registry))
+            self._pretrain(stop)
+        self.processes.wait()
+        with self.processes.first_goes_first():
+            subject = self._prepare()
         checkpoint = Checkpoint.load(self.run.checkpoint) if resume and self.run.checkpoint.exists() else None
         if checkpoint is not None and checkpoint.originals != subject.sha256:
             raise ConfigError(f"{self.run.path} was started with other original weights; give those, or start a new run with output=DIR")
-        kernels = KernelSet(subject.grid, subject.state, subject.orders, self.device)
-        representation = self._represent(subject, kernels)
-        networks = NetworkPair(
-            subject.network,
-            experiment.architecture.features(subject.network),
-            device=self.device,
-            dtype=self.dtype,
-        )
-        parts = Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed)
+        parts = self._parts(subject)
         fitting = Fitting(experiment, subject, parts, self.run, self.registry.watchers, self._open, checkpoint, began)
-        fitting.run(resolved, stop)
-        return self._finish(subject, representation, fitting)
+        with fast_float32(self.device):
+            fitting.run(resolved, stop)
+        result = self._finish(subject, parts.representation, fitting) if self.processes.first else None
+        result = self.processes.all_objects(result)[0]
+        assert result is not None
+        if not self.processes.first:
+            self._artifact = artifact.load(self.run.artifact, self.registry)
+        return result
 
     def _finish(self, subject: Subject, representation: Representation, fitting: Fitting) -> Result:
         """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,18 @@ class Representation(nn.Module):
         self.register_buffer("coordinates", grid.coordinates().int(), persistent=False)
         self.register_buffer("places", _inverse(grid, self.orders), persistent=False)
 
+    def keep_zeros(self, masks: Mapping[str, Tensor]) -> None:
+        """From now on, weights are zero wherever `masks` (parameter name → bool of the weight's shape) are false."""
+        for index, layer in enumerate(self.grid.layers):
+            if layer.parameter in masks:
+                self.register_buffer(f"mask{index}", masks[layer.parameter].to(self.coordinates.device), persistent=False)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """What `keep_zeros` was given, in the order of the layers."""
+        found = {layer.parameter: self._buffers.get(f"mask{index}") for index, layer in enumerate(self.grid.layers)}
+        return {name: mask for name, mask in found.items() if mask is not None}
+
     def embed(self, rows: Tensor | None = None) -> Tensor | Lookup:
         """Embedded coordinates of some rows [m] int64, or of all."""
         coordinates = (self.coordinates if rows is None else self.coordinates[rows]).long()
@@ -50,10 +62,12 @@ class Representation(nn.Module):
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
         """Predictions for all rows [rows, k²] → convolution weights by parameter name, differentiable."""
         ordered = outputs.index_select(0, self.places)
-        weights = {}
+        weights, masks = {}, self.masks
         for index, layer in enumerate(self.grid.layers):
             kernels = ordered[self.grid.starts[index] : self.grid.starts[index + 1]]
-            weights[layer.parameter] = layer.join(self.grid.sample_down(kernels, layer.kernel))
+            weight = layer.join(self.grid.sample_down(kernels, layer.kernel))
+            mask = masks.get(layer.parameter)
+            weights[layer.parameter] = weight if mask is None else torch.where(mask, weight, torch.zeros_like(weight))
         return weights
 
     @torch.no_grad()
@@ -67,13 +81,29 @@ class Representation(nn.Module):
 
 
 class KernelSet:
-    """The original network's kernels in coordinate order, and views of predictions in the same shape."""
+    """The original network's kernels in coordinate order, and views of predictions in the same shape.
 
-    def __init__(self, grid: KernelGrid, parameters: dict[str, Tensor], orders: Sequence[LayerOrder], device: torch.device) -> None:
+    Args:
+        masks: see `Representation.keep_zeros`; weights that stay zero do not count.
+    """
+
+    def __init__(
+        self,
+        grid: KernelGrid,
+        parameters: dict[str, Tensor],
+        orders: Sequence[LayerOrder],
+        device: torch.device,
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.grid = grid
         self.values = grid.gather(parameters, orders).to(device)
         self.layers = grid.layer_of_rows().to(device)
         self.counts = grid.counts().to(device)
+        self._mask: Tensor | None = None
+        if masks:
+            everywhere = {layer.parameter: torch.ones(layer.shape) for layer in grid.layers}
+            self._mask = grid.gather({**everywhere, **{name: mask.float() for name, mask in masks.items()}}, orders).to(device)
+            self.counts = self._mask.sum(1)
         self._all = torch.arange(grid.rows, device=device)
         self._mixed = any(layer.kernel != grid.size for layer in grid.layers)
 
@@ -86,7 +116,8 @@ class KernelSet:
     def predicted(self, outputs: Tensor, rows: Tensor | None = None) -> Kernels:
         """Predictor outputs [m, k²] of the same rows as kernels: what smaller kernels do not use is zero."""
         index, layers, counts = (self._all, self.layers, self.counts) if rows is None else (rows, self.layers[rows], self.counts[rows])
-        return Kernels(self._shaped(outputs, layers) if self._mixed else outputs, index, layers, counts)
+        values = self._shaped(outputs, layers) if self._mixed else outputs
+        return Kernels(values if self._mask is None else values * self._mask[index], index, layers, counts)
 
     def _shaped(self, outputs: Tensor, layers: Tensor) -> Tensor:
         shaped = torch.zeros_like(outputs)

@@ -45,6 +45,11 @@ class Subject:
         grid, sha256 = KernelGrid(layers, experiment.small_kernels), digest(state)
         return cls(network, dtypes, sha256, grid, order_layers(grid, state, sha256, experiment, registry))
 
+    def masks(self) -> dict[str, Tensor]:
+        """Where weights are not zero, bool of their shape, by parameter name, for represented layers that hold exact zeros."""
+        weights = {layer.parameter: self.state[layer.parameter] for layer in self.grid.layers}
+        return {name: weight != 0 for name, weight in weights.items() if bool((weight == 0).any())}
+
     @property
     def state(self) -> dict[str, Tensor]:
         """The original state dict."""

@@ -1,0 +1,70 @@
+"""Tensors with exact zeros, stored as one bit for each entry and the values of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MASK, VALUES = "(mask)", "(values)"
+WORTH = 512  # bytes that storing sparsely must save, since two more names in the header cost some hundred
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """Truth values [n] → uint8 [⌈n / 8⌉], most significant bit first."""
+    return torch.from_numpy(np.packbits(bits.reshape(-1).cpu().numpy().astype(np.uint8)))
+
+
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """uint8 [⌈count / 8⌉] → bool [count].
+
+    Raises:
+        ValueError: there are more or fewer bytes.
+    """
+    if len(packed) != (count + 7) // 8:
+        raise ValueError(f"{len(packed)} bytes of bits are stored, {(count + 7) // 8} belong to {count} entries")
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool))
+
+
+def compress(tensors: Mapping[str, Tensor], section: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Store the float32 tensors named `section.…` that have many zeros as a common bitmask and their other values.
+
+    Returns:
+        All tensors, and the names of those that are in `section.(mask)` and `section.(values)`, in their order there.
+    """
+    chosen = [name for name, value in tensors.items() if name.startswith(f"{section}.") and _saved(value) > 0]
+    if sum(_saved(tensors[name]) for name in chosen) < WORTH:
+        return dict(tensors), []
+    flat = torch.cat([tensors[name].reshape(-1) for name in chosen])
+    kept = {name: value for name, value in tensors.items() if name not in chosen}
+    return {**kept, f"{section}.{MASK}": pack_bits(flat != 0), f"{section}.{VALUES}": flat[flat != 0]}, chosen
+
+
+def restore(tensors: Mapping[str, Tensor], section: str, names: list[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `compress`.
+
+    Args:
+        names: what `compress` returned.
+        like: tensors with the shapes that these names have.
+
+    Raises:
+        ValueError: mask, values and shapes do not fit each other.
+    """
+    if not names:
+        return dict(tensors)
+    mask, values = tensors[f"{section}.{MASK}"], tensors[f"{section}.{VALUES}"]
+    kept = unpack_bits(mask, sum(like[name].numel() for name in names))
+    if int(kept.sum()) != len(values):
+        raise ValueError(f"{section}: {len(values)} values are stored, the mask counts {int(kept.sum())}")
+    flat = torch.zeros(len(kept))
+    flat[kept] = values
+    parts = torch.split(flat, [like[name].numel() for name in names])
+    dense = {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
+    return {**{name: value for name, value in tensors.items() if name not in (f"{section}.{MASK}", f"{section}.{VALUES}")}, **dense}
+
+
+def _saved(value: Tensor) -> int:
+    """Bytes that a bitmask saves."""
+    return 4 * int((value == 0).sum()) - (value.numel() + 7) // 8 if value.dtype == torch.float32 else 0
