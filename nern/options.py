@@ -52,6 +52,12 @@ above = _bound(">", lambda value, limit: value > limit)
 below = _bound("<", lambda value, limit: value < limit)
 
 
+def two_decays(instance: Any, attribute: Any, value: Any) -> None:
+    """Decay rates of the first and the second moment (Kingma & Ba 2015)."""
+    if len(value) != 2 or not all(0 <= rate < 1 for rate in value):
+        raise OptionError(attribute.name, f"must be two numbers >= 0 and < 1, got {value}")
+
+
 @attrs.frozen
 class OptionInfo:
     """One option as the documentation shows it."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from nern.hookspecs import hookimpl
 from nern.interfaces import Optimizer
-from nern.options import above, at_least, at_most, option
+from nern.options import above, at_least, at_most, option, two_decays
 
 
 @attrs.frozen
@@ -20,7 +20,7 @@ class Ranger(Optimizer):
 
     lr: float = option(5e-3, help="learning rate at the start of the schedule", check=above(0))
     final_lr: float = option(1e-6, help="learning rate at the end of the schedule", check=at_least(0))
-    betas: list[float] = option(factory=lambda: [0.5, 0.999], help="decay of the moments")
+    betas: list[float] = option(factory=lambda: [0.5, 0.999], help="decay of the moments", check=two_decays)
     eps: float = option(1e-5, help="added to the denominator", check=above(0))
     weight_decay: float = option(1e-3, help="decoupled weight decay", check=at_least(0))
     k: int = option(6, help="fast steps between two slow ones", check=at_least(1))

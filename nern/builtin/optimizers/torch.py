@@ -10,7 +10,7 @@ from torch import nn
 
 from nern.hookspecs import hookimpl
 from nern.interfaces import Optimizer
-from nern.options import above, at_least, below, option
+from nern.options import above, at_least, below, option, two_decays
 
 
 @attrs.frozen
@@ -18,7 +18,7 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     lr: float = option(1e-3, help="learning rate at the start of the schedule", check=above(0))
-    betas: list[float] = option(factory=lambda: [0.9, 0.999], help="decay of the moments")
+    betas: list[float] = option(factory=lambda: [0.9, 0.999], help="decay of the moments", check=two_decays)
     weight_decay: float = option(0.0, help="decoupled weight decay", check=at_least(0))
 
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
