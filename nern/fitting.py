@@ -48,6 +48,8 @@ class Fitting:
         self.best = checkpoint.best if checkpoint else None
         self.latest: dict[str, float] | None = None
         self._heldout: Tensor | None = None
+        self.processes = parts.processes
+        self.processes.check(parts.representation, {f"phases.{i}.batch": phase.batch for i, phase in enumerate(experiment.phases)})
         if checkpoint:
             parts.representation.load_state_dict(checkpoint.parameters)
 
@@ -58,8 +60,10 @@ class Fitting:
         done = self.checkpoint
         if done:
             self._check_lengths(done)
-        self.folder.keep_metrics(self.iteration)
-        self.hook.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total)
+        self.processes.same(self.parts.representation.parameters())
+        if self.processes.first:
+            self.folder.keep_metrics(self.iteration)
+            self.hook.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total)
         for index, phase in enumerate(self.experiment.phases):
             if done and index < done.phase:
                 continue
@@ -93,8 +97,11 @@ class Fitting:
     def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
         experiment, last = self.experiment, step + 1 == phase.iterations
         evaluate = last or _due(self.iteration, experiment.evaluate_every)
-        save = last or _due(self.iteration, experiment.checkpoint_every) or stop.requested
-        if not (evaluate or save or _due(self.iteration, experiment.log_every)):
+        save = last or _due(self.iteration, experiment.checkpoint_every)
+        due = evaluate or save or _due(self.iteration, experiment.log_every)
+        # several processes agree to stop when they report, not at every step
+        stopping = self.processes.any(stop.requested) if due or self.processes.size == 1 else False
+        if not (due or stopping):
             return
         try:
             losses = trainer.flush(step)
@@ -103,19 +110,23 @@ class Fitting:
             good = self.folder.checkpoint
             where = f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet"
             raise TrainingError(f"{error}; {where}. Lower the learning rate or clip the gradient (phases.{index}.clip)") from error
-        rate = trainer.learning_rate()
+        if self.processes.first:
+            self._report(phase, losses, trainer.learning_rate())
+        if evaluate:
+            self._evaluate(phase)
+        if (save or stopping) and self.processes.first:
+            self._save(index, trainer, step)
+        if stopping and self.iteration < self.total:
+            self.processes.wait()
+            raise Interrupted(
+                f"stopped at step {self.iteration} of {self.total}; go on with --resume (checkpoint {self.folder.checkpoint})"
+            )
+
+    def _report(self, phase: Phase, losses: dict[str, float], rate: float) -> None:
         self.folder.log(
             {"iteration": self.iteration, "phase": phase.name, "lr": rate, "seconds": round(self.seconds(), 3), "losses": losses}
         )
         self.hook.nern_step(phase=phase.name, iteration=self.iteration, total=self.total, losses=losses, learning_rate=rate)
-        if evaluate:
-            self._evaluate(phase)
-        if save:
-            self._save(index, trainer, step)
-        if stop.requested and self.iteration < self.total:
-            raise Interrupted(
-                f"stopped at step {self.iteration} of {self.total}; go on with --resume (checkpoint {self.folder.checkpoint})"
-            )
 
     def _check_parameters(self, phase: Phase, step: int) -> None:
         """A finite loss can have a gradient that is not; such a step must not become the last good checkpoint."""
@@ -128,7 +139,7 @@ class Fitting:
         tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
         data = self.open_task(tasks[-1] if tasks else self.experiment.task)
         self.latest = {}
-        if "heldout" not in data.splits:
+        if "heldout" not in data.splits or not self.processes.first:
             return
         if self._heldout is None:
             self._heldout, _ = predict(self.subject.network, data, "heldout", self.parts.device)

@@ -165,6 +165,16 @@ class Loss(ABC):
         """The function of (original, reconstructed) for one run; by default the component itself."""
         return self
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether the loss is a mean over the images of a batch.
+
+        Several processes then each take the loss of their own images. A loss that is not, which is what the default
+        says, is handed the whole batch's logits or feature maps in every process: right for any loss, and slow for
+        feature maps. Losses of weights always see all weights of a step.
+        """
+        return False
+
     def __call__(self, original: Any, reconstructed: Any) -> Tensor:
         """The loss, a scalar that is differentiable in `reconstructed`.
 

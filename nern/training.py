@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.config import LossTerm, Phase
+from nern.distributed import Processes
 from nern.errors import TrainingError
 from nern.interfaces import Draw, LossContext, Optimizer, Sampler
 from nern.networks import NetworkPair
@@ -27,6 +29,7 @@ class Parts:
     device: torch.device
     dtype: torch.dtype  # of the predictor's arithmetic
     seed: int
+    processes: Processes = Processes()  # that share the work of a step
 
 
 class PhaseTrainer:
@@ -64,6 +67,7 @@ class PhaseTrainer:
         terms = self.losses(step, active)
         total = torch.stack([active[name][0].weight * value for name, value in terms.items()]).sum()
         total.backward()  # type: ignore[no-untyped-call]
+        self.parts.processes.sum_gradients([value for _, value in self.parameters])
         if self.phase.clip is not None:
             nn.utils.clip_grad_norm_([value for _, value in self.parameters], self.phase.clip)
         for started, rates in zip(self.optimizers, self._rates, strict=True):
@@ -74,16 +78,21 @@ class PhaseTrainer:
         self._history.append({**{name: value.detach() for name, value in terms.items()}, "total": total.detach()})
 
     def losses(self, step: int, active: dict[str, tuple[LossTerm, Any]]) -> dict[str, Tensor]:
-        """The unweighted terms of eq. 2 at one step, differentiable in the predictor's parameters."""
+        """The unweighted terms of eq. 2 at one step, differentiable in the predictor's parameters.
+
+        Where several processes share a step, these are this process's parts of the terms, which add up to them.
+        """
         parts, rows = self.parts, self.draw(step)
         needs = {term.loss.needs for term, _ in active.values()}
         outputs = self._predict(rows)
         if needs <= {"weights"}:  # no network runs, and kernels outside the sample need no prediction
             compared: dict[str, tuple[Any, Any]] = {"weights": (parts.kernels.original(rows), parts.kernels.predicted(outputs, rows))}
+            images = 0
         else:
             everything = self._complete(outputs, rows)
             features = "features" in needs
-            inputs = self.inputs(step)
+            batch = self.inputs(step)
+            images, inputs = len(batch), batch[parts.processes.share(len(batch))]
             original = parts.networks.original(inputs, features)
             reconstructed = parts.networks.reconstructed(inputs, parts.representation.weights(everything), features)
             compared = {
@@ -91,11 +100,16 @@ class PhaseTrainer:
                 "logits": (original.logits, reconstructed.logits),
                 "features": (original.features, reconstructed.features),
             }
-        return {name: loss(*compared[term.loss.needs]) for name, (term, loss) in active.items()}
+        return {name: parts.processes.part(term.loss, loss, compared[term.loss.needs], images) for name, (term, loss) in active.items()}
 
     def _predict(self, rows: Tensor | None) -> Tensor:
-        with torch.autocast(self.parts.device.type, torch.bfloat16, enabled=self.parts.dtype == torch.bfloat16):
-            return self.parts.representation.predict(rows)
+        """Predicted kernels of some rows, or of all; every process predicts its part of them."""
+        parts = self.parts
+        with torch.autocast(parts.device.type, torch.bfloat16, enabled=parts.dtype == torch.bfloat16):
+            if parts.processes.size == 1:
+                return parts.representation.predict(rows)
+            rows = torch.arange(parts.kernels.grid.rows, device=parts.device) if rows is None else rows
+            return parts.processes.gather(parts.representation.predict(rows[parts.processes.share(len(rows))]), len(rows))
 
     def _complete(self, outputs: Tensor, rows: Tensor | None) -> Tensor:
         """Predictions for every row [rows, k²], of which only those of the sample carry gradient."""
@@ -119,12 +133,15 @@ class PhaseTrainer:
         history, self._history = self._history, []
         if not history:
             return {}
+        values = iter(self.parts.processes.sum(torch.stack([value for losses in history for value in losses.values()])).tolist())
+        reported: dict[str, float] = {}
         for back, losses in enumerate(history):
-            for name, value in losses.items():
-                if not bool(value.isfinite()):
+            reported = dict(zip(losses, values, strict=False))
+            for name, value in reported.items():
+                if not math.isfinite(value):
                     step = last - len(history) + 1 + back
-                    raise TrainingError(f"loss '{name}' is {float(value)} at step {step + 1} of phase '{self.phase.name}'")
-        return {name: float(value) for name, value in history[-1].items()}
+                    raise TrainingError(f"loss '{name}' is {value} at step {step + 1} of phase '{self.phase.name}'")
+        return reported
 
     def learning_rate(self) -> float:
         rate: float = self.optimizers[0].param_groups[0]["lr"]

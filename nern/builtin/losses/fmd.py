@@ -40,12 +40,16 @@ class FeatureMapDistillation(Loss):
             raise ConfigError(f"losses.fmd.maps: {self.maps} fits none of the feature maps ({', '.join(names)})")
         return lambda original, reconstructed: self([original[i] for i in chosen], [reconstructed[i] for i in chosen])
 
+    @property
+    def is_mean(self) -> bool:
+        return self.form in ("squared", "norm")
+
     def __call__(self, original: list[Tensor], reconstructed: list[Tensor]) -> Tensor:
         terms = [self._distance(a, b) for a, b in zip(original, reconstructed, strict=True)]
         return torch.stack(terms).sum()
 
     def _distance(self, original: Tensor, reconstructed: Tensor) -> Tensor:
-        a, b = flat(original), flat(reconstructed)
+        a, b = flat(original, reconstructed)
         if self.form == "batch":
             return squared_distance(a.reshape(1, -1), b.reshape(1, -1)).sum()
         if self.form == "similarity":
@@ -54,11 +58,11 @@ class FeatureMapDistillation(Loss):
         return squared.mean() if self.form == "squared" else squared.clamp_min(1e-12).sqrt().mean()
 
 
-def flat(maps: Tensor) -> Tensor:
-    """[b, c, h, w] → [b, c·h·w], in memory order: distances do not depend on it, and channels-last maps need no copy."""
-    if maps.dim() == 4 and not maps.is_contiguous():
-        maps = maps.permute(0, 2, 3, 1)
-    return maps.reshape(len(maps), -1)
+def flat(*maps: Tensor) -> list[Tensor]:
+    """[b, c, h, w] each → [b, c·h·w] in one order for all: distances do not depend on it, and channels-last maps need no copy."""
+    if maps[0].dim() == 4 and not all(values.is_contiguous() for values in maps):
+        maps = tuple(values.permute(0, 2, 3, 1) for values in maps)
+    return [values.reshape(len(values), -1) for values in maps]
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -26,6 +26,10 @@ class KnowledgeDistillation(Loss):
         if self.form == "stable" and self.temperature != 1:
             raise OptionError("temperature", "must be 1 with the stable form")
 
+    @property
+    def is_mean(self) -> bool:
+        return True
+
     def __call__(self, original: Tensor, reconstructed: Tensor) -> Tensor:
         target = F.log_softmax(original / self.temperature, dim=1)
         if self.form == "stable":
