@@ -25,6 +25,8 @@ def choose_device(name: str) -> torch.device:
         raise DataError(f"device '{name}' is not a device: use auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise DataError(f"device '{name}' is not one that nern computes on: use auto, cpu, cuda or cuda:N")
+    if device.type not in ("cpu", "cuda"):
+        raise DataError(f"device '{name}' is not one that nern computes on: use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":
         if device.index is None and local_rank() is not None:
             device = torch.device("cuda", local_rank())
