@@ -265,23 +265,20 @@ class FileData(Data):
         return _to_tensor(tv.center_crop(image, [height, width]))
 
     def _random_crop(self, file: Path, seed: int) -> Tensor:
-        """A crop of 25 % to 100 % of the area, aspect ratio unchanged, mirrored half of the time."""
+        """The centre, or a crop of 25 % to 100 % of the area with the aspect ratio unchanged, mirrored half of the time."""
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as tv
 
-        if self._augment == "none":
-            return self._centre_crop(file)
-        channels, height, width = self._preprocessing.size
-        image = decode(file, channels)
         scale, x, y, mirror = torch.rand(4, generator=generator(seed)).tolist()
-        if self._augment == "flip":
-            image = tv.center_crop(tv.resize(image, [self._preprocessing.resize or height]), [height, width])
-        else:
+        if self._augment == "crop-flip":
+            channels, height, width = self._preprocessing.size
+            image = decode(file, channels)
             side = (0.25 + 0.75 * scale) ** 0.5
             crop = max(1, round(side * min(image.height, image.width * height / width)))
             crop_width = max(1, round(crop * width / height))
             top, left = round(y * (image.height - crop)), round(x * (image.width - crop_width))
-            image = tv.resized_crop(
-                image, top, left, crop, crop_width, [height, width], InterpolationMode(self._preprocessing.interpolation)
-            )
-        return _to_tensor(tv.hflip(image) if mirror < 0.5 else image)
+            interpolation = InterpolationMode(self._preprocessing.interpolation)
+            pixels = _to_tensor(tv.resized_crop(image, top, left, crop, crop_width, [height, width], interpolation))
+        else:
+            pixels = self._centre_crop(file)
+        return pixels.flip(2) if self._augment != "none" and mirror < 0.5 else pixels
