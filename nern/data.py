@@ -261,7 +261,9 @@ class FileData(Data):
 
         channels, height, width = self._preprocessing.size
         image = decode(file, channels)
-        image = tv.resize(image, [self._preprocessing.resize or height], InterpolationMode(self._preprocessing.interpolation))
+        side = self._preprocessing.resize or height
+        target = [side, side] if self._preprocessing.squash else [side]
+        image = tv.resize(image, target, InterpolationMode(self._preprocessing.interpolation))
         return _to_tensor(tv.center_crop(image, [height, width]))
 
     def _random_crop(self, file: Path, seed: int) -> Tensor:

@@ -33,6 +33,7 @@ class Preprocessing:
     size: tuple[int, int, int] = (3, 32, 32)  # channels, height, width
     resize: int | None = None  # shorter side before the centre crop, in pixels; None where images have `size` already
     interpolation: str = "bilinear"
+    squash: bool = False  # whether `resize` is both sides, whatever that does to the aspect ratio
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [b, c, h, w] → float32 [b, c, h, w] on the same device."""
@@ -47,6 +48,11 @@ class Architecture(ABC):
 
     weights: str | None = option(None, help="file with the original weights (.safetensors, .pt, .pth, .th)")
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether `load` knows where to find original weights."""
+        return self.weights is not None
+
     @abstractmethod
     def build(self) -> nn.Module:
         """The network with freshly initialised weights. Must not run in-place activations on compared feature maps."""
@@ -57,7 +63,11 @@ class Architecture(ABC):
 
     @abstractmethod
     def features(self, network: nn.Module) -> Sequence[str]:
-        """Names of the modules whose outputs feature-map distillation compares, in forward order."""
+        """Names of the feature maps that distillation compares, in forward order.
+
+        A map is the output of the module of that name, which a forward pass calls once, or a sum of two tensors in a
+        module (`block.sum`, then `block.sum2`, …; see `nern.trial.SumWatcher`).
+        """
 
     def preprocessing(self) -> Preprocessing:
         """How the network wants its inputs."""
@@ -128,7 +138,9 @@ class Smoother(ABC):
 
     @abstractmethod
     def order(self, kernels: Tensor) -> LayerOrder:
-        """Order one layer.
+        """Order one layer. Several layers are ordered at a time, each on a thread of its own.
+
+        Long ones may call `nern.parallel.advance`, which shows progress and lets Ctrl-C end them.
 
         Args:
             kernels: [filters, channels, kh·kw] float32 on the CPU, in the original order.

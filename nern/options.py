@@ -77,6 +77,11 @@ def option_fields(cls: type) -> list[attrs.Attribute[Any]]:
     return [field for field in attrs.fields(cls) if field.init]
 
 
+def option_name(field: attrs.Attribute[Any]) -> str:
+    """What a configuration calls a field: its name, less a leading underscore where a method has that name already."""
+    return field.alias or field.name
+
+
 def describe(cls: type) -> list[OptionInfo]:
     """The options of a component class, in the order of its fields."""
     hints = typing.get_type_hints(cls)
@@ -85,7 +90,7 @@ def describe(cls: type) -> list[OptionInfo]:
         default: Any = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
             default = default.factory()
-        described.append(OptionInfo(field.name, type_name(hints[field.name]), default, field.metadata.get("help", "")))
+        described.append(OptionInfo(option_name(field), type_name(hints[field.name]), default, field.metadata.get("help", "")))
     return described
 
 

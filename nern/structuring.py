@@ -26,7 +26,7 @@ from cattrs.errors import (
 from nern.errors import ConfigError, PluginError
 from nern.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
 from nern.interfaces import Observer
-from nern.options import OptionError, article, kind_of, option_fields, type_name
+from nern.options import OptionError, article, kind_of, option_fields, option_name, type_name
 from nern.registry import KINDS, Registry
 from nern.sources import copied
 
@@ -73,7 +73,7 @@ def unstructure(value: Any, registry: Registry) -> Any:
 
 
 def _named(component: Any, registry: Registry) -> dict[str, Any]:
-    options = {field.name: unstructure(getattr(component, field.name), registry) for field in option_fields(type(component))}
+    options = {option_name(field): unstructure(getattr(component, field.name), registry) for field in option_fields(type(component))}
     return {"name": registry.name_of(component), **options}
 
 
@@ -110,7 +110,7 @@ def _component(converter: cattrs.Converter, registry: Registry, kind: str, value
         raise ValueError(f"needs a 'name' (one of: {', '.join(registry.names(kind))})")
     cls = registry.find(kind, name).cls
     make: Callable[..., Any] = cattrs.gen.make_dict_structure_fn(
-        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
+        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, _cattrs_use_alias=True
     )
     return _checked(converter, make, options, cls)
 
@@ -148,9 +148,9 @@ def _readable(converter: cattrs.Converter, values: Mapping[str, Any], cls: type)
     """The fields in `values` that have the right type."""
     hints, readable = typing.get_type_hints(cls), {}
     for field in attrs.fields(cls):
-        if field.validator and field.name in values:
+        if field.validator and option_name(field) in values:
             with contextlib.suppress(Exception):
-                readable[field.name] = converter.structure(values[field.name], hints[field.name])
+                readable[field.name] = converter.structure(values[option_name(field)], hints[field.name])
     return readable
 
 
@@ -271,12 +271,12 @@ def _problems(error: BaseException, path: str) -> typing.Iterator[str]:
     if isinstance(error, (ClassValidationError, IterableValidationError)):
         noted, others = error.group_exceptions()
         for inner, note in noted:
-            key = str(note.index if isinstance(note, IterableValidationNote) else note.name)
+            key = str(note.index if isinstance(note, IterableValidationNote) else note.name.removeprefix("_"))
             yield from _problems(inner, f"{path}.{key}" if path else key)
         for inner in others:
             yield from _problems(inner, path)
     elif isinstance(error, ForbiddenExtraKeysError):
-        known = [field.name for field in option_fields(error.cl)]
+        known = [option_name(field) for field in option_fields(error.cl)]
         if error.cl is not Experiment and error.cl not in (Phase, Pretrain):
             known = ["name", *known]
         for key in sorted(error.extra_fields, key=str):

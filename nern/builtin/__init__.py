@@ -2,6 +2,10 @@
 
 MODULES = (
     "nern.builtin.architectures.cifar_resnet",
+    "nern.builtin.architectures.imagenet_resnet",
+    "nern.builtin.architectures.squeezenet",
+    "nern.builtin.architectures.torchvision",
+    "nern.builtin.architectures.timm",
     "nern.builtin.embeddings.positional",
     "nern.builtin.embeddings.fourier",
     "nern.builtin.predictors.mlp",

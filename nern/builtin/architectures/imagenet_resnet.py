@@ -1,0 +1,37 @@
+"""Residual networks for ImageNet (He et al. 2016), as torchvision builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import attrs
+
+from nern.builtin.architectures.torchvision import TorchvisionNetwork
+from nern.hookspecs import hookimpl
+from nern.interfaces import Architecture
+from nern.options import option
+
+
+@attrs.frozen
+class ImageNetResNet(TorchvisionNetwork):
+    """ResNet18, 34, 50, 101 or 152; the 3 × 3 convolutions of the four stages are represented (Ashkenazi et al. 2023, sec. 4.3)."""
+
+    depth: Literal[18, 34, 50, 101, 152] = option(18, help="number of layers")
+    _layers: list[str] | Literal["stages", "all"] = option(  # type: ignore[assignment]
+        "stages", help="represented convolutions: stages for the 3 × 3 ones of the four stages, all, or patterns of parameter names"
+    )
+
+    @property
+    def builder(self) -> str:
+        return f"resnet{self.depth}"
+
+    def _patterns(self) -> Sequence[str] | None:
+        if self._layers != "stages":
+            return super()._patterns()
+        return ["layer[1-4].*.conv[12].weight"] if self.depth < 50 else ["layer[1-4].*.conv2.weight"]
+
+
+@hookimpl
+def nern_architectures() -> Mapping[str, type[Architecture]]:
+    return {"imagenet-resnet": ImageNetResNet}
