@@ -1,0 +1,396 @@
+"""Makes the reference pages from the code when the site is built: extension points, configuration, presets, verbs, API.
+
+An option, component, hook or verb without a description fails the build. Nothing that is made here is kept in the
+repository, so none of it can be out of date.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import attrs
+import click
+import yaml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+import nern
+from nern import config as configuration
+from nern import experiment, hookspecs, interfaces, testing
+from nern.cli import cli
+from nern.options import OptionInfo, describe
+from nern.registry import KINDS, Entry, Registry, create_registry
+
+#: Public names that are neither classes nor functions, and so have no docstring of their own.
+VALUES = {
+    "Draw": "What `Sampler.start` returns: a function from the step number to the rows that carry gradient, or None for all.",
+    "above": "`above(limit)` is a check of an option: its value must be greater than the limit.",
+    "at_least": "`at_least(limit)` is a check of an option: its value must not be less than the limit.",
+    "at_most": "`at_most(limit)` is a check of an option: its value must not be greater than the limit.",
+    "below": "`below(limit)` is a check of an option: its value must be less than the limit.",
+    "hookimpl": "Marks a function or method as the implementation of the hook of its name.",
+    "__version__": "The version of nern.",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
+    """Add the pages, and the navigation entries that stand for a folder of them."""
+    registry = create_registry(entry_points=False)  # the same site whatever else is installed
+    pages = dict(all_pages(registry))
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    config.nav = complete_navigation(config.nav or [], [file.src_uri for file in files.documentation_pages()], list(pages))
+    return files
+
+
+def all_pages(registry: Registry) -> Iterator[tuple[str, str]]:
+    """Path → Markdown of everything that is made from the code."""
+    yield "extend/index.md", extension_points(registry)
+    for kind in KINDS:
+        yield f"extend/{kind}.md", extension_point(kind, registry)
+    yield "reference/configuration.md", configuration_reference()
+    yield "reference/presets.md", presets(configuration.presets())
+    yield "reference/cli.md", verbs(cli)
+    yield from api_pages()
+
+
+def complete_navigation(nav: list[Any], existing: list[str], made: list[str]) -> list[Any]:
+    """Write out entries such as `Title: api/`, and put pages that no entry names under "More"."""
+
+    def written(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {title: written(value) for title, value in entry.items()}
+        if isinstance(entry, list):
+            return [written(item) for item in entry]
+        return [path for path in made if path.startswith(entry)] if entry.endswith("/") else entry
+
+    complete = written(nav)
+    named = set(_paths(complete))
+    more = [path for path in existing if path not in named]
+    return [*complete, {"More": more}] if more else complete
+
+
+def _paths(entry: Any) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    for item in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        yield from _paths(item)
+
+
+# -- extension points ------------------------------------------------------------------------------------------------
+
+
+def plural(kind: str) -> str:
+    """`sampler` → `Samplers`, as the hook spells it."""
+    return KINDS[kind][0].removeprefix("nern_").capitalize()
+
+
+def extension_points(registry: Registry) -> str:
+    """The page that lists them all."""
+    rows = [
+        (
+            f"[{plural(kind)}]({kind}.md)",
+            f"`{hook}`",
+            documented(getattr(hookspecs, hook), hook),
+            ", ".join(f"[`{name}`]({kind}.md#{name})" for name in registry.names(kind)),
+        )
+        for kind, (hook, _) in KINDS.items()
+    ]
+    return f"""# Extension points
+
+{inspect.getdoc(hookspecs)}
+
+{table(("what", "hook", "what a component is", "built in"), rows)}
+
+The hooks that watch a run stand with the [observers](observer.md). What components have in common:
+
+{inspect.getdoc(interfaces)}
+
+[Write an architecture plugin](../architecture-plugin.md) builds a package from nothing.
+"""
+
+
+def extension_point(kind: str, registry: Registry) -> str:
+    """The page of one extension point: its hook, its interface, what is built in with every option."""
+    hook, interface = KINDS[kind]
+    entries = registry.entries(kind)
+    rows = [(f"[`{entry.name}`](#{entry.name})", component_summary(entry)) for entry in entries]
+    watching = watch_hooks() if kind == "observer" else ""
+    return f"""# {plural(kind)}
+
+{documented(getattr(hookspecs, hook), hook)}
+
+{table(("name", "what it is"), rows)}
+
+{watching}
+## Hook
+
+::: nern.hookspecs.{hook}
+    options: {{heading_level: 3}}
+
+## Interface
+
+::: nern.interfaces.{interface.__name__}
+    options: {{heading_level: 3}}
+
+[`nern.testing.check_{kind}`][nern.testing.check_{kind}] checks a component against all of this.
+
+## Built in
+
+{"".join(component(entry) for entry in entries)}"""
+
+
+def component(entry: Entry) -> str:
+    """The section of one component."""
+    found = describe(entry.cls)
+    check_described(found, f"{entry.kind} '{entry.name}'")
+    details = inspect.cleandoc(entry.cls.__dict__.get("__doc__") or "").partition("\n\n")[2].strip()
+    section = f"### `{entry.name}` {{ #{entry.name} }}\n\n{component_summary(entry)}\n\n"
+    section += f"{details}\n\n" if details else ""
+    section += option_table(found) if found else "It has no options.\n"
+    if not any(option.required for option in found):
+        values = {"name": entry.name, **{option.name: option.default for option in found}}
+        key = {"loss": "losses", "observer": "observers"}.get(entry.kind, entry.kind)
+        written = {entry.name: {k: v for k, v in values.items() if k != "name"}} if key in ("losses", "observers") else values
+        section += f"\n```yaml\n{yaml.safe_dump({key: written}, sort_keys=False, allow_unicode=True).rstrip()}\n```\n"
+    return f"{section}\nFrom `{entry.cls.__module__}`.\n\n"
+
+
+def component_summary(entry: Entry) -> str:
+    """The first line of a component's docstring.
+
+    Raises:
+        PluginError: it has none.
+    """
+    if not entry.summary:
+        raise PluginError(f"{entry.kind} '{entry.name}' has no docstring")
+    return escape(entry.summary)
+
+
+def watch_hooks() -> str:
+    """The hooks that are called while a run goes on, each with its arguments."""
+    text = "## Hooks that watch a run\n\nAn implementation takes any subset of the arguments.\n\n"
+    offering = {hook for hook, _ in KINDS.values()}
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("nern_") and name not in offering:
+            documented(hook, name)
+            text += f"::: nern.hookspecs.{name}\n    options: {{heading_level: 3}}\n\n"
+    return text
+
+
+# -- configuration ---------------------------------------------------------------------------------------------------
+
+
+def sections() -> dict[str, type]:
+    """The classes that a configuration is made of: name → attrs class."""
+    return {
+        name: cls
+        for name, cls in reversed(vars(experiment).items())
+        if isinstance(cls, type) and attrs.has(cls) and cls.__module__ == experiment.__name__
+    }
+
+
+def section_options(cls: type) -> list[OptionInfo]:
+    """What a section's mapping may hold. The component of a loss term stands in the same mapping, under its own name."""
+    found = [option for option in describe(cls) if cls is not experiment.LossTerm or option.name != "loss"]
+    defaults = experiment.DEFAULTS if cls is experiment.Experiment else {}
+    return [attrs.evolve(option, default=defaults.get(option.name, option.default)) for option in found]
+
+
+def configuration_reference() -> str:
+    """The page of every key."""
+    text = """# Configuration
+
+An experiment is a YAML file, or the name of a [preset](presets.md). Every value can be overridden on the command line
+by its dotted path, `predictor.hidden=140` or `phases.0.iterations=100` (or `phases.NAME.iterations=100`), and in Python
+by a mapping from such paths to values. `nern config FILE` checks an experiment and prints every value that it resolves
+to. Numbers such as `1e-4` are read as numbers.
+
+A *component* (`architecture`, `embedding`, `predictor`, …) is a mapping with its `name` and its own options, which stand
+on the page of its [extension point](../extend/index.md); a component without options may be written as its name alone.
+`losses` and `observers` map a component's name to its options; a term that the defaults contain is switched off by
+`null`.
+
+"""
+    for name, cls in sections().items():
+        found = section_options(cls)
+        check_described(found, f"configuration section {name}")
+        text += f"## {name}\n\n{escape(inspect.getdoc(cls) or '')}\n\n{option_table(found, KIND_LINKS)}\n"
+    return text
+
+
+KIND_LINKS = {interface.__name__: f"../extend/{kind}.md" for kind, (_, interface) in KINDS.items()}
+
+
+def presets(shipped: Mapping[str, str]) -> str:
+    """The page of the experiments that ship."""
+    text = "# Presets\n\n`nern presets` lists them, `nern presets NAME > my.yaml` gives a copy to edit.\n\n"
+    text += table(("name", "what it is"), [(f"[`{name}`](#{name})", escape(headline(yaml_))) for name, yaml_ in shipped.items()])
+    for name, yaml_ in shipped.items():
+        text += f"\n## `{name}` {{ #{name} }}\n\n{escape(headline(yaml_))}\n\n```yaml\n{yaml_.rstrip()}\n```\n"
+    return text
+
+
+def headline(text: str) -> str:
+    """The comment in a preset's first line."""
+    return text.splitlines()[0].removeprefix("# ")
+
+
+# -- command line ----------------------------------------------------------------------------------------------------
+
+
+def verbs(group: click.Group) -> str:
+    """The page of the command line."""
+    text = f"""# Command line
+
+{group.help}
+
+`nern VERB --help` prints the same. With `--json`, stdout is one JSON object and messages go to stderr. Exit codes: 0
+done, 2 a mistake that one message explains, 130 interrupted, 1 anything else.
+
+"""
+    for path, command in commands(group):
+        text += verb(path, command)
+    return text
+
+
+def commands(group: click.Group, path: str = "nern") -> Iterator[tuple[str, click.Command]]:
+    """Every verb with its path, `nern train`, verbs of groups included."""
+    context = click.Context(group, info_name=path)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None or command.hidden:
+            continue
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+
+
+def verb(path: str, command: click.Command) -> str:
+    """The section of one verb."""
+    if not command.help:
+        raise PluginError(f"{path} has no help")
+    context = click.Context(command, info_name=path)
+    usage = " ".join([path, *command.collect_usage_pieces(context)])
+    rows = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            if not parameter.help:
+                raise PluginError(f"{path} {parameter.opts[0]} has no help")
+            value = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
+            rows.append((", ".join(f"`{option}{value}`" for option in parameter.opts), escape(parameter.help)))
+    options = table(("option", "what it does"), rows) if rows else ""
+    return f"## `{path}`\n\n{inspect.cleandoc(command.help)}\n\n```text\n{usage}\n```\n\n{options}\n"
+
+
+# -- API -------------------------------------------------------------------------------------------------------------
+
+
+def api_pages() -> Iterator[tuple[str, str]]:
+    """A page per module that public names come from, and the list of public names."""
+    by_module: dict[str, list[str]] = {}
+    for name in nern.__all__:
+        if name in nern._MODULES:
+            by_module.setdefault(nern._MODULES[name], []).append(name)
+    shown_elsewhere = {interface.__name__ for _, interface in KINDS.values()}
+    rows = []
+    for module, names in by_module.items():
+        for name in names:
+            found = getattr(nern, name)
+            rows.append((f"[`nern.{name}`][{module}.{name}]", VALUES.get(name) or first_line(found, name)))
+    rows.append(("`nern.__version__`", VALUES["__version__"]))
+    yield (
+        "api/index.md",
+        f"""# Public names
+
+Everything a program or a plugin needs is a name of the package `nern` itself; each is imported when it is first used.
+
+{table(("name", "what it is"), sorted(rows))}
+
+[`nern.testing`](testing.md) holds the contract checks for plugins. What may change is written down under
+[Compatibility](../compatibility.md).
+""",
+    )
+    for module, names in by_module.items():
+        members = [name for name in names if name not in shown_elsewhere or module != "nern.interfaces"]
+        if members:
+            yield f"api/{page_name(module)}.md", api_page(module, members)
+    yield "api/testing.md", api_page("nern.testing", testing.__all__)
+
+
+def page_name(module: str) -> str:
+    """`nern.ordering` → `ordering`."""
+    return module.removeprefix("nern.")
+
+
+def api_page(module: str, members: Iterable[str]) -> str:
+    """A module's page."""
+    blocks = "\n".join(f"::: {module}.{name}\n\n{VALUES.get(name, '')}\n" for name in members)
+    return f"# {module}\n\n{documented(importlib.import_module(module), module)}\n\n{blocks}"
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def documented(found: Any, name: str) -> str:
+    """A docstring.
+
+    Raises:
+        PluginError: there is none.
+    """
+    text = inspect.getdoc(found)
+    if not text:
+        raise PluginError(f"{name} has no docstring")
+    return text
+
+
+def first_line(found: Any, name: str) -> str:
+    """The first sentence or line of a docstring."""
+    return escape(documented(found, name).splitlines()[0])
+
+
+def check_described(found: Iterable[OptionInfo], owner: str) -> None:
+    """Raises PluginError where an option has no help."""
+    missing = [option.name for option in found if not option.help]
+    if missing:
+        raise PluginError(f"{owner}: no help for {', '.join(missing)}")
+
+
+def option_table(found: Iterable[OptionInfo], links: Mapping[str, str] | None = None) -> str:
+    """Names, types, defaults and descriptions of options."""
+    return table(
+        ("option", "type", "default", "what it does"),
+        [(f"`{option.name}`", type_text(option.type, links or {}), default_text(option), escape(option.help)) for option in found],
+    )
+
+
+def type_text(name: str, links: Mapping[str, str]) -> str:
+    """A type's name, linked where it is a component's or a section's."""
+    targets = {**links, **{section: f"#{section.lower()}" for section in sections()}} if links else {}
+    words = [f"[{word}]({targets[word]})" if word in targets else word for word in escape(name).split(" ")]
+    return " ".join(words)
+
+
+def default_text(option: OptionInfo) -> str:
+    """A default as YAML."""
+    if option.required:
+        return "*required*"
+    text = yaml.safe_dump(option.default, default_flow_style=True, allow_unicode=True, width=10_000).removesuffix("...\n").strip()
+    return f"`{text.replace('|', '&#124;')}`"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown leaves alone, on one line."""
+    for character in "\\|*_<$":
+        text = text.replace(character, f"\\{character}" if character != "|" else "&#124;")
+    return " ".join(text.split())

@@ -1,0 +1,214 @@
+"""The built site lacks nothing that the code offers, and these checks can fail."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import attrs
+import click
+import pytest
+from site_reading import (
+    Site,
+    every_hook,
+    undocumented_hooks,
+    undocumented_keys,
+    undocumented_names,
+    undocumented_options,
+    undocumented_verbs,
+)
+from torch import Tensor
+
+import nern
+from nern import experiment
+from nern.cli import cli
+from nern.interfaces import Draw, Sampler
+from nern.registry import Registry
+
+pytest.importorskip("mkdocs", reason="needs the extra 'docs'")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` builds it."""
+    place = tmp_path_factory.mktemp("site")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(place)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return place
+
+
+@pytest.fixture(scope="session")
+def site(folder: Path) -> Site:
+    return Site.read(folder)
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The hook of the site that makes the reference pages."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "hooks" / "reference.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reference"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def keys() -> dict[str, list[str]]:
+    """Every key of the configuration, by the class it belongs to."""
+    classes = [cls for cls in vars(experiment).values() if attrs.has(cls) and cls.__module__ == "nern.experiment"]
+    found = {cls.__name__: [field.name for field in attrs.fields(cls)] for cls in classes}
+    found["LossTerm"].remove("loss")  # in a file the term is the loss: its name, its options, weight and warmup
+    return found
+
+
+def module_of(name: str) -> str:
+    return nern._MODULES.get(name, "nern")
+
+
+def commands(group: click.Group, path: str = "nern") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[f"{path} {name}"] = command
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{path} {name}")
+    return found
+
+
+def test_every_hook_and_argument(site: Site) -> None:
+    assert undocumented_hooks(site, every_hook()) == []
+
+
+def test_every_component_and_option(site: Site, registry: Registry) -> None:
+    assert undocumented_options(site, registry) == []
+
+
+def test_every_configuration_key(site: Site) -> None:
+    assert keys().keys() >= {"Experiment", "Phase", "Pretrain", "LossTerm"}
+    assert undocumented_keys(site, keys()) == []
+
+
+def test_every_public_name(site: Site) -> None:
+    names = [name for name in nern.__all__ if name != "__version__"]
+    assert undocumented_names(site, names, module_of) == []
+    assert site.row("api/index.html", "public-names", "nern.__version__")
+
+
+def test_every_verb_and_option(site: Site) -> None:
+    assert undocumented_verbs(site, commands(cli)) == []
+
+
+def test_every_preset(site: Site) -> None:
+    from nern import config
+
+    assert [name for name in config.presets() if name not in site.pages["reference/presets.html"].text] == []
+
+
+# -- the checks can fail ---------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Secret(Sampler):
+    batch: int = nern.option(1, help="kernels")
+
+    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+        return lambda step: None
+
+
+def offering(name: str, cls: type) -> SimpleNamespace:
+    @nern.hookimpl
+    def nern_samplers() -> Mapping[str, type]:
+        return {name: cls}
+
+    return SimpleNamespace(nern_samplers=nern_samplers)
+
+
+def test_an_undocumented_hook_or_argument_is_found(site: Site) -> None:
+    def nern_secrets() -> None: ...
+    def nern_step(phase: str, iteration: int, secret: int) -> None: ...
+
+    hooks = {"nern_secrets": nern_secrets, "nern_step": nern_step}
+    assert undocumented_hooks(site, hooks) == ["nern_secrets", "nern_step(secret)"]
+
+
+def test_an_undocumented_component_or_option_is_found(site: Site, registry: Registry) -> None:
+    registry.register(offering("secret", Secret), "secrets")
+    assert undocumented_options(site, registry) == ["sampler secret"]
+    known = Registry()
+    known.register(offering("all", Secret), "secrets")  # the page has a sampler 'all', which has no option 'batch'
+    assert undocumented_options(site, known) == ["sampler all.batch"]
+
+
+def test_an_undocumented_key_name_or_verb_is_found(site: Site) -> None:
+    assert undocumented_keys(site, {"Phase": ["iterations", "secret"], "Secret": ["x"]}) == ["Phase.secret", "Secret.x"]
+    assert undocumented_names(site, ["Engine", "Secret"], module_of) == ["Secret"]
+
+    @click.command()
+    @click.option("--secret", help="x")
+    def train(secret: str) -> None: ...
+
+    assert undocumented_verbs(site, {"nern train": train, "nern secret": train}) == ["nern train --secret", "nern secret"]
+
+
+def test_the_build_refuses_what_has_no_description(reference: ModuleType, registry: Registry) -> None:
+    from mkdocs.exceptions import PluginError
+
+    @attrs.frozen
+    class Undocumented(Secret):
+        """Has an option that says nothing."""
+
+        batch: int = attrs.field(default=1, kw_only=True)
+
+    registry.register(offering("undocumented", Undocumented), "one")
+    with pytest.raises(PluginError, match="sampler 'undocumented': no help for batch"):
+        reference.extension_point("sampler", registry)
+    with pytest.raises(PluginError, match="nern_secret has no docstring"):
+        reference.documented(lambda: None, "nern_secret")
+
+    @click.command()
+    @click.option("--secret")
+    def verb(secret: str) -> None:
+        """Does something."""
+
+    with pytest.raises(PluginError, match="nern verb --secret has no help"):
+        reference.verb("nern verb", verb)
+
+
+def test_unlisted_pages_are_reachable(reference: ModuleType) -> None:
+    nav = reference.complete_navigation([{"Home": "index.md"}, {"API": "api/"}], ["index.md", "new.md", "api/a.md"], ["api/a.md"])
+    assert nav == [{"Home": "index.md"}, {"API": ["api/a.md"]}, {"More": ["new.md"]}]
+
+
+# -- reading it ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Site) -> None:
+    away = {address for page in site.pages.values() for address in page.fetched if address.startswith(("http", "//"))}
+    assert away == set()
+
+
+def test_equations_are_mathml(folder: Path) -> None:
+    pages = {name: (folder / "method" / f"{name}.html").read_text() for name in ("embedding", "losses", "smoothness")}
+    assert "arithmatex" not in "".join(pages.values())
+    numbers = [number for page in pages.values() for number in range(1, 10) if f'equation-number">({number})' in page]
+    assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+    assert "<mfrac>" in pages["losses"]
+
+
+def test_an_unknown_command_in_an_equation_is_refused() -> None:
+    from mkdocs.exceptions import PluginError
+
+    spec = importlib.util.spec_from_file_location("equations", ROOT / "docs" / "hooks" / "equations.py")
+    assert spec and spec.loader
+    equations = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(equations)
+    with pytest.raises(PluginError, match="nonsense"):
+        equations.mathml(r"\nonsense{x}", "inline")
+    assert 'equation-number">(3)' in equations.display(r"x = 1 \tag{3}")
