@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nern import artifact, config
 from nern.artifact import Artifact, Bytes
@@ -24,13 +25,13 @@ from nern.fitting import Fitting
 from nern.interfaces import Data, Task
 from nern.networks import NetworkPair
 from nern.pretraining import pretrain
-from nern.random import seeded
+from nern.random import derive, seeded
 from nern.registry import Registry
 from nern.representation import KernelSet, Representation
 from nern.runs import RunFolder, StopRequest, environment
 from nern.smoothness import grid_smoothness
 from nern.subject import Subject
-from nern.training import Parts
+from nern.training import Parts, PhaseTrainer
 from nern.trial import check_logits
 from nern.weights import load_weights
 
@@ -157,8 +158,10 @@ class Engine:
             TrainingError: a loss is not finite, or the run directory cannot be written.
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         """
-        with processes(self.device) as self.processes, self.registry.watchers.joined_by(self.experiment.observers):
-            return self._watched_fit(resume)
+        with processes(self.device) as self.processes:
+            observers = self.experiment.observers if self.processes.first else {}
+            with self.registry.watchers.joined_by(observers):
+                return self._watched_fit(resume)
 
     def _watched_fit(self, resume: bool) -> Result:
         error: BaseException | None = None
@@ -208,6 +211,45 @@ class Engine:
     def representation(self) -> Representation:
         """The fitted (or loaded) representation."""
         return self._fitted().representation
+
+    @property
+    def artifact(self) -> Artifact:
+        """The fitted (or loaded) representation with everything that belongs into its file."""
+        return self._fitted()
+
+    @property
+    def data(self) -> Data:
+        """The task's images."""
+        return self._open(self.experiment.task)
+
+    def original(self) -> nn.Module:
+        """The original network.
+
+        Raises:
+            DataError: its weights are not there any more.
+        """
+        return self._original_network()[0]
+
+    def tune(self, representation: Representation, steps: int, after: Callable[[], None]) -> None:
+        """Train a representation further, in place, as the last phase does; `after` is called behind every step."""
+        experiment = self.experiment
+        phase = attrs.evolve(experiment.phases[-1], iterations=steps)
+        parts = self._parts(self._prepare(), representation.to(self.device).requires_grad_(True).train())
+        source, index = self._open(phase.inputs or experiment.task), len(experiment.phases)
+
+        @cache
+        def batches() -> Callable[[int], Tensor]:  # opened when a loss first wants it: some phases run no network
+            return source.inputs(phase.batch, derive(experiment.seed, "inputs", index), self.device)
+
+        trainer = PhaseTrainer(
+            parts, phase, experiment.losses if phase.losses is None else phase.losses, phase.sampler or experiment.sampler,
+            phase.optimizer or experiment.optimizer, lambda step: batches()(step), index,
+        )  # fmt: skip
+        for step in range(steps):
+            trainer.step(step)
+            after()
+        trainer.flush(steps - 1)
+        representation.eval().requires_grad_(False)
 
     def _fitted(self) -> Artifact:
         if self._artifact is None:
@@ -289,10 +331,16 @@ class Engine:
             raise Interrupted(f"stopped while training the original network; go on with --resume ({self.run.path})")
         self.run.write_original(network)
 
-    def _prepare(self) -> Subject:
+    def _prepare(self, stop: StopRequest | None = None) -> Subject:
         """Load the network, find its kernels, order them."""
         network, dtypes = self._original_network()
-        self._subject = Subject.of(network, dtypes, self.experiment, self.registry)
+
+        def report(done: int, total: int) -> None:
+            self.registry.watchers.nern_ordering(done=done, total=total)
+            if stop is not None and stop.requested:
+                raise Interrupted(f"stopped while ordering the kernels; go on with --resume ({self.run.path})")
+
+        self._subject = Subject.of(network, dtypes, self.experiment, self.registry, report)
         return self._subject
 
     def _represent(self, subject: Subject, kernels: KernelSet) -> Representation:
@@ -331,7 +379,7 @@ class Engine:
             self._pretrain(stop)
         self.processes.wait()
         with self.processes.first_goes_first():
-            subject = self._prepare()
+            subject = self._prepare(stop)
         checkpoint = Checkpoint.load(self.run.checkpoint) if resume and self.run.checkpoint.exists() else None
         if checkpoint is not None and checkpoint.originals != subject.sha256:
             raise ConfigError(f"{self.run.path} was started with other original weights; give those, or start a new run with output=DIR")

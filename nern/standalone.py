@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nern import artifact, config
+from nern.artifact import Artifact
 from nern.devices import choose_device
-from nern.engine import Evaluation
+from nern.engine import Engine, Evaluation
 from nern.errors import ArtifactError, ConfigError
 from nern.evaluation import predict, score
 from nern.files import write_object, write_tensors
+from nern.interfaces import Data
 from nern.options import kind_of
 from nern.registry import Registry
 
@@ -31,6 +34,45 @@ def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str]
         ConfigError: an override is not one of these sections'.
         DataError: the weights are not those that the representation was made from.
     """
+    opened = open_file(path, overrides, registry)
+    logits, labels = predict(opened.artifact.reconstruct().float(), opened.data, "test", opened.device)
+    if opened.original is None:
+        return Evaluation(None, score(logits, labels))
+    original, _ = predict(opened.original, opened.data, "test", opened.device)
+    return Evaluation(score(original, labels, original), score(logits, labels, original))
+
+
+@attrs.frozen
+class Opened:
+    """A representation and what it is measured on."""
+
+    artifact: Artifact
+    data: Data
+    original: nn.Module | None  # None where its weights are not at hand
+    device: torch.device
+    engine: Engine | None = None  # of the run that it comes from
+
+
+def open_representation(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Opened:
+    """A run directory or a representation file, with overrides as `nern evaluate` takes them.
+
+    Raises:
+        ArtifactError: there is no such file, or the run is not finished.
+    """
+    if not Path(path).is_dir():
+        return open_file(path, overrides, registry)
+    engine = Engine.from_run(path, overrides)
+    if not engine.run.artifact.exists():
+        raise ArtifactError(f"run {path} is not finished: it has no {engine.run.artifact.name}; go on with nern train {path} --resume")
+    has_original = engine.experiment.architecture.has_weights or engine.run.original.exists()
+    original = engine.original() if has_original else None
+    if original is not None:
+        engine.artifact.check_original(original)
+    return Opened(engine.artifact, engine.data, original, engine.device, engine)
+
+
+def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Opened:
+    """A representation file; see `evaluate_file` for overrides and errors."""
     if not isinstance(overrides, Mapping):
         overrides = dict(config.parse_override(text) for text in overrides)
     rebuilt = artifact.load(path, registry)
@@ -45,15 +87,12 @@ def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     device = choose_device(str(sections["device"]))
     architecture = attrs.evolve(rebuilt.architecture, weights=weights)
     data = task.open(architecture.preprocessing(), 0.0, 0)
-    original = None
-    logits, labels = predict(rebuilt.reconstruct().float(), data, "test", device)
+    network = None
     if architecture.weights is not None:
         network = architecture.build().eval()
         architecture.load(network)
         rebuilt.check_original(network)
-        original, _ = predict(network, data, "test", device)
-    reference = score(original, labels, original) if original is not None else None
-    return Evaluation(reference, score(logits, labels, original))
+    return Opened(rebuilt, data, network, device)
 
 
 def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
