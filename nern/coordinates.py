@@ -124,7 +124,7 @@ class KernelGrid:
         top, left = (height - kernels.shape[1]) // 2, (width - kernels.shape[2]) // 2
         rows = kernels.new_zeros(len(kernels), height, width)
         rows[:, top : top + kernels.shape[1], left : left + kernels.shape[2]] = kernels
-        return rows.reshape(len(kernels), -1)
+        return rows.flatten(1)
 
     def gather(self, parameters: Mapping[str, Tensor], orders: Sequence[LayerOrder] | None = None) -> Tensor:
         """Weights of a network → rows [rows, k²] in coordinate order."""
