@@ -27,7 +27,7 @@ class Ranger(Optimizer):
     alpha: float = option(0.5, help="part of the way that the slow weights go", check=[above(0), at_most(1)])
 
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
-        from pytorch_ranger import Ranger as Implementation
+        from torch_optimizer import Ranger as Implementation
 
         # it calls add_ and addcmul_ by signatures that torch still takes, but warns about at every new place
         warnings.filterwarnings("ignore", message="This overload of add", category=UserWarning)
