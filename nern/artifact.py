@@ -136,8 +136,7 @@ class Artifact:
         return tensors, {"nern": _compact({"sha256": _seal(about, tensors), **about})}
 
     def _copied(self) -> dict[str, Tensor]:
-        represented = {layer.parameter for layer in self.representation.grid.layers}
-        return {name: value.to(self.dtypes[name]) for name, value in self.network.state_dict().items() if name not in represented}
+        return {name: value.to(self.dtypes[name]) for name, value in _copied_entries(self.network, self.representation.grid).items()}
 
 
 def load(path: str | Path, registry: Registry | None = None) -> Artifact:
@@ -195,8 +194,7 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
         raise ArtifactError(f"{path} does not fit its own predictor: {' '.join(str(error).split())}") from error
     dtypes = {name: value.dtype for name, value in network.state_dict().items()}
     dtypes |= {name: getattr(torch, dtype) for name, dtype in about["dtypes"].items()}
-    represented = {layer.parameter for layer in grid.layers}
-    copied = {name: value for name, value in network.state_dict().items() if name not in represented}
+    copied = _copied_entries(network, grid)
     for name, value in _split_copied(tensors, copied, dtypes).items():
         copied[name].copy_(value)
     return Artifact(
@@ -244,6 +242,13 @@ def _layout(network: nn.Module, grid: KernelGrid) -> str:
     entries = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
     layers = [(layer.parameter, layer.layer, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
     return hashlib.sha256(repr((entries, layers)).encode()).hexdigest()[:16]
+
+
+def _copied_entries(network: nn.Module, grid: KernelGrid) -> dict[str, Tensor]:
+    """Entries of the state dict that are not represented, under this name or that of another layer with the same weight."""
+    state = network.state_dict(keep_vars=True)
+    represented = {id(state[layer.parameter]) for layer in grid.layers}
+    return {name: value.detach() for name, value in state.items() if id(value) not in represented}
 
 
 def _join_copied(copied: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nern import artifact, config
 from nern.artifact import Artifact, Bytes
 from nern.checkpoint import Checkpoint
-from nern.config import Experiment
+from nern.config import Experiment, Phase
 from nern.devices import choose_device, choose_dtype, fast_float32
 from nern.distributed import Processes, processes
 from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
@@ -302,8 +302,20 @@ class Engine:
             logits = network(torch.zeros(1, *experiment.architecture.preprocessing().size))
         check_logits(logits)
         outputs = logits.shape[1]
+        for phase in experiment.phases:
+            self._check_images(phase)
         if classes > outputs:
             raise DataError(f"the task has {classes} classes and the network {outputs}; set architecture.classes or another task")
+
+    def _check_images(self, phase: Phase) -> None:
+        """Raise DataError where a phase runs the networks and there are no training images for it."""
+        losses = self.experiment.losses if phase.losses is None else phase.losses
+        runs = any(term.weight > 0 and term.loss.needs != "weights" for term in losses.values())
+        if runs and "train" not in self._open(phase.inputs or self.experiment.task).splits:
+            raise DataError(
+                f"phase '{phase.name}' runs the networks, but the task has no training images; "
+                "set inputs={name: uniform-noise} in the phase, or leave out its kd and fmd losses"
+            )
 
     def _pretrain(self, stop: StopRequest) -> None:
         """Train the original network where there are no weights; leaves it in the run directory."""
@@ -352,7 +364,7 @@ class Engine:
             coordinates = representation.coordinates[rows].long()
             with torch.no_grad():
                 embedded = representation.embedding(coordinates)
-            experiment.predictor.initialise(representation.predictor, embedded, kernels.values)
+            experiment.predictor.initialise(representation.predictor, embedded, kernels.real())
         representation.keep_zeros(subject.masks() if experiment.keep_zeros else {})
         return representation
 

@@ -13,6 +13,8 @@ from torch.func import functional_call
 from nern.errors import DataError
 from nern.interfaces import Data
 
+PIXELS = 1 << 23  # values that go through a network at a time: bounds the memory of its activations
+
 
 @attrs.frozen
 class Score:
@@ -47,7 +49,8 @@ def predict(
     network = network.to(device).eval()
     logits, labels = [], []
     for images, targets in data.batches(split, batch, device):
-        logits.append(functional_call(network, {}, (images.contiguous(memory_format=torch.channels_last),)).float().cpu())
+        for part in torch.split(images, max(1, PIXELS // images[0].numel())):
+            logits.append(functional_call(network, {}, (part.contiguous(memory_format=torch.channels_last),)).float().cpu())
         if targets is not None:
             labels.append(targets.cpu())
     if not logits:

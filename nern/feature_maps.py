@@ -37,7 +37,7 @@ def choose_feature_maps(
     made: dict[str, list[Event]] = {}
     modules = dict(network.named_modules())
     for event in events:
-        if event.name and not (event.sum and event.name in modules):
+        if event.name:
             made.setdefault(event.name, []).append(event)
     maps = {name: found[0] for name, found in made.items() if len(found) == 1 and found[0].is_map}
     if patterns is not None:

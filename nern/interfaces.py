@@ -8,6 +8,7 @@ the `seed` it is given and the step number, so that a resumed run draws what an 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from nern.ordering import LayerOrder
 
 
+@functools.cache
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Both as [1, c, 1, 1], uploaded once: an upload waits for the device."""
+    means, stds = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
+    return means, stds
+
+
 @attrs.frozen
 class Preprocessing:
     """How images become inputs of a network: `(x / 255 - mean) / std`, channels first."""
@@ -37,8 +45,7 @@ class Preprocessing:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [b, c, h, w] → float32 [b, c, h, w] on the same device."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        mean, std = _constants(tuple(self.mean), tuple(self.std), images.device)
         return (images.float() / 255 - mean) / std
 
 
@@ -55,7 +62,10 @@ class Architecture(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The network with freshly initialised weights. Must not run in-place activations on compared feature maps."""
+        """The network with freshly initialised weights.
+
+        Activations should not work in place (`nern.walking.out_of_place`): a compared map that is changed is copied first.
+        """
 
     @abstractmethod
     def layers(self, network: nn.Module) -> Sequence[LayerMapping]:
@@ -112,7 +122,13 @@ class Predictor(ABC):
         """
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
-        """Change the fresh `module` in place, given embedded coordinates [m, inputs] and all kernels [n, outputs]."""
+        """Change the fresh `module` in place.
+
+        Args:
+            embedded: some embedded coordinates, [m, inputs].
+            kernels: all original kernels [n, outputs]; where they differ in size, their weights without padding, in
+                rows of `outputs`.
+        """
         return
 
 

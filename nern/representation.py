@@ -105,7 +105,23 @@ class KernelSet:
             self._mask = grid.gather({**everywhere, **{name: mask.float() for name, mask in masks.items()}}, orders).to(device)
             self.counts = self._mask.sum(1)
         self._all = torch.arange(grid.rows, device=device)
-        self._mixed = any(layer.kernel != grid.size for layer in grid.layers)
+        self._sizes = list(dict.fromkeys(layer.kernel for layer in grid.layers))
+        self._size_of_layer = torch.tensor([self._sizes.index(layer.kernel) for layer in grid.layers], device=device)
+        self._mixed = self._sizes != [grid.size]
+
+    def real(self) -> Tensor:
+        """All original kernels [rows, k²]; where they differ in size, their weights without padding, in rows of k²."""
+        if not self._mixed:
+            return self.values
+        parts = []
+        for index, layer in enumerate(self.grid.layers):
+            (height, width), (kh, kw) = self.grid.size, layer.kernel
+            top, left = (height - kh) // 2, (width - kw) // 2
+            kernels = self.values[self.grid.starts[index] : self.grid.starts[index + 1]].reshape(-1, height, width)
+            parts.append(kernels[:, top : top + kh, left : left + kw].reshape(-1))
+        weights = torch.cat(parts)
+        whole = max(1, len(weights) // self.grid.outputs)
+        return weights[: whole * self.grid.outputs].reshape(whole, -1)
 
     def original(self, rows: Tensor | None = None) -> Kernels:
         """The original kernels of some rows, or of all."""
@@ -120,12 +136,9 @@ class KernelSet:
         return Kernels(values if self._mask is None else values * self._mask[index], index, layers, counts)
 
     def _shaped(self, outputs: Tensor, layers: Tensor) -> Tensor:
-        shaped = torch.zeros_like(outputs)
-        for kernel in {layer.kernel for layer in self.grid.layers}:
-            chosen = torch.tensor([layer.kernel == kernel for layer in self.grid.layers], device=layers.device)[layers]
-            at = chosen.nonzero().squeeze(1)
-            small = self.grid.pad_up(self.grid.sample_down(outputs[at], kernel))
-            shaped = shaped.index_copy(0, at, small)
+        size, shaped = self._size_of_layer[layers].unsqueeze(1), torch.zeros_like(outputs)
+        for number, kernel in enumerate(self._sizes):  # every size for all rows: which rows have it, only the device knows
+            shaped = torch.where(size == number, self.grid.pad_up(self.grid.sample_down(outputs, kernel)), shaped)
         return shaped
 
 

@@ -38,7 +38,7 @@ class SumWatcher(TorchFunctionMode):
     """Tells of every sum of two tensors while it is active, under the name of the module in which they are added.
 
     The first sum in a module `block` is `block.sum`, the next are `block.sum2`, `block.sum3`, …; a residual network
-    adds its shortcuts there.
+    adds its shortcuts there. A module of such a name goes before the sum.
 
     Args:
         seen: called with name, summands and sum.
@@ -129,9 +129,11 @@ def _recorded(network: nn.Module, events: list[Event]) -> Iterator[None]:
         events.append(Event(name, inputs, output))
 
     def seen(name: str, parts: tuple[Tensor, Tensor], output: Tensor) -> None:
-        events.append(Event(name, parts, output, sum=True))
+        if name not in modules:
+            events.append(Event(name, parts, output, sum=True))
 
-    hooks = [module.register_forward_hook(partial(add, name)) for name, module in network.named_modules()]
+    modules = dict(network.named_modules())
+    hooks = [module.register_forward_hook(partial(add, name)) for name, module in modules.items()]
     watcher = SumWatcher(network, seen)
     network.eval()
     try:

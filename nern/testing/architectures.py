@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -19,6 +18,7 @@ from nern.random import generator
 from nern.testing.comparing import close, require, same
 from nern.testing.modules import build_seeded, check_moves, device_of
 from nern.testing.options import check_options
+from nern.trial import trial
 
 
 def check_architecture(architecture: Architecture) -> None:
@@ -40,7 +40,6 @@ def check_architecture(architecture: Architecture) -> None:
     inputs = torch.randn(2, *preprocessing.size, generator=generator(0, "inputs"))
     features = list(architecture.features(network))
     logits = _check_features(network, features, inputs)
-    require(logits.dim() == 2 and len(logits) == 2, f"the network must give logits [b, classes], gave {list(logits.shape)} for two images")
     require(bool(logits.isfinite().all()), "the network's logits are not finite")
     _check_pair(network, layers, features, inputs, logits)
     _check_weights(architecture, network)
@@ -73,31 +72,17 @@ def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
 
 
 def _check_features(network: nn.Module, features: Sequence[str], inputs: Tensor) -> Tensor:
-    """Run the network, watching its feature maps; returns the logits."""
-    modules = dict(network.named_modules())
-    called: list[str] = []
-    captured: list[tuple[str, Tensor, Tensor]] = []
-
-    def watch(name: str) -> Callable[..., None]:
-        def seen(module: nn.Module, arguments: Any, output: Tensor) -> None:
-            called.append(name)
-            captured.append((name, output, output.clone()))
-
-        return seen
-
+    """Run the network and look for its feature maps; returns the logits."""
+    with torch.no_grad():
+        logits: Tensor = network(inputs)
+    require(logits.dim() == 2 and len(logits) == 2, f"the network must give logits [b, classes], gave {list(logits.shape)} for two images")
+    made = [event.name for event in trial(network, inputs.shape[1:])]
     for name in features:
-        require(name in modules, f"features() names '{name}', which is no module of the network")
-    hooks = [modules[name].register_forward_hook(watch(name)) for name in features]
-    try:
-        with torch.no_grad():
-            logits: Tensor = network(inputs)
-            for name, output, copy in captured:
-                require(torch.equal(output, copy), f"feature map '{name}' is changed in place after it was computed")
-            require(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
-            require(torch.equal(network(inputs), logits), "the network in eval mode gives other logits each time")
-    finally:
-        for hook in hooks:
-            hook.remove()
+        require(name in made or name in dict(network.named_modules()), f"features() names '{name}', which is no module of the network")
+    called = [name for name in made if name in features]
+    require(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
+    with torch.no_grad():
+        require(torch.equal(network(inputs), logits), "the network in eval mode gives other logits each time")
     return logits
 
 
