@@ -286,7 +286,7 @@ def _problems(error: BaseException, path: str) -> typing.Iterator[str]:
     elif isinstance(error, OptionError):
         yield f"{path + '.' if path else ''}{error.name}: {error.problem}"
     elif isinstance(error, KeyError):
-        yield f"{path + '.' if path else ''}{error.args[0]}: is missing"
+        yield f"{path}: is missing"
     elif isinstance(error, (ValueError, PluginError, TypeError)):
         yield f"{path}: {error}" if path else str(error)
     else:
