@@ -73,6 +73,11 @@ def nern_run_started(run_dir: Path, config: dict[str, Any], iteration: int, tota
 
 
 @hookspec
+def nern_ordering(done: int, total: int) -> None:
+    """Kernels are being ordered, before the run starts: `done` of `total`. Not called where the cache has the order."""
+
+
+@hookspec
 def nern_step(phase: str, iteration: int, total: int, losses: dict[str, float], learning_rate: float) -> None:
     """Losses after `iteration` of `total` steps, every `log_every` steps; `losses` holds unweighted terms and `total`."""
 

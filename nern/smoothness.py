@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nern.coordinates import KernelGrid
-from nern.ordering import LayerOrder, pair_distances
+from nern.ordering import LayerOrder
+from nern.paths import pair_distances
 
 
 def layer_smoothness(kernels: Tensor) -> Tensor:

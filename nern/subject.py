@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import attrs
 import torch
@@ -13,6 +14,7 @@ from nern.config import Experiment
 from nern.coordinates import KernelGrid
 from nern.errors import ConfigError
 from nern.ordering import ORDER_KINDS, BitReader, LayerOrder, pack
+from nern.parallel import advance, in_parallel
 from nern.random import derive
 from nern.registry import Registry
 from nern.weights import digest
@@ -29,8 +31,19 @@ class Subject:
     orders: list[LayerOrder]
 
     @classmethod
-    def of(cls, network: nn.Module, dtypes: dict[str, torch.dtype], experiment: Experiment, registry: Registry) -> Subject:
+    def of(
+        cls,
+        network: nn.Module,
+        dtypes: dict[str, torch.dtype],
+        experiment: Experiment,
+        registry: Registry,
+        report: Callable[[int, int], None] | None = None,
+    ) -> Subject:
         """Map and order the kernels of a loaded network.
+
+        Args:
+            report: called while kernels are ordered with how many are done and how many there are; what it raises ends
+                the ordering.
 
         Raises:
             ConfigError: the architecture's mapping does not fit the network.
@@ -43,7 +56,7 @@ class Subject:
         if not layers:
             raise ConfigError("architecture maps no convolution: there is nothing to represent")
         grid, sha256 = KernelGrid(layers, experiment.small_kernels), digest(state)
-        return cls(network, dtypes, sha256, grid, order_layers(grid, state, sha256, experiment, registry))
+        return cls(network, dtypes, sha256, grid, order_layers(grid, state, sha256, experiment, registry, report))
 
     def masks(self) -> dict[str, Tensor]:
         """Where weights are not zero, bool of their shape, by parameter name, for represented layers that hold exact zeros."""
@@ -57,9 +70,14 @@ class Subject:
 
 
 def order_layers(
-    grid: KernelGrid, state: Mapping[str, Tensor], sha256: str, experiment: Experiment, registry: Registry
+    grid: KernelGrid,
+    state: Mapping[str, Tensor],
+    sha256: str,
+    experiment: Experiment,
+    registry: Registry,
+    report: Callable[[int, int], None] | None = None,
 ) -> list[LayerOrder]:
-    """Order every layer; orderings of the same weights by the same smoother are kept in the cache."""
+    """Order every layer, several at a time; orderings of the same weights by the same smoother are kept in the cache."""
     smoother = experiment.smoother
     layout = [(layer.parameter, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
     key = f"order-{derive(0, sha256, config.unstructure(smoother, registry), layout):016x}"
@@ -69,9 +87,17 @@ def order_layers(
         reader = BitReader(stored["packed"])
         kinds = [names[index] for index in stored["kinds"].tolist()]
         return [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
-    orders = []
-    for layer in grid.layers:
-        kernels = layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1)
-        orders.append(smoother.order(kernels))
+
+    def order(index: int) -> LayerOrder:
+        layer = grid.layers[index]
+        found = smoother.order(layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1))
+        advance(0)
+        return found
+
+    largest_first = sorted(range(len(grid.layers)), key=lambda index: -grid.layers[index].count)
+    done = in_parallel(
+        [partial(order, index) for index in largest_first], report and (lambda kernels: report(min(kernels, grid.rows), grid.rows))
+    )
+    orders = [found for _, found in sorted(zip(largest_first, done, strict=True), key=lambda pair: pair[0])]
     cache.store(key, {"packed": pack(orders), "kinds": torch.tensor([names.index(order.kind) for order in orders])})
     return orders

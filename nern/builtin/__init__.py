@@ -15,6 +15,7 @@ MODULES = (
     "nern.builtin.samplers.magnitude",
     "nern.builtin.smoothers.none",
     "nern.builtin.smoothers.greedy",
+    "nern.builtin.smoothers.local_search",
     "nern.builtin.losses.reconstruction",
     "nern.builtin.losses.kd",
     "nern.builtin.losses.fmd",

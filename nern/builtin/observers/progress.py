@@ -52,6 +52,12 @@ class ProgressBar(Observer):
             state.bar.start()
 
     @hookimpl
+    def nern_ordering(self, done: int, total: int) -> None:
+        if time.monotonic() - self._state.shown >= self.every:
+            self._state.shown = time.monotonic()
+            self._say(f"ordering: {done} of {total} kernels")
+
+    @hookimpl
     def nern_step(self, phase: str, iteration: int, losses: dict[str, float]) -> None:
         state = self._state
         rate = (iteration - state.first) / max(time.monotonic() - state.started, 1e-9)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import attrs
-import torch
 from torch import Tensor
 
 from nern.hookspecs import hookimpl
 from nern.interfaces import Smoother
-from nern.ordering import FilterOrder, KernelOrder, LayerOrder, greedy_path
+from nern.ordering import FilterOrder, KernelOrder, LayerOrder
+from nern.paths import greedy_path, greedy_paths
 
 
 @attrs.frozen
@@ -28,8 +28,8 @@ class InFilter(Smoother):
 
     def order(self, kernels: Tensor) -> LayerOrder:
         filters, channels = kernels.shape[:2]
-        inner = torch.stack([greedy_path(kernels[f].reshape(channels, -1)) for f in range(filters)])
-        ordered = torch.stack([kernels[f][inner[f]] for f in range(filters)])
+        inner = greedy_paths(kernels)
+        ordered = kernels.take_along_dim(inner[:, :, None], dim=1)
         return FilterOrder(filters, channels, inner, greedy_path(ordered.reshape(filters, -1)))
 
 

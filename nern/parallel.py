@@ -1,0 +1,83 @@
+"""Long jobs side by side on threads, which say how far they are and stop when they are told to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Cancelled(Exception):
+    """The job is no longer wanted."""
+
+
+class _Progress:
+    def __init__(self) -> None:
+        self.done, self.cancelled = 0, False
+        self._lock = threading.Lock()
+
+    def add(self, units: int) -> None:
+        with self._lock:
+            self.done += units
+
+
+_progress: ContextVar[_Progress | None] = ContextVar("progress", default=None)
+
+
+def advance(units: int) -> None:
+    """Say that `units` more of a job are done; the place at which a job ends that was cancelled.
+
+    Raises:
+        Cancelled: by another job's error, or by what `report` of `in_parallel` raised.
+    """
+    progress = _progress.get()
+    if progress is not None:
+        progress.add(units)
+        if progress.cancelled:
+            raise Cancelled
+
+
+def in_parallel(jobs: Sequence[Callable[[], T]], report: Callable[[int], None] | None = None, every: float = 0.2) -> list[T]:
+    """Run jobs on as many threads as torch uses; returns their results in order.
+
+    Args:
+        report: called from this thread with the units done so far, every `every` seconds and at the end. What it raises,
+            Ctrl-C and a job's own error end all jobs at their next `advance`.
+    """
+    progress = _Progress()
+
+    def run(job: Callable[[], T]) -> T:
+        with _counting(progress):
+            return job()
+
+    with ThreadPoolExecutor(max(1, min(len(jobs), torch.get_num_threads()))) as pool:
+        futures = [pool.submit(run, job) for job in jobs]
+        try:
+            waiting = set(futures)
+            while waiting:
+                finished, waiting = wait(waiting, timeout=every, return_when=FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()
+                if report is not None:
+                    report(progress.done)
+        except BaseException:
+            progress.cancelled = True
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
+
+
+@contextmanager
+def _counting(progress: _Progress) -> Iterator[None]:
+    token = _progress.set(progress)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
