@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nern import cache
+from nern.devices import upload
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing
 from nern.random import derive, generator
@@ -91,7 +92,7 @@ class ImageData(Data):
         order = EpochOrder(len(images), batch, derive(seed, "order"))
 
         def inputs(step: int) -> Tensor:
-            return self.prepare(images[order(step).to(device)], derive(seed, "augment", step))
+            return self.prepare(images[upload(order(step), device)], derive(seed, "augment", step))
 
         return inputs
 
@@ -241,7 +242,7 @@ class FileData(Data):
             jobs = pending.pop(step, None) or submit(step)
             pending.clear()
             pending[step + 1] = submit(step + 1)  # decodes while this step computes
-            return self._preprocessing.normalise(torch.stack([job.result() for job in jobs]).to(device))
+            return self._preprocessing.normalise(upload(torch.stack([job.result() for job in jobs]), device))
 
         return inputs
 

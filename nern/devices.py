@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from nern.distributed import local_rank
 from nern.errors import DataError
@@ -23,8 +24,6 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise DataError(f"device '{name}' is not a device: use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise DataError(f"device '{name}' is not one that nern computes on: use auto, cpu, cuda or cuda:N")
     if device.type not in ("cpu", "cuda"):
         raise DataError(f"device '{name}' is not one that nern computes on: use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":
@@ -51,6 +50,11 @@ def _computes_bfloat16(device: torch.device) -> bool:
         return False
     checks = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
     return any(check() for check in checks if check is not None)
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values from the host to a device without waiting for what the device still has to do."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 @contextmanager

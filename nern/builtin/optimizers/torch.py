@@ -13,6 +13,11 @@ from nern.interfaces import Optimizer
 from nern.options import above, at_least, below, option, two_decays
 
 
+def on_gpu(values: Sequence[nn.Parameter]) -> bool:
+    """Whether torch can step all parameters in one kernel."""
+    return bool(values) and all(value.is_cuda for value in values)
+
+
 @attrs.frozen
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
@@ -23,7 +28,11 @@ class AdamW(Optimizer):
 
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         values = [parameter for _, parameter in parameters]
-        return [torch.optim.AdamW(values, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay)]
+        return [
+            torch.optim.AdamW(
+                values, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=on_gpu(values)
+            )
+        ]
 
 
 @attrs.frozen
@@ -37,7 +46,11 @@ class SGD(Optimizer):
 
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         values = [parameter for _, parameter in parameters]
-        return [torch.optim.SGD(values, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay)]
+        return [
+            torch.optim.SGD(
+                values, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay, fused=on_gpu(values)
+            )
+        ]
 
 
 @hookimpl

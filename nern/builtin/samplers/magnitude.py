@@ -24,12 +24,13 @@ class Magnitude(Sampler):
     def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
         n, device = len(kernels), kernels.device
         cumulative = kernels.double().norm(dim=1).cumsum(0)
+        total = float(cumulative[-1])
 
         def draw(step: int) -> Tensor:
-            if float(torch.rand((), generator=generator(seed, step, "kind"))) < self.uniform or not cumulative[-1] > 0:
+            if float(torch.rand((), generator=generator(seed, step, "kind"))) < self.uniform or not total > 0:
                 return torch.randperm(n, generator=generator(seed, step, device=device), device=device)[: self.batch]
             points = torch.rand(self.batch, generator=generator(seed, step, device=device), device=device, dtype=torch.float64)
-            return torch.searchsorted(cumulative, points * cumulative[-1], right=True).clamp_max(n - 1)
+            return torch.searchsorted(cumulative, points * total, right=True).clamp_max(n - 1)
 
         return draw
 
