@@ -10,6 +10,7 @@ import click
 
 from nern import arguments
 from nern.arguments import JSON, NO_PLUGIN, OVERRIDES, percent
+from nern.cli_plots import plot
 
 
 @click.command()
@@ -123,4 +124,4 @@ def _own_options(overrides: tuple[str, ...], defaults: dict[str, Any]) -> tuple[
     return found, [text for text in overrides if text not in mine]
 
 
-VERBS = (sweep, pretrain, prune, importance)
+VERBS = (sweep, pretrain, prune, importance, plot)
