@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,24 +28,12 @@ from nern.cli import cli
 from nern.interfaces import Draw, Sampler
 from nern.registry import Registry
 
-pytest.importorskip("mkdocs", reason="needs the extra 'docs'")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` builds it."""
-    place = tmp_path_factory.mktemp("site")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(place)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return place
-
-
-@pytest.fixture(scope="session")
-def site(folder: Path) -> Site:
-    return Site.read(folder)
+def site(docs_site: Path) -> Site:
+    return Site.read(docs_site)
 
 
 @pytest.fixture(scope="session")
@@ -194,8 +180,8 @@ def test_nothing_is_fetched_from_elsewhere(site: Site) -> None:
     assert away == set()
 
 
-def test_equations_are_mathml(folder: Path) -> None:
-    pages = {name: (folder / "method" / f"{name}.html").read_text() for name in ("embedding", "losses", "smoothness")}
+def test_equations_are_mathml(docs_site: Path) -> None:
+    pages = {name: (docs_site / "method" / f"{name}.html").read_text() for name in ("embedding", "losses", "smoothness")}
     assert "arithmatex" not in "".join(pages.values())
     numbers = [number for page in pages.values() for number in range(1, 10) if f'equation-number">({number})' in page]
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,13 @@
+"""Lets a table that is wider than the screen be scrolled by itself, without JavaScript."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Put every table into a box of its own."""
+    return TABLE.sub(lambda found: f'<div class="wide">{found[0]}</div>', html)

@@ -1,0 +1,125 @@
+"""The built pages in a real browser at the width of a phone: nothing sticks out, and equations are typeset."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WIDTH = 390
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# Loads each page into a frame as wide as a phone and reports what is wider than it and cannot be scrolled to, and how
+# many equations have a fraction whose numerator is not above its denominator.
+MEASURE = """<!doctype html><body><script>
+const reachable = (element, frame) => {
+  for (let up = element.parentElement; up && up !== frame.body; up = up.parentElement)
+    if (/auto|scroll/.test(frame.defaultView.getComputedStyle(up).overflowX) && up.getBoundingClientRect().right <= WIDTH + 1) return true;
+  return false;
+};
+const measure = page => new Promise(done => {
+  const frame = document.createElement("iframe");
+  frame.style = "border:0;width:WIDTHpx;height:844px";
+  frame.onload = () => {
+    const inside = frame.contentDocument, content = inside.querySelector(".md-content") || inside.body;
+    const wide = [...content.querySelectorAll("*")].filter(
+      element => element.getBoundingClientRect().right > WIDTH + 1 && !reachable(element, inside));
+    const fractions = [...inside.querySelectorAll("mfrac")];
+    const flat = fractions.filter(f => f.children[0].getBoundingClientRect().bottom > f.children[1].getBoundingClientRect().top + 1);
+    done({page, width: inside.documentElement.clientWidth, fractions: fractions.length, flat: flat.length,
+          wide: wide.slice(0, 3).map(e => `<${e.tagName.toLowerCase()} class="${e.className}"> ${e.textContent.slice(0, 60)}`)});
+    frame.remove();
+  };
+  frame.src = page;
+  document.body.append(frame);
+});
+(async () => {
+  const found = [];
+  for (const page of PAGES) found.push(await measure(page));
+  document.body.innerHTML = "<pre id=found></pre>";
+  document.getElementById("found").textContent = JSON.stringify(found);
+})();
+</script></body>"""
+
+SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"needs a browser ({', '.join(NAMES)})")
+    return found
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """An empty folder and the address under which it can be read."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def measure(browser: str, served: tuple[Path, str], profile: Path, pages: list[str]) -> dict[str, dict[str, Any]]:
+    """What the browser finds on each page."""
+    folder, address = served
+    script = MEASURE.replace("WIDTH", str(WIDTH)).replace("PAGES", json.dumps(pages))
+    (folder / "measure.html").write_text(script)
+    switches = [
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "disable-dev-shm-usage", "hide-scrollbars", f"user-data-dir={profile}",
+        "virtual-time-budget=100000", "dump-dom",
+    ]  # fmt: skip
+    command = [browser, *(f"--{switch}" for switch in switches), f"{address}/measure.html"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, f"the browser did not finish: {done.stderr[-2000:]}"
+    return {record["page"]: record for record in json.loads(html.unescape(found[1]))}
+
+
+@pytest.mark.slow
+def test_pages_fit_a_phone(browser: str, served: tuple[Path, str], docs_site: Path, tmp_path: Path) -> None:
+    shutil.copytree(docs_site, served[0], dirs_exist_ok=True)
+    pages = []
+    for page in sorted(served[0].rglob("*.html")):  # what is read does not need the scripts, which take seconds a page
+        page.write_text(SCRIPT.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+        pages.append(str(page.relative_to(served[0])))
+    found = measure(browser, served, tmp_path / "profile", pages)
+    assert set(found) == set(pages)
+    assert {record["width"] for record in found.values()} == {WIDTH}
+    assert {page: record["wide"] for page, record in found.items() if record["wide"]} == {}
+    assert found["method/losses.html"]["fractions"] > 5
+    assert {page: record["flat"] for page, record in found.items() if record["flat"]} == {}
+
+
+def test_what_sticks_out_is_found(browser: str, served: tuple[Path, str], tmp_path: Path) -> None:
+    page = "<!doctype html><body style='margin:0'><div style='{}'><p style='width:600px'>wide</p></div></body>"
+    (served[0] / "wide.html").write_text(page.format(""))
+    (served[0] / "scrolled.html").write_text(page.format("overflow-x:auto"))
+    (served[0] / "hidden.html").write_text(page.format("overflow-x:hidden"))
+    found = measure(browser, served, tmp_path / "profile", ["wide.html", "scrolled.html", "hidden.html"])
+    assert {name: bool(record["wide"]) for name, record in found.items()} == {
+        "wide.html": True,
+        "scrolled.html": False,
+        "hidden.html": True,
+    }
