@@ -135,7 +135,7 @@ def check(trainer: PhaseTrainer, network: nn.Module, inputs: Tensor, order: str,
 CASES = [
     ("A", "cross-filter", CrossFilter(), All()),
     ("A", "in-filter", InFilter(), Uniform(batch=500)),
-    ("A", "none", NoSmoother(), RandomLayer()),
+    ("B", "none", NoSmoother(), RandomLayer()),
     ("B", "cross-filter", CrossFilter(), Magnitude(batch=700, uniform=0.0)),
     ("B", "in-filter", InFilter(), All()),
 ]
