@@ -35,5 +35,5 @@ def equal(a: Tensor | None, b: Tensor | None) -> bool:
 
 def close(a: Tensor, b: Tensor, message: str, tolerance: float = 1e-4) -> None:
     """Equal up to a difference relative to the largest value."""
-    difference = float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+    difference = float((a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1e-12))
     require(a.shape == b.shape and difference <= tolerance, f"{message} (relative difference {difference:.1e})")
