@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import yaml
+
+from benchmarks import reproduction
+from nern import config
+from nern.coordinates import LayerMapping
+
+
+def result(preset, seed, top1, **more):
+    return {
+        "preset": preset, "seed": seed, "overrides": {}, "command": f"nern train {preset}", "original_top1": 91.73,
+        "reconstructed_top1": top1, "seconds": 600.0, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(name, content):
+        (tmp_path / name).write_text(json.dumps(content))
+
+    for seed, top1 in enumerate((91.0, 91.2)):
+        write(f"a{seed}.json", result("table7/uniform-fast", seed, top1))
+    write("b.json", result("table7/all", 0, 90.5))
+    write(
+        "c.json", result("table7/all", 1, 12.5, overrides={"phases.0.iterations": 5}, command="nern train table7/all phases.0.iterations=5")
+    )
+    write("d.json", result("table7/magnitude", 0, None))  # no test set
+    write("pruning.json", {"points": []})  # another study's file
+    return tmp_path
+
+
+def row(page, preset):
+    return next(line for line in page.splitlines() if f"`nern train {preset}`" in line and "±" in line)
+
+
+def test_measured_numbers_stand_beside_the_papers(folder):
+    page = reproduction.page(folder, folder)
+    half = 12.706205 * math.sqrt(0.02) / math.sqrt(2)  # t(0.975; 1) · s / √n of 91.0 and 91.2
+    assert row(page, "table7/uniform") == (
+        f"| 91.00 ± 0.08 of 91.69 | *not run* | **91.10 ± {half:.2f}** of 91.73 (2 seeds, 10 min) | `nern train table7/uniform` |"
+    )
+    assert (
+        row(page, "table7/all") == "| 90.99 ± 0.13 of 91.69 | **90.50** of 91.73 (1 seed, 10 min) | *not run* | `nern train table7/all` |"
+    )
+    assert row(page, "table7/magnitude").count("*not run*") == 2
+    assert "| 12.50 | 91.73 | `nern train table7/all phases.0.iterations=5` |" in page
+
+
+def test_figures_appear_where_they_were_drawn(folder):
+    assert "![" not in reproduction.page(folder, folder)
+    (folder / "figure6.svg").write_text("<svg/>")
+    (folder / "figure6.md").write_text("some table\n")
+    page = reproduction.page(folder, folder)
+    assert page.count("![") == 1
+    assert "![Figure 6: original and reconstructed kernels](assets/figure6.svg)\n\nsome table" in page
+
+
+def test_every_row_of_a_table_is_on_the_page_and_every_row_on_the_page_is_a_preset():
+    tables = yaml.safe_load(reproduction.PAPER.read_text(encoding="utf-8"))
+    named = [f"{table['family']}/{name}" for table in tables for name in table["rows"]]
+    shipped = [name for name in config.presets() if "/" in name and not name.endswith("-fast")]
+    assert sorted(named) == sorted(shipped)
+    assert all(f"{name}-fast" in config.presets() for name in named)
+
+
+def test_the_size_of_orderings_is_the_papers_formula_rounded_up():
+    layers = [LayerMapping("a", (16, 3, 3, 3), 0), LayerMapping("b", (24, 16, 3, 3), 1)]
+    cross = 16 * 3 * math.ceil(math.log2(48)) + 24 * 16 * math.ceil(math.log2(384))
+    inside = 16 * 3 * 2 + 16 * 4 + 24 * 16 * 4 + 24 * 5
+    assert reproduction.ordering_bytes(layers, cross=True) == math.ceil(cross / 8)
+    assert reproduction.ordering_bytes(layers, cross=False) == math.ceil(inside / 8)
+
+
+def test_the_page_in_the_documentation_is_up_to_date(tmp_path, monkeypatch, capsys):
+    assert reproduction.main(["--check"]) == 0
+    monkeypatch.setattr(reproduction, "PAGE", tmp_path / "old.md")
+    assert reproduction.main(["--check"]) == 1
+    assert "old.md is not up to date: python -m benchmarks.reproduction" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import rows
+from nern.errors import ConfigError
+
+SMALL = ["architecture.width=2", "pretrain.epochs=1", "phases.0.iterations=3", "phases.1.iterations=2"]
+
+
+def test_patterns_choose_presets_in_the_order_of_the_tables():
+    found = rows.matching(["table7/*-fast", "table1/resnet20-*-140"])
+    assert found == [
+        "table1/resnet20-cross-filter-140", "table1/resnet20-in-filter-140",
+        "table7/all-fast", "table7/magnitude-fast", "table7/random-layer-fast", "table7/uniform-fast",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="there is no preset and no YAML file called 'tabel1/\\*'"):
+        rows.matching(["tabel1/*"])
+
+
+def test_results_name_no_place_of_this_machine(tmp_path):
+    words = ["digits", *SMALL, "--seeds", "0,2", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "threads=1"]
+    assert rows.main(words) == 0
+    files = sorted((tmp_path / "results").iterdir())
+    assert len(files) == 2
+    assert files[0].name.startswith("digits.seed0.")  # with a hash: values were overridden
+    kept = json.loads(files[1].read_text())
+    original = json.loads((tmp_path / "runs" / "digits" / "seed=2" / "result.json").read_text())
+    assert str(tmp_path) not in files[1].read_text()
+    assert kept["command"] == f"nern train digits {' '.join(SMALL)} seed=2"
+    assert (kept["preset"], kept["seed"]) == ("digits", 2)
+    assert {key: kept[key] for key in ("reconstructed_top1", "bytes", "seconds")} == {
+        key: original[key] for key in ("reconstructed_top1", "bytes", "seconds")
+    }
+    before = files[1].stat().st_mtime_ns, (tmp_path / "runs" / "digits" / "seed=2" / "result.json").stat().st_mtime_ns
+    assert rows.main(words) == 0  # what is finished is not run again
+    assert (tmp_path / "runs" / "digits" / "seed=2" / "result.json").stat().st_mtime_ns == before[1]
+
+
+def test_places_become_placeholders():
+    result = dict.fromkeys(
+        ("original_top1", "reconstructed_top1", "seconds", "iterations", "bytes", "checkpoints", "smoothness", "environment"), 1
+    )
+    overrides = {"task.root": "/data", "architecture.weights": "/w.th", "device": "cuda", "predictor.hidden": 99}
+    kept = rows.record("table7/all", 3, overrides, result)
+    assert kept["command"] == "nern train table7/all task.root=DIR architecture.weights=FILE predictor.hidden=99 seed=3"
+    assert kept["overrides"] == {"predictor.hidden": 99}
+    plain = rows.record("table7/all", 3, {"task.root": "/data"}, result)
+    assert rows.result_file(rows.RESULTS, plain).name == "table7.all.seed3.json"
+
+
+def test_a_row_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    words = ["table7/all", "digits", *SMALL, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert rows.main(words) == 1  # table7/all has no phase 1, and no images
+    assert "table7/all seed=0: phases.1.iterations: the list has no entry '1'" in capsys.readouterr().err
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digits", "predictor.hidden=1,2"], "predictor.hidden: takes one value here"),
+        (["digits", "--seeds", "x"], "invalid literal"),
+        (["nothing"], "there is no preset"),
+    ],
+)
+def test_mistakes(words, message, capsys):
+    assert rows.main(words) == 2
+    assert message in capsys.readouterr().err
