@@ -33,7 +33,7 @@ class Muon(Optimizer):
                 )
             )
         if others:
-            started.append(torch.optim.AdamW(others, lr=self.lr * self.other_lr, weight_decay=0.0))
+            started.append(torch.optim.AdamW(others, lr=self.lr * self.other_lr, weight_decay=0.0, fused=others[0].is_cuda))
         return started
 
 
