@@ -412,9 +412,10 @@ class Engine:
         data = self._open(experiment.task)
         final = {name: value.detach().clone() for name, value in representation.state_dict().items()}
         chosen = fitting.best["parameters"] if fitting.best else final
+        another = fitting.best is not None and fitting.best["iteration"] != fitting.iteration
         records: dict[str, Any] = {
             "final": {"iteration": fitting.iteration, "heldout": fitting.latest},
-            "chosen": {"iteration": fitting.best["iteration"], "heldout": fitting.best["metrics"]} if fitting.best else None,
+            "chosen": {"iteration": fitting.best["iteration"], "heldout": fitting.best["metrics"]} if fitting.best and another else None,
         }
         original: Score | None = None
         tested = "test" in data.splits
