@@ -155,7 +155,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
             return Path.touch, (witness,)
 
     torch.save({"state_dict": state_of(resnet()), "extra": Touches()}, tmp_path / "zip.pth")
-    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Touches()))
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Touches(), protocol=2))
     for name in ("zip.pth", "pickle.pth"):
         refused(resnet(), tmp_path / name)
     assert not witness.exists()
