@@ -253,7 +253,9 @@ class Engine:
 
     def _fitted(self) -> Artifact:
         if self._artifact is None:
-            raise ConfigError("there is no representation yet: call fit(), or Engine.from_run() on a finished run")
+            raise ConfigError(
+                f"there is no representation in {self.run.path} yet: fit() makes one, and nern train --resume finishes a run"
+            )
         return self._artifact
 
     def _explained(self, problem: OSError) -> NernError:
