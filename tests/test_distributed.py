@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nern import ConfigError, DataError, Engine
+from nern.builtin.losses.fmd import FeatureMapDistillation
+from nern.builtin.losses.kd import KnowledgeDistillation
 from nern.checkpoint import Checkpoint
 from nern.config import Experiment
 from nern.devices import choose_device, fast_float32
@@ -136,6 +138,25 @@ def test_two_processes_train_what_one_does_and_only_the_first_writes(tmp_path: P
     refused = torchrun(2, *command, check=False)  # the folder holds a run now: the others do not wait for ever
     assert refused.returncode != 0
     assert "already holds a run" in refused.stderr
+
+
+DISTILLATIONS = [
+    KnowledgeDistillation(), KnowledgeDistillation(form="stable"), KnowledgeDistillation(temperature=2.0),
+    *(FeatureMapDistillation(form=form) for form in ("squared", "norm", "batch", "similarity")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", DISTILLATIONS, ids=str)
+def test_losses_that_say_so_are_means_over_images(loss: KnowledgeDistillation | FeatureMapDistillation) -> None:
+    original, other = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def value(part: slice) -> float:
+        sides = [[x[part]] if loss.needs == "features" else x[part] for x in (original, other)]
+        return float(loss(*sides))
+
+    parts = [slice(0, 2), slice(2, 7)]
+    mean = sum(value(part) * (part.stop - part.start) / 7 for part in parts)
+    assert (mean == pytest.approx(value(slice(0, 7)), rel=1e-9)) is loss.is_mean
 
 
 def test_a_batch_must_reach_every_process() -> None:
