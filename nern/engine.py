@@ -253,9 +253,7 @@ class Engine:
 
     def _fitted(self) -> Artifact:
         if self._artifact is None:
-            raise ConfigError(
-                f"there is no representation in {self.run.path} yet: fit() makes one, and nern train --resume finishes a run"
-            )
+            raise ConfigError(f"there is no representation in {self.run.path} yet: fit() makes one, nern train --resume finishes a run")
         return self._artifact
 
     def _explained(self, problem: OSError) -> NernError:
