@@ -67,7 +67,8 @@ BROKEN = {  # how → (source, the reason that is shown)
         "nern_samplers offers 'x', which does not implement start",
     ),
     "loss without needs": (
-        "import attrs\nfrom nern import Loss, hookimpl\n@attrs.frozen\nclass L(Loss):\n    'L.'\n@hookimpl\ndef nern_losses(): return {'x': L}",
+        "import attrs\nfrom nern import Loss, hookimpl\n@attrs.frozen\nclass L(Loss):\n    'L.'\n"
+        "@hookimpl\ndef nern_losses(): return {'x': L}",
         "nern_losses offers 'x', whose attribute 'needs' must be",
     ),
     "reserved option": (
@@ -261,7 +262,7 @@ def test_local_plugin_that_is_missing(experiment, caplog):
     assert nern.Engine.from_yaml(experiment(plugins=["./gone.py"])).fit().iterations == 3
     assert "gone (gone local)" in caplog.text.replace("/", " ").replace(".py", "")
     assert "there is no file" in caplog.text
-    with pytest.raises(ConfigError, match="there is no file .*gone.py"):
+    with pytest.raises(ConfigError, match=r"there is no file .*gone\.py"):
         nern.Engine.from_yaml(experiment("needs", plugins=["./gone.py"], losses={"x": {}}))
 
 
