@@ -154,13 +154,12 @@ def sweep(
     combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     first, _ = config.load_experiment(reference, {**overrides, **combinations[0]}, disabled=disabled)
     folder = Path(overrides["output"]) if "output" in overrides else Path(f"{first.output}-sweep")
-    engines = []
-    for values in combinations:
-        settings = {**overrides, **values, "output": str(folder / folder_name(values))}
-        engines.append(Engine(*config.load_experiment(reference, settings, disabled=disabled)))
+    settings = [{**overrides, **values, "output": str(folder / folder_name(values))} for values in combinations]
+    experiments = [config.load_experiment(reference, setting, disabled=disabled) for setting in settings]
     runs: list[dict[str, Any]] = []
     originals: dict[int, Path] = {}
-    for count, (values, engine) in enumerate(zip(combinations, engines, strict=True), start=1):
+    for count, (values, experiment) in enumerate(zip(combinations, experiments, strict=True), start=1):
+        engine = Engine(*experiment)  # its images go when it goes
         done, result = _run(engine, originals)
         runs.append({"values": values, "run": engine.run.path.name, **_figures(result)})
         report(f"{count}/{len(combinations)} {engine.run.path.name}: {_line(runs[-1])}{' (was there)' if done else ''}")
