@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from nern.builtin.losses.fmd import FeatureMapDistillation
 from nern.builtin.losses.kd import KnowledgeDistillation
 from nern.builtin.losses.reconstruction import Reconstruction
-from nern.interfaces import Kernels
+from nern.coordinates import KernelGrid, LayerMapping
+from nern.errors import ConfigError
+from nern.interfaces import Kernels, LossContext
+from nern.networks import NetworkPair
 
 
 def compare(loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], at: Tensor, rtol: float = 1e-5) -> None:
@@ -192,3 +196,30 @@ def test_feature_maps_in_bfloat16_are_compared_in_float32() -> None:
     found = FeatureMapDistillation()([a], [b])
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(fmd([a], [b.double()], "squared").item(), rel=1e-2)
+
+
+def context(names: list[str]) -> LossContext:
+    """What a loss sees at its start: the feature maps of a network with modules of these names."""
+    network = nn.Module()
+    for name in names:
+        network.add_module(name, nn.Identity())
+    networks = NetworkPair(network, names, device=torch.device("cpu"))
+    nothing = torch.zeros(0)
+    kernels = Kernels(nothing, nothing.long(), nothing.long(), nothing)
+    return LossContext(KernelGrid((LayerMapping("w", (1, 1, 3, 3), 0),)), kernels, networks, lambda step: nothing)
+
+
+def test_only_the_chosen_feature_maps_are_compared() -> None:
+    torch.manual_seed(0)
+    names = ["bn1", "bn2", "sum1", "other", "sum2"]
+    original, reconstructed = [[torch.randn(3, 2, 4, 4) for _ in names] for _ in range(2)]
+    loss = FeatureMapDistillation(maps=["sum*", "bn1"]).start(context(names))
+    expected = sum(fmd([original[i]], [reconstructed[i].double()], "squared").item() for i in (0, 2, 4))
+    assert loss(original, reconstructed).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("maps", "wrong"), [(["bn*", "add?"], "add?"), (["layer1"], "layer1"), ([], "")])
+def test_a_pattern_that_fits_no_feature_map_is_named(maps: list[str], wrong: str) -> None:
+    message = f"losses.fmd.maps: '{wrong}' fits none of the feature maps (bn1, sum1)"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        FeatureMapDistillation(maps=maps).start(context(["bn1", "sum1"]))

@@ -35,9 +35,10 @@ class FeatureMapDistillation(Loss):
         if self.maps is None:
             return self
         names = context.networks.features
+        for pattern in self.maps or [""]:
+            if not any(fnmatch(name, pattern) for name in names):
+                raise ConfigError(f"losses.fmd.maps: '{pattern}' fits none of the feature maps ({', '.join(names)})")
         chosen = [i for i, name in enumerate(names) if any(fnmatch(name, pattern) for pattern in self.maps)]
-        if not chosen:
-            raise ConfigError(f"losses.fmd.maps: {self.maps} fits none of the feature maps ({', '.join(names)})")
         return lambda original, reconstructed: self([original[i] for i in chosen], [reconstructed[i] for i in chosen])
 
     @property
