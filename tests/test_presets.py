@@ -54,6 +54,19 @@ def test_the_papers_recipes(name, depth, hidden, steps, smoother, distillation):
     assert (registry.name_of(experiment.optimizer), experiment.optimizer.lr) == ("ranger", 5e-3)
 
 
+def test_the_papers_recipe_for_imagenet():
+    experiment, registry = config.load_experiment("table3/resnet18-cross-filter-1256", registry=REGISTRY)
+    architecture = experiment.architecture
+    assert (registry.name_of(architecture), architecture.depth, architecture.builder) == ("imagenet-resnet", 18, "resnet18")
+    assert [(phase.iterations, phase.batch) for phase in experiment.phases] == [(160000, 32)]
+    terms = {name: (term.weight, term.warmup) for name, term in experiment.losses.items()}
+    assert terms == {"reconstruction": (1.0, 0), "kd": (1e-6, 20000), "fmd": (1e-6, 20000)}
+    assert (experiment.predictor.hidden, experiment.sampler.batch) == (1256, 2**16)
+    squeezenet, _ = config.load_experiment("table13/squeezenet-in-filter-360", registry=REGISTRY)
+    assert (squeezenet.architecture.builder, squeezenet.predictor.hidden) == ("squeezenet1_1", 360)
+    assert registry.name_of(squeezenet.smoother) == "in-filter"
+
+
 def test_rows_that_leave_something_out():
     load = lambda name: config.load_experiment(name, registry=REGISTRY)[0]  # noqa: E731
     assert list(load("table4/resnet20-180-no-inputs").losses) == ["reconstruction"]

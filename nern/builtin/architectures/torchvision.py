@@ -72,8 +72,9 @@ class TorchvisionNetwork(LibraryArchitecture):
         versions = get_model_weights(self.builder)
         if self.version is None:
             return versions.DEFAULT
-        if self.version not in versions.__members__:
-            raise OptionError("version", f"must be one of {', '.join(versions.__members__)}, got '{self.version}'")
+        names = [published.name for published in versions]
+        if self.version not in names:
+            raise OptionError("version", f"must be one of {', '.join(names)}, got '{self.version}'")
         return versions[self.version]
 
     def __attrs_post_init__(self) -> None:
