@@ -1,19 +1,21 @@
 """What tiling pointwise kernels changes: `python -m nern_mobilenet.compare`.
 
 Trains a MobileNetV2 of quarter width on scikit-learn's digits, then represents it with one weight to a pointwise kernel
-and with blocks, at the same predictor, and prints the table of the README.
+and with blocks, at the same predictor, and prints the table of the README. With --count it trains nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 
 import yaml
 from safetensors.torch import load_file
 
-from nern import Engine, Result, create_registry
+from nern import Engine, KernelGrid, Result, create_registry
+from nern_mobilenet.architecture import MobileNet
 
 NETWORK = {"width": 0.25, "classes": 10, "channels": 1, "size": 8, "stem_stride": 1, "mean": [0.3], "std": [0.37]}
 
@@ -46,13 +48,34 @@ def relative_error(engine: Engine, original: Path) -> float:
     return (missed / sum(float(state[name].square().sum()) for name in rebuilt)) ** 0.5
 
 
+def count() -> None:
+    """Rows to predict and bytes of a cross-filter ordering (⌈log₂ F·C⌉ bits a kernel) for torchvision's networks."""
+    print("| network | block | rows | predicted numbers | used | ordering, bytes |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for model in ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"):
+        for block in (1, None):
+            architecture = MobileNet(model=model, block=block)
+            network = architecture.build()
+            grid = KernelGrid(tuple(architecture.layers(network)))
+            weights = sum(network.get_parameter(layer.parameter).numel() for layer in grid.layers)
+            bits = sum(layer.count * math.ceil(math.log2(layer.count)) for layer in grid.layers)
+            used = 100 * weights / (grid.rows * grid.outputs)
+            print(
+                f"| {model} | {block or grid.size[0]} | {grid.rows:,} | {grid.rows * grid.outputs:,} | {used:.0f} % | {-(-bits // 8):,} |"
+            )
+
+
 def main() -> None:
     """Run every row and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=600, help="steps of reconstruction alone")
     parser.add_argument("--hidden", type=int, default=128, help="hidden size of the predictor")
     parser.add_argument("--smoothers", default="cross-filter", help="orderings to compare, separated by commas")
+    parser.add_argument("--count", action="store_true", help="count rows and bits of the full networks instead, without training")
     arguments = parser.parse_args()
+    if arguments.count:
+        count()
+        return
     registry = create_registry()
     print("| block | ordering | rows | ordering, bytes | predictor, bytes | relative error | top-1 % | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
