@@ -14,7 +14,7 @@ from nern.parallel import advance
 #: Distances closer than this count as equal, so that ties do not hang on rounding.
 TIE = 1e-12
 _FLAT = 16  # dimensions above which a tree visits nearly every point
-_FEW = 2048  # points up to which the table of all distances is quicker than a tree
+_FEW = 512  # points up to which the table of all distances is quicker than a tree
 _TABLE = 1 << 24  # distances held at a time
 _NEIGHBOURS = 8  # nearest neighbours looked up at once, the point itself among them
 _WIDE = 64  # neighbours looked up where those do not suffice
@@ -68,7 +68,7 @@ def greedy_paths(vectors: Tensor) -> Tensor:
         for index in range(sets):
             paths[index] = _walk_line(points[index, :, 0])
             advance(count)
-    elif count <= _FEW:
+    elif count <= _FEW or (dimensions > _FLAT and count**2 <= _TABLE):
         step = max(1, _TABLE // count**2)
         for start in range(0, sets, step):
             paths[start : start + step] = _walk_table(units(points[start : start + step]))

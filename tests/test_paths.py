@@ -67,6 +67,7 @@ def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Small sets are compared with all their members; this makes the method for large ones take them, too."""
     if request.param == "tree":
         monkeypatch.setattr(paths, "_FEW", 2)
+        monkeypatch.setattr(paths, "_TABLE", 4)
         monkeypatch.setattr(paths, "_CHUNK", 7)
     return str(request.param)
 
@@ -95,9 +96,9 @@ def test_tree_and_table_agree_where_the_tree_is_made_anew_many_times(monkeypatch
     vectors = make("normal", 1800, 9, 0)
     vectors[::5] = vectors[3]
     vectors[::7] = 0
-    by_table = greedy_path(vectors)
-    monkeypatch.setattr(paths, "_FEW", 2)
-    assert torch.equal(greedy_path(vectors), by_table)
+    by_tree = greedy_path(vectors)
+    monkeypatch.setattr(paths, "_FEW", 2000)
+    assert torch.equal(greedy_path(vectors), by_tree)
 
 
 def test_scaling_vectors_changes_no_path() -> None:

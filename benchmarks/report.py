@@ -1,0 +1,96 @@
+"""Where measurements go: JSON beside the code, and a section of the documentation's performance page."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import scipy
+import torch
+
+import nern
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+ASSETS = ROOT / "docs" / "assets"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions that a figure depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": len(names) or os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "nern": nern.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def alternate(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each piece of work in each round, one after the other within a round, so that load hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, call in work.items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], slow: str, fast: str) -> float:
+    """How many times faster `fast` is: the median over rounds, in each of which both were measured side by side."""
+    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+
+
+def publish(name: str, figures: Mapping[str, Any], text: str) -> None:
+    """Write results/<name>.json, and put `text` into the section `name` of the page, with machine and command."""
+    about = machine()
+    command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    RESULTS.mkdir(exist_ok=True)
+    content = json.dumps({"command": command, "machine": about, **figures}, indent=2)
+    (RESULTS / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+    versions = ", ".join(f"{package} {about[package]}" for package in ("nern", "torch", "numpy", "scipy", "python"))
+    where = f"{about['processor']}, {about['cores']} cores, {about['threads']} threads; {versions}"
+    PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), name, f"{text.strip()}\n\n`{command}`; {where}."), encoding="utf-8")
+
+
+def placed(page: str, name: str, text: str) -> str:
+    """The page with `text` between the markers of a section."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    if begin not in page or end not in page:
+        raise ValueError(f"the page has no section between {begin} and {end}")
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; all columns but the first are aligned right."""
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
+
+
+def save_plot(figure: Any, name: str) -> None:
+    """Write docs/assets/<name>.svg, the same bytes for the same figures."""
+    import matplotlib
+
+    matplotlib.rcParams["svg.hashsalt"] = "nern"
+    ASSETS.mkdir(exist_ok=True)
+    figure.savefig(ASSETS / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})

@@ -1,0 +1,115 @@
+"""Peak memory and time a step against the number of represented kernels, each network in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.report import publish, save_plot, table
+from benchmarks.setting import Setting
+from nern.training import PhaseTrainer
+
+COMMON = ["smoother.name=none", "sampler={name: uniform, batch: 4096}"]
+NETWORKS = {
+    "ResNet20": ["architecture={name: cifar-resnet, depth: 20}", "predictor.hidden=160"],
+    "ResNet56": ["architecture={name: cifar-resnet, depth: 56}", "predictor.hidden=280"],
+    "ResNet18": ["architecture={name: imagenet-resnet, depth: 18}", "predictor.hidden=1256"],
+    "ResNet50": ["architecture={name: imagenet-resnet, depth: 50}", "predictor.hidden=1256"],
+    "ResNet50, all layers": ["architecture={name: imagenet-resnet, depth: 50, layers: all}", "predictor.hidden=1256"],
+}
+LOSSES = {"reconstruction": ["reconstruction"], "joint": ["reconstruction", "kd", "fmd"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), help=f"any of {', '.join(NETWORKS)}")
+    parser.add_argument("--joint", nargs="*", default=list(NETWORKS), help="those of them that also take a step with all three losses")
+    parser.add_argument("--batch", type=int, default=32, help="images a step")
+    parser.add_argument("--steps", type=int, default=3, help="steps that are timed, after one that is not")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        name, kind = options.child.rsplit(":", 1)
+        print(json.dumps(measure(name, kind, options.batch, options.steps)))
+        return
+    rows = []
+    for name in options.networks:
+        for kind in [kind for kind in LOSSES if kind == "reconstruction" or name in options.joint]:
+            command = [sys.executable, "-m", "benchmarks.scale", "--child", f"{name}:{kind}"]
+            command += ["--batch", str(options.batch), "--steps", str(options.steps)]
+            found = subprocess.run(command, capture_output=True, text=True)
+            lines = found.stderr.strip().splitlines() or [f"ended with status {found.returncode}"]
+            rows.append(json.loads(found.stdout) if found.returncode == 0 else {"network": name, "losses": kind, "error": lines[-1]})
+            print(rows[-1], file=sys.stderr)
+    good = [row for row in rows if "error" not in row]
+    head = ["network", "losses", "kernels", "time a step", "peak memory, MB", "weights of both and predictor, MB"]
+    cells = [
+        [row["network"], row["losses"], row["kernels"], f"× {row['seconds'] / good[0]['seconds']:.1f}", row["peak"], row["weights"]]
+        for row in good
+    ]
+    text = f"Batch {options.batch}, {COMMON[1]}. Time is a multiple of the first row's; memory is what the process holds beyond "
+    text += "having loaded its libraries.\n\n" + table(head, cells)
+    if len(good) > 1:
+        plot(good)
+        text += "\n\n![Memory and time a step against kernels](assets/scale.svg)"
+    for row in rows:
+        if "error" in row:
+            text += f"\n\n{row['network']}, {row['losses']}: failed here ({row['error']})."
+    publish("scale", {"rows": rows}, text)
+
+
+def measure(name: str, kind: str, batch: int, steps: int) -> dict[str, Any]:
+    """Run some steps in this process."""
+    import nern.builtin.architectures.cifar_resnet  # noqa: F401  (libraries are not what is measured)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    setting = Setting("resnet20-cifar10", [*COMMON, *NETWORKS[name], f"phases.0.batch={batch}"], images=batch)
+    trainer = setting.trainer(torch.bfloat16, LOSSES[kind])
+    trainer.step(0)
+    seconds = [timed(trainer, step + 1) for step in range(steps)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    weights = 2 * sum(value.numel() for value in setting.network.parameters())
+    weights += sum(value.numel() for value in trainer.parts.representation.parameters())
+    return {
+        "network": name, "losses": kind, "kernels": setting.subject.grid.rows, "seconds": statistics.median(seconds),
+        "peak": peak // 1024, "weights": round(4 * weights / 1e6, 1),
+    }  # fmt: skip
+
+
+def timed(trainer: PhaseTrainer, step: int) -> float:
+    began = time.perf_counter()
+    trainer.step(step)
+    return time.perf_counter() - began
+
+
+def plot(rows: list[dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3))
+    for kind in LOSSES:
+        own = [row for row in rows if row["losses"] == kind]
+        kernels = [row["kernels"] for row in own]
+        axes[0].plot(kernels, [row["peak"] for row in own], "o-", label=kind)
+        axes[1].plot(kernels, [row["seconds"] / rows[0]["seconds"] for row in own], "o-", label=kind)
+    bound = {row["kernels"]: row["weights"] for row in rows}
+    axes[0].plot(list(bound), list(bound.values()), "k:", label="weights of both and predictor")
+    axes[0].set(xlabel="represented kernels", ylabel="peak memory, MB", xscale="log", yscale="log")
+    axes[1].set(xlabel="represented kernels", ylabel="time a step, relative", xscale="log", yscale="log")
+    axes[0].legend(fontsize=7)
+    figure.tight_layout()
+    save_plot(figure, "scale")
+
+
+if __name__ == "__main__":
+    main()

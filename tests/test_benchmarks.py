@@ -1,0 +1,100 @@
+"""The benchmarks compare like with like, and say what they measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import accuracy, report
+from benchmarks.baseline import quadratic_path
+from benchmarks.report import placed, publish, ratio
+from benchmarks.setting import Setting
+from benchmarks.step import ALL
+from nern.paths import greedy_path
+
+SMALL = ["architecture.depth=8", "architecture.size=16", "predictor.hidden=24", "phases.0.batch=4", "sampler.batch=700"]
+
+
+@pytest.mark.parametrize("smoother", ["none", "cross-filter", "in-filter"])
+def test_the_fast_step_takes_the_steps_of_the_plain_one(smoother: str) -> None:
+    """The same start, draws and images: no table look-ups, folded batch norms or dot products change what is learnt."""
+    setting = Setting("resnet20-cifar10", [*SMALL, f"smoother.name={smoother}", "sampler.uniform=0.5"], images=16)
+    baseline, trainer = setting.baseline((1.0, 1e-4, 1e-4)), setting.trainer(torch.float32, ALL)
+    for step in range(4):
+        plain = baseline.step(step)
+        trainer.step(step)
+        fast = trainer.flush(step)
+        assert {name: fast[name] for name in ALL} == pytest.approx(plain, rel=2e-4)
+
+
+def test_steps_in_bfloat16_stay_close() -> None:
+    setting = Setting("resnet20-cifar10", SMALL, images=16)
+    baseline, trainer = setting.baseline((1.0, 1e-4, 1e-4)), setting.trainer(torch.bfloat16, ALL)
+    for step in range(3):
+        plain = baseline.step(step)
+        trainer.step(step)
+        fast = trainer.flush(step)
+        assert fast["reconstruction"] == pytest.approx(plain["reconstruction"], rel=0.02)
+        assert fast["fmd"] == pytest.approx(plain["fmd"], rel=0.05)
+
+
+def test_steps_without_networks_are_those_of_the_plain_one_with_two_factors_zero() -> None:
+    """Over all rows: the baseline's reconstruction loss is over all kernels, of which those outside a sample are fixed."""
+    setting = Setting("resnet20-cifar10", [*SMALL[:-1], "sampler={name: all}"], images=16)
+    baseline, trainer = setting.baseline((1.0, 0.0, 0.0)), setting.trainer(torch.float32, ["reconstruction"])
+    for step in range(4):
+        trainer.step(step)
+        assert trainer.flush(step)["reconstruction"] == pytest.approx(baseline.step(step)["reconstruction"], rel=2e-4)
+
+
+def test_the_quadratic_path_is_the_fast_one() -> None:
+    kernels = torch.randn(500, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(quadratic_path(kernels), greedy_path(kernels))
+
+
+def test_a_section_is_replaced_and_the_others_stay() -> None:
+    page = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n<!-- begin y -->\ny\n<!-- end y -->\n"
+    assert placed(page, "x", "new \\1") == page.replace("old", "new \\1")
+    with pytest.raises(ValueError, match="no section between <!-- begin z --> and <!-- end z -->"):
+        placed(page, "z", "new")
+
+
+def test_results_name_machine_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- begin step -->\n<!-- end step -->\n", encoding="utf-8")
+    monkeypatch.setattr(report, "PAGE", page)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(sys, "argv", ["step.py", "--rounds", "1", "a=b c"])
+    publish("step", {"steps": [1.5]}, "text")
+    stored = json.loads((tmp_path / "results" / "step.json").read_text(encoding="utf-8"))
+    assert stored["command"] == "python -m benchmarks.step --rounds 1 'a=b c'"
+    assert stored["steps"] == [1.5] and stored["machine"]["torch"] == torch.__version__
+    assert stored["command"] in page.read_text(encoding="utf-8") and stored["machine"]["processor"] in page.read_text(encoding="utf-8")
+
+
+def test_the_page_has_a_section_for_every_benchmark() -> None:
+    page = report.PAGE.read_text(encoding="utf-8")
+    for name in ("ordering", "step", "accuracy", "scale"):
+        assert placed(page, name, "x") != page
+
+
+def test_ratio_is_the_median_of_those_of_each_round() -> None:
+    assert ratio({"slow": [2.0, 90.0, 8.0], "fast": [1.0, 30.0, 2.0]}, "slow", "fast") == 3.0
+
+
+def test_accuracy_curve_reads_what_a_run_logged(tmp_path: Path) -> None:
+    lines = [
+        {"iteration": 1, "seconds": 60.0, "losses": {}},
+        {"iteration": 1, "heldout": {"top1": 50.0}},
+        {"iteration": 2, "seconds": 90.0, "losses": {}},
+        {"iteration": 2, "heldout": {"top1": 75.0}},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    found = accuracy.curve(tmp_path)
+    assert found["minutes"] == [1.0, 1.5] and found["top1"] == [50.0, 75.0] and found["test"] == "unfinished"
+    (tmp_path / "result.json").write_text(json.dumps({"reconstructed_top1": 74.0, "iterations": 2}), encoding="utf-8")
+    assert accuracy.curve(tmp_path)["test"] == 74.0
