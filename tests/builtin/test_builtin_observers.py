@@ -51,9 +51,11 @@ def test_csv_holds_every_number_of_the_run_and_is_continued(tmp_path: Path, regi
         with (tmp_path / "run/metrics.csv").open(newline="") as file:
             return list(csv.DictReader(file))
 
-    train(tmp_path / "run", "csv", registry, file="metrics.csv")
-    first = rows()
-    assert [row["split"] for row in first].count("test") == 2
+    engine = train(tmp_path / "run", "csv", registry, file="metrics.csv")
+    assert engine.result is not None
+    first, checkpoints = rows(), engine.result.checkpoints
+    tested = {int(row["iteration"]): float(row["top1"]) for row in first if row["split"] == "test"}
+    assert tested == {checkpoint["iteration"]: checkpoint["test"]["top1"] for checkpoint in checkpoints.values()}
     train(tmp_path / "run", "csv", registry, resume=True, file="metrics.csv")
     both = rows()
     table = {
@@ -65,7 +67,7 @@ def test_csv_holds_every_number_of_the_run_and_is_continued(tmp_path: Path, regi
     expected = recorded(tmp_path / "run")
     assert {key: value for key, value in table.items() if not key[0].startswith("pretrain/")} == expected
     assert [row for row in first if row["split"] != "test"] == [
-        {key: value for key, value in row.items() if key in first[0]} for row in both[: len(first) - 2]
+        {key: value for key, value in row.items() if key in first[0]} for row in both[: len(first) - len(tested)]
     ]
     assert {row["iteration"] for row in both if row["split"] == "train" and row["phase"] == "distillation"} == {"6", "8", "10", "12"}
 
@@ -100,7 +102,8 @@ def test_tensorboard_files_hold_every_number_of_the_run_and_are_continued(tmp_pa
     expected = recorded(tmp_path / "run")
     assert {key: table[key] for key in expected} == pytest.approx(expected, rel=1e-6)  # events are float32
     assert engine.result is not None
-    assert table["test-chosen/top1", engine.result.checkpoints["chosen"]["iteration"]] == pytest.approx(engine.result.reconstructed_top1)
+    final = engine.result.checkpoints["final"]
+    assert table["test-final/top1", final["iteration"]] == pytest.approx(final["test"]["top1"])
     assert ("pretrain/cross-entropy", 1) in table
 
 
