@@ -14,15 +14,18 @@ from torch import Tensor
 
 from nern import subject
 from nern.builtin.architectures.cifar_resnet import CifarResNet
+from nern.builtin.observers.progress import ProgressBar
 from nern.builtin.smoothers.greedy import CrossFilter, InFilter
 from nern.builtin.smoothers.local_search import CrossFilter2Opt, InFilter2Opt
 from nern.config import load_experiment
 from nern.coordinates import KernelGrid
+from nern.engine import Engine
 from nern.errors import Interrupted
 from nern.interfaces import Smoother
 from nern.ordering import ORDER_KINDS, BitReader, FilterOrder, KernelOrder, LayerOrder, Unordered, bits_per_entry, pack
 from nern.paths import path_length
 from nern.registry import Registry
+from nern.runs import StopRequest
 from tests.test_paths import brute_force
 
 SMOOTHERS = (CrossFilter(), InFilter(), CrossFilter2Opt(), InFilter2Opt())
@@ -198,6 +201,23 @@ def test_layers_are_ordered_side_by_side_and_kept_in_the_cache(registry: Registr
     monkeypatch.setattr(type(experiment.smoother), "order", fail)
     again = subject.order_layers(grid, state, "some weights", experiment, registry)
     assert [order.indices().tolist() for order in again] == [order.indices().tolist() for order in found]
+
+
+def test_progress_shows_how_far_the_ordering_is(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar(every=60)
+    bar.nern_ordering(done=5, total=20)
+    bar.nern_ordering(done=6, total=20)  # too soon after the last line
+    assert capsys.readouterr().err == "ordering: 5 of 20 kernels\n"
+
+
+def test_ctrl_c_ends_a_run_that_is_ordering_kernels(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(*load_experiment("digits", {"output": str(tmp_path / "run")}, registry))
+    stop = StopRequest()
+    stop.requested = True
+    monkeypatch.setenv("NERN_CACHE", "")
+    monkeypatch.setattr(engine, "_original_network", lambda: (engine._fresh_network().eval(), {}))
+    with pytest.raises(Interrupted, match="stopped while ordering the kernels; go on with --resume"):
+        engine._prepare(stop)
 
 
 def test_ordering_can_be_interrupted(registry: Registry) -> None:
