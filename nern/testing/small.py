@@ -59,6 +59,7 @@ def context() -> LossContext:
 
 def run(run_dir: Path, error: BaseException | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The hooks of a short run in the order in which a run calls them."""
+    yield "nern_ordering", {"done": 96, "total": 96}
     registry = create_registry(entry_points=False)
     experiment, _ = config.load_experiment("digits", {"output": str(run_dir)}, registry)
     resolved = config.unstructure(experiment, registry)

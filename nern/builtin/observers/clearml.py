@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class ClearML(ScalarObserver):
         task_of.set_offline(self.offline)
         # ClearML would take Ctrl-C and SIGTERM from the run, and add an offset to the steps of a task that goes on, where
         # 0 is none
-        with _own_signals():
+        with _own_signals(), redirect_stdout(sys.stderr):  # stdout belongs to --json
             task = task_of.init(
                 project_name=self.project, task_name=self.title or run_dir.name, tags=self.tags,
                 reuse_last_task_id=known or False, continue_last_task=0 if known else False, auto_connect_arg_parser=False,
@@ -68,7 +69,7 @@ class ClearML(ScalarObserver):
             task.get_logger().report_single_value(name, value)
         if failed(error):
             task.mark_failed(status_message=str(error))
-        with _own_signals():  # it would put back those it found at the start
+        with _own_signals(), redirect_stdout(sys.stderr):  # it would put back those it found at the start
             task.close()
 
 
