@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, help="weights of a ResNet20 for CIFAR-10")
     parser.add_argument("--data", required=True, help="folder with train/ and test/ class folders")
-    parser.add_argument("--steps", type=int, default=500, help="steps of reconstruction alone")
+    parser.add_argument("--steps", type=int, default=400, help="steps of reconstruction alone")
     parser.add_argument("--hidden", type=int, default=160, help="hidden size of the paper's MLP, which sets the bytes")
     parser.add_argument("--images", type=int, default=100, help="test images of each class")
     arguments = parser.parse_args()
