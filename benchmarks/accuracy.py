@@ -27,7 +27,9 @@ def main() -> None:
             folder = run(reference, options.overrides, options.shorten, options.points, options.runs)
         curves[label] = curve(folder)
     plot(curves)
-    rows = [[label, found["iterations"], f"{found['minutes'][-1]:.1f}", best(found), found["test"]] for label, found in curves.items()]
+    rows = [
+        [label, found["iterations"], f"{found['minutes'][-1]:.1f}", best(found), percent(found["test"])] for label, found in curves.items()
+    ]
     head = ["recipe", "steps", "minutes", "best held-out top-1 %", "test top-1 % of the chosen checkpoint"]
     text = table(head, rows) + "\n\n![Held-out accuracy against wall time](assets/accuracy.svg)"
     if options.shorten != 1:
@@ -65,7 +67,11 @@ def curve(folder: Path) -> dict[str, Any]:
 
 
 def best(found: dict[str, Any]) -> str:
-    return f"{max(found['top1']):.2f}"
+    return percent(max(found["top1"]))
+
+
+def percent(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def plot(curves: dict[str, dict[str, Any]]) -> None:
