@@ -114,10 +114,14 @@ def test_importing_nern_loads_nothing_heavy(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are there on POSIX systems only")
 def test_on_a_terminal_progress_is_a_bar(tmp_path: Path) -> None:
+    import fcntl
     import pty
+    import struct
+    import termios
 
     path = write_experiment(tmp_path, phases=[{**DISTILLATION, "iterations": 30}])
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 160, 0, 0))  # lines and columns
     child = started("train", path, "--json", cwd=tmp_path, stderr=slave)
     os.close(slave)
     shown, deadline = b"", time.monotonic() + 240
