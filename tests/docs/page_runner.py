@@ -99,6 +99,7 @@ def check_commands(block: Block, place: str) -> None:
     from nern import config
     from nern.cli import cli
     from nern.errors import NernError
+    from nern.sweep import parse_grid
 
     syntax = subprocess.run(["bash", "-n", "-c", block.code], capture_output=True, text=True)
     if syntax.returncode:
@@ -108,10 +109,11 @@ def check_commands(block: Block, place: str) -> None:
         if words[0] == "nern":
             if words[1] not in cli.commands:
                 problem = f"there is no verb 'nern {words[1]}'"
-            elif words[1] == "train":
-                reference, *overrides = [word for word in words[2:] if not word.startswith("-")]
+            elif words[1] in ("train", "pretrain", "sweep"):
+                reference, *overrides = [word for word in words[2:] if not word.startswith("-") and ("=" in word or word == words[2])]
                 try:
-                    config.load_experiment(reference, overrides)
+                    axes, single = parse_grid(overrides)
+                    config.load_experiment(reference, {**single, **{path: values[0] for path, values in axes.items()}})
                 except NernError as error:
                     problem = str(error)
         elif words[0] == "make" and f"\n{words[1]}:" not in (ROOT / "Makefile").read_text():
