@@ -26,7 +26,7 @@ def experiment(folder: Path, block: int | None, smoother: str, arguments: argpar
     return {
         "architecture": {"name": "mobilenet", "weights": str(original) if original.exists() else None, "block": block, **NETWORK},
         "task": {"name": "digits"},
-        "pretrain": {"epochs": 10, "batch": 64, "lr": 0.05},
+        "pretrain": {"epochs": 20, "batch": 64, "lr": 0.05},
         "predictor": {"name": "mlp", "hidden": arguments.hidden, "activation": "gelu"},
         "smoother": {"name": smoother},
         "losses": {"reconstruction": {"form": "mse"}, "kd": None, "fmd": None},
@@ -68,7 +68,7 @@ def count() -> None:
 def main() -> None:
     """Run every row and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600, help="steps of reconstruction alone")
+    parser.add_argument("--steps", type=int, default=3000, help="steps of reconstruction alone")
     parser.add_argument("--hidden", type=int, default=128, help="hidden size of the predictor")
     parser.add_argument("--smoothers", default="cross-filter", help="orderings to compare, separated by commas")
     parser.add_argument("--count", action="store_true", help="count rows and bits of the full networks instead, without training")
