@@ -11,7 +11,7 @@ demo: $(VENV)/.nern
 
 test: $(VENV)/.nern-dev
 	$(MAKE) lint type docs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: $(VENV)/.nern-dev
 	$(BIN)/ruff check .
