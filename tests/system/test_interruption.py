@@ -93,6 +93,7 @@ nern.registry.create_registry(entry_points=False)
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
+        os.dup2(2, 1)
         os._exit(nern.cli.run(json.loads(line)))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
