@@ -59,13 +59,13 @@ def test_equal_logits_agree_without_divergence() -> None:
     assert found.metrics() == {"agreement": 100.0, "kl": 0.0}
 
 
-def test_checkpoints_are_compared_by_top1_then_kl() -> None:
+def test_checkpoints_are_compared_by_kl_then_agreement() -> None:
     def of(top1: float | None, agreement: float, kl: float) -> Score:
         return Score(10, top1, None, agreement, kl)
 
-    assert of(80.0, 70.0, 0.5).key > of(79.0, 99.0, 0.1).key
-    assert of(80.0, 70.0, 0.1).key > of(80.0, 99.0, 0.5).key
-    assert of(None, 90.0, 0.5).key > of(None, 80.0, 0.1).key  # no labels: agreement
+    assert of(79.0, 70.0, 0.1).key > of(80.0, 99.0, 0.5).key
+    assert of(79.0, 90.0, 0.1).key > of(80.0, 80.0, 0.1).key
+    assert of(None, 70.0, 0.1).key > of(None, 99.0, 0.5).key  # labels are not needed
 
 
 class Few(Data):
