@@ -121,7 +121,7 @@ def test_on_a_terminal_progress_is_a_bar(tmp_path: Path) -> None:
 
     path = write_experiment(tmp_path, phases=[{**DISTILLATION, "iterations": 30}])
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 160, 0, 0))  # lines and columns
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # lines and columns
     child = started("train", path, "--json", cwd=tmp_path, stderr=slave)
     os.close(slave)
     shown, deadline = b"", time.monotonic() + 240

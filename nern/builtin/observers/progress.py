@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from nern.hookspecs import hookimpl
 from nern.interfaces import Observer
@@ -42,12 +43,12 @@ class ProgressBar(Observer):
         if sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}"),
+                BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=40, ratio=1)),
+                MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(total)) + 1)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=len("0:00:00"))),
+                TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=3)),
             )
-            state.bar = Progress(*columns, console=Console(stderr=True))
+            state.bar = Progress(*columns, console=Console(stderr=True), expand=True)
             state.task = state.bar.add_task("training", total=total, completed=iteration, losses="")
             state.bar.start()
 
