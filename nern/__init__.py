@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nern.coordinates import KernelGrid, LayerMapping
     from nern.data import ImageData
     from nern.embedded import AxisTables, Lookup
-    from nern.engine import Engine, Evaluation, Result
+    from nern.engine import Engine
     from nern.errors import ArtifactError, ConfigError, DataError, Interrupted, NernError, PluginError, TrainingError
     from nern.evaluation import Score
     from nern.hookspecs import hookimpl
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from nern.ordering import FilterOrder, KernelOrder, LayerOrder, Unordered, greedy_path
     from nern.random import generator
     from nern.registry import Registry, create_registry
+    from nern.results import Evaluation, Result
     from nern.scalars import ScalarObserver
 
 _PLACES = {
@@ -47,7 +48,8 @@ _PLACES = {
     "nern.coordinates": ("KernelGrid", "LayerMapping"),
     "nern.data": ("ImageData",),
     "nern.embedded": ("AxisTables", "Lookup"),
-    "nern.engine": ("Engine", "Evaluation", "Result"),
+    "nern.engine": ("Engine",),
+    "nern.results": ("Evaluation", "Result"),
     "nern.errors": ("ArtifactError", "ConfigError", "DataError", "Interrupted", "NernError", "PluginError", "TrainingError"),
     "nern.evaluation": ("Score",),
     "nern.hookspecs": ("hookimpl",),

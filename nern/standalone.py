@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from nern import artifact, config
 from nern.artifact import Artifact
 from nern.devices import choose_device
-from nern.engine import Engine, Evaluation
+from nern.engine import Engine
 from nern.errors import ArtifactError, ConfigError
 from nern.evaluation import predict, score
 from nern.files import write_object, write_tensors
 from nern.interfaces import Data
 from nern.options import kind_of
 from nern.registry import Registry
+from nern.results import Evaluation
 
 
 def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Evaluation:

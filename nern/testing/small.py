@@ -14,13 +14,13 @@ from nern import config
 from nern.artifact import Bytes
 from nern.coordinates import KernelGrid, LayerMapping
 from nern.embedded import AxisTables, Lookup
-from nern.engine import Result
 from nern.interfaces import LossContext
 from nern.networks import NetworkPair
 from nern.ordering import Unordered
 from nern.random import generator, seeded
 from nern.registry import create_registry
 from nern.representation import KernelSet
+from nern.results import Result
 
 
 def network() -> nn.Module:
