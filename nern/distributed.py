@@ -180,6 +180,7 @@ def processes(device: torch.device) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
     try:
         yield Processes(dist.get_rank(), size)
+        _together(dist.barrier)  # nobody leaves while another still talks to it: that ends in an abort now and then
     finally:
         dist.destroy_process_group()
 
