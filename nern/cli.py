@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -183,7 +184,12 @@ for _verb in cli_studies.VERBS:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if "WORLD_SIZE" in os.environ:
+        from nern.distributed import leave_at_once
+
+        leave_at_once(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from nern.builtin.losses.kd import KnowledgeDistillation
 from nern.checkpoint import Checkpoint
 from nern.config import Experiment
 from nern.devices import choose_device, fast_float32
-from nern.distributed import Processes, processes
+from nern.distributed import Processes, leave_at_once, processes
 from nern.files import write_tensors
 from nern.training import PhaseTrainer
 
@@ -204,3 +204,4 @@ def test_tf32_is_on_for_a_run_on_a_gpu_only() -> None:
 
 if __name__ == "__main__":
     compare(sys.argv[1])
+    leave_at_once(0)
