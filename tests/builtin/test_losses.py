@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from nern.coordinates import KernelGrid, LayerMapping
 from nern.errors import ConfigError
 from nern.interfaces import Kernels, LossContext
 from nern.networks import NetworkPair
+from nern.testing import small
 
 
 def compare(loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], at: Tensor, rtol: float = 1e-5) -> None:
@@ -66,6 +68,42 @@ def test_reconstruction_of_equal_weights_is_zero_with_a_finite_gradient(form: st
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-12)
     assert bool(predicted.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+@pytest.mark.parametrize("form", ["rms", "mse"])
+def test_balanced_reconstruction(form: str, balance: float) -> None:
+    context = small.context()
+    state = {name: value.double() for name, value in small.network().state_dict().items()}
+    first, second = state["0.weight"], state["3.weight"]
+    number = first.numel() + second.numel()
+    mean = (first.square().sum() + second.square().sum()) / number
+    factors = [(mean / layer.square().mean()) ** balance for layer in (first, second)]
+    compared = Reconstruction(form=form, balance=balance).start(context)
+    original = context.kernels
+
+    def loss(values: Tensor) -> Tensor:
+        has = torch.zeros(36, 9)
+        has[:12], has[12:, 4] = 1, 1
+        return compared(original, Kernels(values * has, original.index, original.layer, original.count))
+
+    def reference(values: Tensor) -> Tensor:
+        total = factors[0] * (values[:12].reshape(first.shape) - first).square().sum()
+        total = total + factors[1] * (values[12:, 4].reshape(second.shape) - second).square().sum()
+        return (total / number).sqrt() if form == "rms" else total / number
+
+    compare(loss, reference, torch.randn(36, 9))
+
+
+def test_a_layer_of_zeros_keeps_its_errors_as_they_are() -> None:
+    context = small.context()
+    values = context.kernels.values.clone()
+    values[12:] = 0
+    original = attrs.evolve(context.kernels, values=values)
+    compared = Reconstruction(form="mse", balance=1.0).start(attrs.evolve(context, kernels=original))
+    off = values.clone()
+    off[12:, 4] = 0.5  # 24 weights of 108 + 24
+    assert float(compared(original, attrs.evolve(original, values=off))) == pytest.approx(24 * 0.25 / 132)
 
 
 # -- knowledge distillation, eq. 5 -------------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import attrs
+import torch
 from torch import Tensor
 
 from nern.hookspecs import hookimpl
-from nern.interfaces import Kernels, Loss
-from nern.options import option
+from nern.interfaces import Kernels, Loss, LossContext
+from nern.options import at_least, option
 
 
 @attrs.frozen
@@ -18,10 +19,32 @@ class Reconstruction(Loss):
     """Weight reconstruction loss (Ashkenazi et al. 2023, eq. 3)."""
 
     form: Literal["rms", "norm", "mse"] = option("rms", help="rms: √(‖W − Ŵ‖²/|W|); norm: ‖W − Ŵ‖/|W|, eq. 3 as printed; mse: ‖W − Ŵ‖²/|W|")
+    balance: float = option(
+        0.0,
+        help="divides each layer's squared errors by its mean squared weight to this power, relative to the network's: 0 is eq. 3, "
+        "1 counts relative errors, for networks whose layers differ in scale",
+        check=at_least(0),
+    )
     needs: ClassVar[Literal["weights", "logits", "features"]] = "weights"
 
+    def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
+        if self.balance == 0:
+            return self
+        kernels, layers = context.kernels, len(context.grid.layers)
+        squares, counts = (torch.zeros(layers, dtype=torch.float64, device=kernels.values.device) for _ in range(2))
+        squares.index_add_(0, kernels.layer, kernels.values.double().square().sum(1))
+        counts.index_add_(0, kernels.layer, kernels.count.double())
+        means, mean = squares / counts.clamp_min(1), squares.sum() / counts.sum()
+        # a layer of zeros has no scale of its own
+        factors = torch.where(means > 0, (mean / means.clamp_min(1e-30)) ** self.balance, 1.0).float()
+        return lambda original, reconstructed: self._loss(original, reconstructed, factors)
+
     def __call__(self, original: Kernels, reconstructed: Kernels) -> Tensor:
-        squares = (original.values - reconstructed.values).square().sum()
+        return self._loss(original, reconstructed, None)
+
+    def _loss(self, original: Kernels, reconstructed: Kernels, factors: Tensor | None) -> Tensor:
+        errors = (original.values - reconstructed.values).square()
+        squares = errors.sum() if factors is None else (errors.sum(1) * factors[original.layer]).sum()
         count = original.count.sum()
         if self.form == "mse":
             return squares / count
