@@ -50,13 +50,34 @@ def main() -> None:
             rows.append(json.loads(found.stdout) if found.returncode == 0 else {"network": name, "losses": kind, "error": lines[-1]})
             print(rows[-1], file=sys.stderr)
     good = [row for row in rows if "error" not in row]
-    head = ["network", "losses", "kernels", "time a step", "peak memory, MB", "weights of both and predictor, MB"]
-    cells = [
-        [row["network"], row["losses"], row["kernels"], f"× {row['seconds'] / good[0]['seconds']:.1f}", row["peak"], row["weights"]]
+    head = [
+        "network",
+        "losses",
+        "kernels",
+        "time a step",
+        "peak memory, MB",
+        "weights of both and predictor, MB",
+        "activations, MB",
+        "goal, MB",
+    ]
+    cells: list[list[Any]] = [
+        [
+            row["network"],
+            row["losses"],
+            row["kernels"],
+            f"× {row['seconds'] / good[0]['seconds']:.1f}",
+            row["peak"],
+            row["weights"],
+            row["activations"],
+            goal(row),
+        ]
         for row in good
     ]
-    text = f"Batch {options.batch}, {COMMON[1]}. Time is a multiple of the first row's; memory is what the process holds beyond "
-    text += "having loaded its libraries.\n\n" + table(head, cells)
+    text = (
+        f"Batch {options.batch}, {COMMON[1]}. Time is a multiple of the first row's. Memory is the most that the process holds beyond "
+        "having taken a step of a ResNet8, which loads all libraries; activations are what a step keeps for its backward pass; the "
+        "goal is twice the sum of weights and activations.\n\n" + table(head, cells)
+    )
     if len(good) > 1:
         plot(good)
         text += "\n\n![Memory and time a step against kernels](assets/scale.svg)"
@@ -68,26 +89,46 @@ def main() -> None:
 
 def measure(name: str, kind: str, batch: int, steps: int) -> dict[str, Any]:
     """Run some steps in this process."""
-    import nern.builtin.architectures.cifar_resnet  # noqa: F401  (libraries are not what is measured)
-
+    tiny = ["architecture={name: cifar-resnet, depth: 8}", "predictor.hidden=16", "phases.0.batch=2"]
+    Setting("resnet20-cifar10", [*COMMON, *tiny], images=2).trainer(torch.bfloat16, LOSSES[kind]).step(0)  # loads all libraries
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     setting = Setting("resnet20-cifar10", [*COMMON, *NETWORKS[name], f"phases.0.batch={batch}"], images=batch)
     trainer = setting.trainer(torch.bfloat16, LOSSES[kind])
-    trainer.step(0)
+    kept = saved_by(trainer)
     seconds = [timed(trainer, step + 1) for step in range(steps)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     weights = 2 * sum(value.numel() for value in setting.network.parameters())
     weights += sum(value.numel() for value in trainer.parts.representation.parameters())
     return {
         "network": name, "losses": kind, "kernels": setting.subject.grid.rows, "seconds": statistics.median(seconds),
-        "peak": peak // 1024, "weights": round(4 * weights / 1e6, 1),
+        "peak": peak // 1024, "weights": round(4 * weights / 1e6, 1), "activations": round(kept / 1e6, 1),
     }  # fmt: skip
+
+
+def saved_by(trainer: PhaseTrainer) -> int:
+    """Bytes that the first step keeps for its backward pass, besides parameters and kernels."""
+    known = {value.untyped_storage().data_ptr() for value in [*trainer.parts.representation.parameters(), trainer.parts.kernels.real()]}
+    kept: dict[int, int] = {}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        trainer.step(0)
+    return sum(kept.values())
 
 
 def timed(trainer: PhaseTrainer, step: int) -> float:
     began = time.perf_counter()
     trainer.step(step)
     return time.perf_counter() - began
+
+
+def goal(row: dict[str, Any]) -> int:
+    return round(2 * (row["weights"] + row["activations"]))
 
 
 def plot(rows: list[dict[str, Any]]) -> None:
@@ -102,8 +143,7 @@ def plot(rows: list[dict[str, Any]]) -> None:
         kernels = [row["kernels"] for row in own]
         axes[0].plot(kernels, [row["peak"] for row in own], "o-", label=kind)
         axes[1].plot(kernels, [row["seconds"] / rows[0]["seconds"] for row in own], "o-", label=kind)
-    bound = {row["kernels"]: row["weights"] for row in rows}
-    axes[0].plot(list(bound), list(bound.values()), "k:", label="weights of both and predictor")
+        axes[0].plot(kernels, [goal(row) for row in own], ":", color=axes[0].lines[-1].get_color(), label=f"{kind}, goal")
     axes[0].set(xlabel="represented kernels", ylabel="peak memory, MB", xscale="log", yscale="log")
     axes[1].set(xlabel="represented kernels", ylabel="time a step, relative", xscale="log", yscale="log")
     axes[0].legend(fontsize=7)

@@ -1,10 +1,11 @@
 """The file a user keeps: one safetensors file from which the whole network can be rebuilt.
 
 Tensors: `predictor.*` and `embedding.*` (of a pruned predictor, a bitmask and the values that are left), `ordering`
-(packed bits, uint8), `zeros` (packed bits, where weights stay zero), and `copied.<dtype>`: every parameter and buffer that
-is not represented, one after the other in the order of the network's state dict, one tensor per dtype, since a name and
-a shape for each would cost more bytes than many of them hold. Metadata: `nern`, a JSON object, with a checksum over
-itself and all tensors: a changed option would rebuild another network as surely as a changed weight.
+(packed bits, uint8), `zeros` (packed bits, where weights stay zero), `scales` (one for each layer, where layers are
+scaled), and `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the
+network's state dict, one tensor per dtype, since a name and a shape for each would cost more bytes than many of them hold.
+Metadata: `nern`, a JSON object, with a checksum over itself and all tensors: a changed option would rebuild another network
+as surely as a changed weight.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Artifact:
         tensors, metadata = self._content()
         sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "zeros": 0, "copied": 0}
         for name, value in tensors.items():
-            sizes[name.split(".")[0]] += value.numel() * value.element_size()
+            sizes["predictor" if name == "scales" else name.split(".")[0]] += value.numel() * value.element_size()
         total = len(save(tensors, metadata))
         state = {name: torch.empty(value.shape, dtype=self.dtypes[name]) for name, value in self.network.state_dict().items()}
         return Bytes(original=len(save(state)), header=total - sum(sizes.values()), total=total, **sizes)
@@ -184,8 +185,10 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     orders = [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
     reader.finish()
     representation = assemble(grid, orders, embedding, predictor)
-    own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding")}
+    own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "scales")}
     own = restore(own, "predictor", about.get("sparse", []), representation.state_dict())
+    if "scales" in own:
+        representation.scale(torch.ones(len(grid.layers)))
     if "zeros" in about:
         representation.keep_zeros(_masks(tensors["zeros"], about["zeros"], grid))
     try:

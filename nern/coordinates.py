@@ -11,9 +11,9 @@ from functools import cached_property
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nern.ordering import LayerOrder
+from nern.ordering import LayerOrder, Unordered
 
 
 @attrs.frozen
@@ -97,15 +97,6 @@ class KernelGrid:
         """[rows, 3] int64."""
         return torch.cat([layer.coordinates() for layer in self.layers])
 
-    def layer_of_rows(self) -> Tensor:
-        """[rows] int64: position in `layers` of each row."""
-        return torch.repeat_interleave(torch.tensor([layer.count for layer in self.layers]))
-
-    def counts(self) -> Tensor:
-        """[rows] float32: weights in each row's kernel."""
-        sizes = torch.tensor([float(layer.kernel[0] * layer.kernel[1]) for layer in self.layers])
-        return sizes[self.layer_of_rows()]
-
     def sample_down(self, outputs: Tensor, kernel: tuple[int, int]) -> Tensor:
         """Predictor outputs [n, k²] → kernels [n, kh, kw] (Ashkenazi et al. 2023, sec. 3.1: sample from the middle)."""
         height, width = self.size
@@ -126,10 +117,48 @@ class KernelGrid:
         rows[:, top : top + kernels.shape[1], left : left + kernels.shape[2]] = kernels
         return rows.flatten(1)
 
-    def gather(self, parameters: Mapping[str, Tensor], orders: Sequence[LayerOrder] | None = None) -> Tensor:
-        """Weights of a network → rows [rows, k²] in coordinate order."""
-        parts = []
+    def flatten(self, parameters: Mapping[str, Tensor], orders: Sequence[LayerOrder] | None = None) -> Tensor:
+        """Weights of a network → [weights], kernel after kernel in coordinate order."""
+        flat, start = torch.empty(self.weights, dtype=parameters[self.layers[0].parameter].dtype), 0
         for index, layer in enumerate(self.layers):
-            kernels = self.pad_up(layer.split(parameters[layer.parameter]))
-            parts.append(kernels[orders[index].indices().to(kernels.device)] if orders else kernels)
-        return torch.cat(parts)
+            kernels = layer.split(parameters[layer.parameter]).flatten(1)
+            if orders and not isinstance(orders[index], Unordered):
+                kernels = kernels[orders[index].indices().to(kernels.device)]
+            flat[start : start + kernels.numel()] = kernels.reshape(-1)
+            start += kernels.numel()
+        return flat
+
+
+class RowTable(nn.Module):
+    """Layers and coordinates of rows of a grid, computed from a few numbers for each layer."""
+
+    starts: Tensor
+    channels: Tensor
+    firsts: Tensor
+    stored: Tensor | None
+
+    def __init__(self, grid: KernelGrid) -> None:
+        super().__init__()
+        self.rows = grid.rows
+        self.register_buffer("starts", torch.tensor(grid.starts[:-1]), persistent=False)
+        self.register_buffer("channels", torch.tensor([layer.channels for layer in grid.layers]), persistent=False)
+        self.register_buffer("firsts", torch.tensor([layer.layer for layer in grid.layers]), persistent=False)
+        # mappings may have coordinates of their own
+        plain = all(type(layer).coordinates is LayerMapping.coordinates for layer in grid.layers)
+        self.register_buffer("stored", None if plain else grid.coordinates(), persistent=False)
+
+    def layers(self, rows: Tensor | None = None) -> Tensor:
+        """[m] int64: position of the layer of some rows [m] int64, or of all."""
+        if rows is None:
+            ends = torch.cat([self.starts[1:], self.starts.new_tensor([self.rows])])
+            return torch.repeat_interleave(ends - self.starts, output_size=self.rows)
+        return torch.bucketize(rows, self.starts, right=True) - 1
+
+    def coordinates(self, rows: Tensor | None = None) -> Tensor:
+        """[m, 3] int64: layer, filter, channel of some rows, or of all."""
+        if self.stored is not None:
+            return self.stored if rows is None else self.stored[rows]
+        layers = self.layers(rows)
+        rows = torch.arange(self.rows, device=self.starts.device) if rows is None else rows
+        within, channels = rows - self.starts[layers], self.channels[layers]
+        return torch.stack([self.firsts[layers], within // channels, within % channels], dim=1)

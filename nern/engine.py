@@ -315,11 +315,12 @@ class Engine:
         experiment = self.experiment
         with seeded(experiment.seed, "predictor"):
             representation = artifact.assemble(subject.grid, subject.orders, experiment.embedding, experiment.predictor).to(self.device)
-            rows = torch.randperm(subject.grid.rows)[:4096].to(self.device)
-            coordinates = representation.coordinates[rows].long()
+            rows = torch.randperm(subject.grid.rows, dtype=torch.int32)[:4096].long().to(self.device)
             with torch.no_grad():
-                embedded = representation.embedding(coordinates)
-            experiment.predictor.initialise(representation.predictor, embedded, kernels.real())
+                embedded = representation.embedding(representation.table.coordinates(rows))
+            if experiment.scale_layers:
+                representation.scale(kernels.scales())
+            experiment.predictor.initialise(representation.predictor, embedded, kernels.real(representation.scales))
         representation.keep_zeros(subject.masks() if experiment.keep_zeros else {})
         return representation
 

@@ -63,6 +63,9 @@ class Experiment:
         "centre",
         help="how a kernel smaller than the largest is read from the k × k output: its centre, or averages or maxima of its regions",
     )
+    scale_layers: bool = option(
+        False, help="predictions of a layer are multiplied by the root mean square of its original weights; costs 4 bytes a layer"
+    )
     keep_zeros: bool = option(
         False, help="weights that are exactly zero in the original stay zero, for a pruned network; costs one bit for each weight"
     )

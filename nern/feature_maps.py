@@ -85,6 +85,23 @@ def _unfit(pattern: str, made: dict[str, list[Event]], maps: dict[str, Event], m
     return f"'{pattern}' fits no feature map" + (f", did you mean '{near[0]}'?" if near else "")
 
 
+def sums_among(network: nn.Module, names: Sequence[str]) -> frozenset[str]:
+    """Those names of feature maps that are sums; the others are modules.
+
+    Raises:
+        ConfigError: a name is neither a module nor the sum of one.
+    """
+    modules, sums = dict(network.named_modules()), set()
+    for name in names:
+        if name in modules:
+            continue
+        owner, _, last = name.rpartition(".")
+        if not re.fullmatch(r"sum([2-9]|[1-9]\d+)?", last) or owner not in modules:
+            raise ConfigError(f"feature map '{name}' is no module of the network and no sum in one")
+        sums.add(name)
+    return frozenset(sums)
+
+
 class FeatureCapture:
     """Keeps the outputs of modules and sums of a network while it runs.
 
@@ -101,17 +118,11 @@ class FeatureCapture:
         self.names = list(names)
         self._kept: dict[str, list[tuple[Any, int]]] | None = None
         self._copied: set[str] = set()  # maps that the network changes after it has made them
-        sums = set()
+        self._sums = sums_among(network, names)
         for name in self.names:
-            if name in modules:
+            if name not in self._sums:
                 modules[name].register_forward_hook(partial(self._module, name))
-                continue
-            owner, _, last = name.rpartition(".")
-            if not re.fullmatch(r"sum([2-9]|[1-9]\d+)?", last) or owner not in modules:
-                raise ConfigError(f"feature map '{name}' is no module of the network and no sum in one")
-            sums.add(name)
-        self._sums = frozenset(sums)
-        self._watcher = SumWatcher(network, self._sum) if sums else None
+        self._watcher = SumWatcher(network, self._sum) if self._sums else None
 
     @contextmanager
     def running(self) -> Iterator[list[Tensor]]:

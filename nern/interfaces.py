@@ -140,8 +140,12 @@ class Sampler(ABC):
     """Which kernels carry gradient in a step."""
 
     @abstractmethod
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
-        """Prepare draws for `kernels` [n, k²] of `layers` [n] int64 (their layer coordinate).
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
+        """Prepare draws for n kernels.
+
+        Args:
+            norms: ℓ2 norm of every original kernel, [n] float32.
+            layers: the position of its layer, [n] int64.
 
         Returns a function from the step number to indices [m] int64 into the kernels, on their device, or None for
         every kernel. It depends on nothing but its argument and `seed`: use `nern.random.generator(seed, step)`.
@@ -178,9 +182,14 @@ class LossContext:
     """What a loss may look at before training starts."""
 
     grid: KernelGrid
-    kernels: Kernels  # of the original network, every row of the grid
+    _kernels: Kernels | Callable[[], Kernels]
     networks: NetworkPair
     inputs: Callable[[int], Tensor]  # step number to a batch of normalised inputs [b, c, h, w]
+
+    @property
+    def kernels(self) -> Kernels:
+        """Of the original network, every row of the grid."""
+        return self._kernels() if callable(self._kernels) else self._kernels
 
 
 @attrs.frozen

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nern.coordinates import KernelGrid
+from nern.coordinates import KernelGrid, RowTable
 from nern.embedded import AxisTables, Lookup
 from nern.interfaces import Kernels
-from nern.ordering import LayerOrder
+from nern.ordering import LayerOrder, Unordered
 
 
 class Representation(nn.Module):
     """A predictor, its embedding, and the order in which predicted kernels fill the network.
+
+    Nothing in it grows with the network but the order: coordinates are computed where they are needed.
 
     Args:
         embedding: module from coordinates [n, 3] to [n, d].
@@ -23,21 +25,32 @@ class Representation(nn.Module):
         orders: one per layer of the grid.
     """
 
-    coordinates: Tensor
-    places: Tensor
+    scales: Tensor | None
 
     def __init__(self, embedding: nn.Module, predictor: nn.Module, grid: KernelGrid, orders: Sequence[LayerOrder]) -> None:
         super().__init__()
         self.embedding, self.predictor = embedding, predictor
         self.grid, self.orders = grid, list(orders)
-        self.register_buffer("coordinates", grid.coordinates().int(), persistent=False)
-        self.register_buffer("places", _inverse(grid, self.orders), persistent=False)
+        self.table = RowTable(grid)
+        self.register_buffer("scales", None)
+        for index, order in enumerate(self.orders):
+            if not isinstance(order, Unordered):
+                self.register_buffer(f"places{index}", _inverse(order), persistent=False)
 
     def keep_zeros(self, masks: Mapping[str, Tensor]) -> None:
         """From now on, weights are zero wherever `masks` (parameter name → bool of the weight's shape) are false."""
         for index, layer in enumerate(self.grid.layers):
             if layer.parameter in masks:
-                self.register_buffer(f"mask{index}", masks[layer.parameter].to(self.coordinates.device), persistent=False)
+                self.register_buffer(f"mask{index}", masks[layer.parameter].to(self.device), persistent=False)
+
+    def scale(self, scales: Tensor) -> None:
+        """From now on, predictions of layer i are multiplied by `scales[i]`; they are stored with the parameters."""
+        self.register_buffer("scales", scales.to(self.device, torch.float32))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the predictor is."""
+        return self.table.starts.device
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -47,7 +60,7 @@ class Representation(nn.Module):
 
     def embed(self, rows: Tensor | None = None) -> Tensor | Lookup:
         """Embedded coordinates of some rows [m] int64, or of all."""
-        coordinates = (self.coordinates if rows is None else self.coordinates[rows]).long()
+        coordinates = self.table.coordinates(rows)
         if getattr(self.predictor, "accepts_lookup", False) and hasattr(self.embedding, "tables"):
             make: Callable[[], AxisTables] = self.embedding.tables  # type: ignore[assignment]
             return Lookup(make(), coordinates)
@@ -57,14 +70,26 @@ class Representation(nn.Module):
     def predict(self, rows: Tensor | None = None) -> Tensor:
         """Predicted kernels [m, k²] of some rows, or of all, in coordinate order."""
         outputs: Tensor = self.predictor(self.embed(rows))
-        return outputs.float()
+        outputs = outputs.float()
+        return outputs if self.scales is None else outputs * self.scales[self.table.layers(rows)].unsqueeze(1)
+
+    @torch.no_grad()
+    def predict_all(self, chunk: int = 1 << 16) -> Tensor:
+        """Predicted kernels of all rows, without gradient and `chunk` rows at a time."""
+        found = torch.empty(self.grid.rows, self.grid.outputs, device=self.device)
+        for start in range(0, self.grid.rows, chunk):
+            end = min(start + chunk, self.grid.rows)
+            found[start:end] = self.predict(torch.arange(start, end, device=self.device))
+        return found
 
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
         """Predictions for all rows [rows, k²] → convolution weights by parameter name, differentiable."""
-        ordered = outputs.index_select(0, self.places)
         weights, masks = {}, self.masks
         for index, layer in enumerate(self.grid.layers):
-            kernels = ordered[self.grid.starts[index] : self.grid.starts[index + 1]]
+            kernels = outputs[self.grid.starts[index] : self.grid.starts[index + 1]]
+            places = self._buffers.get(f"places{index}")
+            if places is not None:
+                kernels = kernels.index_select(0, places)
             weight = layer.join(self.grid.sample_down(kernels, layer.kernel))
             mask = masks.get(layer.parameter)
             weights[layer.parameter] = weight if mask is None else torch.where(mask, weight, torch.zeros_like(weight))
@@ -73,15 +98,14 @@ class Representation(nn.Module):
     @torch.no_grad()
     def reconstruct(self, chunk: int = 1 << 16) -> dict[str, Tensor]:
         """All represented weights, predicted in float32 and `chunk` rows at a time."""
-        device = self.coordinates.device
-        with torch.autocast(device.type, enabled=False):
-            starts = range(0, self.grid.rows, chunk)
-            parts = [self.predict(torch.arange(start, min(start + chunk, self.grid.rows), device=device)) for start in starts]
-            return self.weights(torch.cat(parts))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.weights(self.predict_all(chunk))
 
 
 class KernelSet:
     """The original network's kernels in coordinate order, and views of predictions in the same shape.
+
+    They are held as their weights alone, one kernel after the other; smaller ones are padded when they are looked at.
 
     Args:
         masks: see `Representation.keep_zeros`; weights that stay zero do not count.
@@ -90,62 +114,103 @@ class KernelSet:
     def __init__(
         self,
         grid: KernelGrid,
-        parameters: dict[str, Tensor],
+        parameters: Mapping[str, Tensor],
         orders: Sequence[LayerOrder],
         device: torch.device,
         masks: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.grid = grid
-        self.values = grid.gather(parameters, orders).to(device)
-        self.layers = grid.layer_of_rows().to(device)
-        self.counts = grid.counts().to(device)
+        self.grid, self.device = grid, device
+        self.table = RowTable(grid).to(device)
+        self._flat = grid.flatten(parameters, orders).to(device)
         self._mask: Tensor | None = None
         if masks:
-            everywhere = {layer.parameter: torch.ones(layer.shape) for layer in grid.layers}
-            self._mask = grid.gather({**everywhere, **{name: mask.float() for name, mask in masks.items()}}, orders).to(device)
-            self.counts = self._mask.sum(1)
-        self._all = torch.arange(grid.rows, device=device)
+            everywhere = {layer.parameter: torch.ones(layer.shape, dtype=torch.bool) for layer in grid.layers}
+            self._mask = grid.flatten({**everywhere, **masks}, orders).to(device)
         self._sizes = list(dict.fromkeys(layer.kernel for layer in grid.layers))
-        self._size_of_layer = torch.tensor([self._sizes.index(layer.kernel) for layer in grid.layers], device=device)
         self._mixed = self._sizes != [grid.size]
+        areas = torch.tensor([layer.kernel[0] * layer.kernel[1] for layer in grid.layers])
+        counts = torch.tensor([layer.count for layer in grid.layers])
+        self._areas, self._firsts = areas.to(device), ((areas * counts).cumsum(0) - areas * counts).to(device)
+        self._size_of_layer = torch.tensor([self._sizes.index(layer.kernel) for layer in grid.layers], device=device)
+        # for every size, which of its weights fills each of the k² places; -1 where none does
+        self._places = torch.stack([_places(grid, kernel) for kernel in self._sizes]).to(device)
 
-    def real(self) -> Tensor:
-        """All original kernels [rows, k²]; where they differ in size, their weights without padding, in rows of k²."""
-        if not self._mixed:
-            return self.values
-        parts = []
-        for index, layer in enumerate(self.grid.layers):
-            (height, width), (kh, kw) = self.grid.size, layer.kernel
-            top, left = (height - kh) // 2, (width - kw) // 2
-            kernels = self.values[self.grid.starts[index] : self.grid.starts[index + 1]].reshape(-1, height, width)
-            parts.append(kernels[:, top : top + kh, left : left + kw].reshape(-1))
-        weights = torch.cat(parts)
-        whole = max(1, len(weights) // self.grid.outputs)
-        return weights[: whole * self.grid.outputs].reshape(whole, -1)
+    def real(self, scales: Tensor | None = None) -> Tensor:
+        """All original kernels [rows, k²]; where they differ in size, their weights without padding, in rows of k².
+
+        Args:
+            scales: what each layer's weights are divided by, [layers].
+        """
+        flat = self._flat
+        if scales is not None:
+            flat = torch.cat([part / scale for part, scale in zip(self._layerwise(flat), scales, strict=True)])
+        whole = max(1, len(flat) // self.grid.outputs)
+        return flat[: whole * self.grid.outputs].reshape(whole, -1)
+
+    def scales(self) -> Tensor:
+        """Root mean square of each layer's weights [layers]; 1 where all are zero."""
+        scales = torch.stack([part.double().square().mean().sqrt() for part in self._layerwise(self._flat)])
+        return torch.where(scales > 0, scales, 1.0).float()
+
+    def norms(self) -> Tensor:
+        """ℓ2 norm of every kernel [rows] float32."""
+        norms = []
+        for layer, part in zip(self.grid.layers, self._layerwise(self._flat), strict=True):
+            norms.append(part.reshape(layer.count, -1).norm(dim=1))
+        return torch.cat(norms)
 
     def original(self, rows: Tensor | None = None) -> Kernels:
         """The original kernels of some rows, or of all."""
-        if rows is None:
-            return Kernels(self.values, self._all, self.layers, self.counts)
-        return Kernels(self.values[rows], rows, self.layers[rows], self.counts[rows])
+        return self._kernels(self._gathered(self._flat, rows), rows)
 
     def predicted(self, outputs: Tensor, rows: Tensor | None = None) -> Kernels:
         """Predictor outputs [m, k²] of the same rows as kernels: what smaller kernels do not use is zero."""
-        index, layers, counts = (self._all, self.layers, self.counts) if rows is None else (rows, self.layers[rows], self.counts[rows])
-        values = self._shaped(outputs, layers) if self._mixed else outputs
-        return Kernels(values if self._mask is None else values * self._mask[index], index, layers, counts)
+        values = self._shaped(outputs, rows) if self._mixed else outputs
+        return self._kernels(values if self._mask is None else values * self._gathered(self._mask, rows), rows)
 
-    def _shaped(self, outputs: Tensor, layers: Tensor) -> Tensor:
-        size, shaped = self._size_of_layer[layers].unsqueeze(1), torch.zeros_like(outputs)
+    def _kernels(self, values: Tensor, rows: Tensor | None) -> Kernels:
+        layers = self.table.layers(rows)
+        counts = self._areas[layers].float() if self._mask is None else self._gathered(self._mask, rows).sum(1).float()
+        index = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
+        return Kernels(values, index, layers, counts)
+
+    def _gathered(self, flat: Tensor, rows: Tensor | None) -> Tensor:
+        """Padded kernels [m, k²] of values held like the weights."""
+        if not self._mixed:
+            kernels = flat.reshape(self.grid.rows, self.grid.outputs)
+            return kernels if rows is None else kernels[rows]
+        if rows is None:
+            parts = zip(self.grid.layers, self._layerwise(flat), strict=True)
+            return torch.cat([self.grid.pad_up(part.reshape(layer.count, *layer.kernel)) for layer, part in parts])
+        layers = self.table.layers(rows)
+        places = self._places[self._size_of_layer[layers]]
+        first = self._firsts[layers] + (rows - self.table.starts[layers]) * self._areas[layers]
+        found = flat[first.unsqueeze(1) + places.clamp_min(0)]
+        return torch.where(places >= 0, found, torch.zeros_like(found))
+
+    def _shaped(self, outputs: Tensor, rows: Tensor | None) -> Tensor:
+        grid = self.grid
+        if rows is None:
+            parts = zip(grid.layers, torch.split(outputs, [layer.count for layer in grid.layers]), strict=True)
+            return torch.cat([grid.pad_up(grid.sample_down(part, layer.kernel)) for layer, part in parts])
+        size, shaped = self._size_of_layer[self.table.layers(rows)].unsqueeze(1), torch.zeros_like(outputs)
         for number, kernel in enumerate(self._sizes):  # every size for all rows: which rows have it, only the device knows
-            shaped = torch.where(size == number, self.grid.pad_up(self.grid.sample_down(outputs, kernel)), shaped)
+            shaped = torch.where(size == number, grid.pad_up(grid.sample_down(outputs, kernel)), shaped)
         return shaped
 
+    def _layerwise(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """The part of each layer of values held like the weights."""
+        return torch.split(flat, [layer.count * layer.kernel[0] * layer.kernel[1] for layer in self.grid.layers])
 
-def _inverse(grid: KernelGrid, orders: Sequence[LayerOrder]) -> Tensor:
-    """[rows] int64: for every original kernel, the row that predicts it."""
-    places = torch.empty(grid.rows, dtype=torch.int64)
-    for index, order in enumerate(orders):
-        start, end = grid.starts[index], grid.starts[index + 1]
-        places[start + order.indices()] = torch.arange(start, end)
+
+def _inverse(order: LayerOrder) -> Tensor:
+    """[kernels] int32: for every original kernel of a layer, the place that predicts it."""
+    indices = order.indices()
+    places = torch.empty(len(indices), dtype=torch.int32)
+    places[indices] = torch.arange(len(indices), dtype=torch.int32)
     return places
+
+
+def _places(grid: KernelGrid, kernel: tuple[int, int]) -> Tensor:
+    numbers = torch.arange(1, kernel[0] * kernel[1] + 1).reshape(1, *kernel)
+    return grid.pad_up(numbers).squeeze(0) - 1

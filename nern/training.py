@@ -52,10 +52,9 @@ class PhaseTrainer:
     ) -> None:
         self.parts, self.phase, self.optimizer = parts, phase, optimizer
         self.inputs = inputs
-        original = parts.kernels.original()
-        context = LossContext(parts.kernels.grid, original, parts.networks, inputs)
+        context = LossContext(parts.kernels.grid, parts.kernels.original, parts.networks, inputs)
         self.terms = {name: (term, term.loss.start(context)) for name, term in losses.items() if term.weight > 0}
-        self.draw: Draw = sampler.start(original.values, original.layer, derive(parts.seed, "sampler", index))
+        self.draw: Draw = sampler.start(parts.kernels.norms(), parts.kernels.table.layers(), derive(parts.seed, "sampler", index))
         self.parameters = [(name, value) for name, value in parts.representation.named_parameters() if value.requires_grad]
         self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
@@ -111,12 +110,19 @@ class PhaseTrainer:
             rows = torch.arange(parts.kernels.grid.rows, device=parts.device) if rows is None else rows
             return parts.processes.gather(parts.representation.predict(rows[parts.processes.share(len(rows))]), len(rows))
 
+    @torch.no_grad()
+    def _everything(self) -> Tensor:
+        """Predictions for every row, without gradient."""
+        if self.parts.processes.size > 1:
+            return self._predict(None)
+        with torch.autocast(self.parts.device.type, torch.bfloat16, enabled=self.parts.dtype == torch.bfloat16):
+            return self.parts.representation.predict_all()
+
     def _complete(self, outputs: Tensor, rows: Tensor | None) -> Tensor:
         """Predictions for every row [rows, k²], of which only those of the sample carry gradient."""
         if rows is None:
             return outputs
-        with torch.no_grad():
-            everything = self._predict(None)
+        everything = self._everything()
         # a kernel that was drawn twice is the same kernel: the gradient of the networks reaches it once
         at = torch.arange(len(everything), device=rows.device)
         at[rows] = torch.arange(len(everything), len(everything) + len(rows), device=rows.device)

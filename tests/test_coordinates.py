@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nern.coordinates import KernelGrid, LayerMapping
+from nern.coordinates import KernelGrid, LayerMapping, RowTable
 from nern.ordering import FilterOrder, KernelOrder, LayerOrder, Unordered
+from nern.representation import KernelSet
 
 shapes = st.lists(
     st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 2, 3, 5, 7]), st.sampled_from([1, 3, 4])), min_size=1, max_size=4
@@ -38,8 +39,11 @@ def test_rows_are_layer_filter_channel_in_order(layers: list[tuple[int, ...]]) -
     expected = [(index, f, c) for index, shape in enumerate(layers) for f in range(shape[0]) for c in range(shape[1])]
     assert grid.coordinates().tolist() == [list(row) for row in expected]
     assert grid.rows == len(expected)
-    assert grid.layer_of_rows().tolist() == [row[0] for row in expected]
-    assert grid.counts().tolist() == [float(layers[row[0]][2] * layers[row[0]][3]) for row in expected]
+    table = RowTable(grid)
+    assert table.layers().tolist() == [row[0] for row in expected]
+    assert table.coordinates().tolist() == [list(row) for row in expected]
+    some = torch.randperm(grid.rows)[:7]
+    assert table.coordinates(some).tolist() == [list(expected[row]) for row in some]
     assert grid.weights == sum(math.prod(shape) for shape in layers)
     assert grid.size == (max(shape[2] for shape in layers), max(shape[3] for shape in layers))
     assert grid.outputs == grid.size[0] * grid.size[1]
@@ -47,12 +51,17 @@ def test_rows_are_layer_filter_channel_in_order(layers: list[tuple[int, ...]]) -
 
 
 @given(layers=shapes, kinds=st.lists(st.integers(0, 2), min_size=4, max_size=4), seed=st.integers(0, 1000))
-def test_gather_puts_each_ordered_kernel_in_the_middle_of_its_row(layers: list[tuple[int, ...]], kinds: list[int], seed: int) -> None:
+def test_each_ordered_kernel_stands_in_the_middle_of_its_row(layers: list[tuple[int, ...]], kinds: list[int], seed: int) -> None:
     torch.manual_seed(seed)
     grid = grid_of(layers)
     weights = {layer.parameter: torch.randn(layer.shape) for layer in grid.layers}
     orders = [random_order(layer.filters, layer.channels, kind) for layer, kind in zip(grid.layers, kinds, strict=False)]
-    found = grid.gather(weights, orders).reshape(-1, *grid.size)
+    kernels = KernelSet(grid, weights, orders, torch.device("cpu"))
+    found = kernels.original().values.reshape(-1, *grid.size)
+    some = torch.randint(grid.rows, (9,))
+    assert torch.equal(kernels.original(some).values, found[some].flatten(1))
+    assert kernels.original(some).count.tolist() == [math.prod(grid.layers[i].kernel) for i in kernels.original(some).layer]
+    torch.testing.assert_close(kernels.norms(), found.flatten(1).norm(dim=1))
     row = 0
     for layer, order in zip(grid.layers, orders, strict=True):
         for original in order.indices().tolist():
@@ -115,4 +124,4 @@ def test_a_mapping_of_ones_own_decides_what_a_kernel_is() -> None:
 
     weight = torch.randn(2, 3, 3, 3)
     grid = KernelGrid((Transposed("w", (2, 3, 3, 3), 0),))
-    assert torch.equal(grid.gather({"w": weight})[4].reshape(3, 3), weight[1, 1].T)
+    assert torch.equal(grid.flatten({"w": weight}).reshape(-1, 3, 3)[4], weight[1, 1].T)

@@ -73,7 +73,7 @@ class Given(Sampler):
 
     rows: Tensor
 
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
         return lambda step: self.rows
 
 
@@ -94,7 +94,7 @@ def trainer_of(
     kernels = KernelSet(grid, state, orders, CPU)
     torch.manual_seed(1)
     representation = assemble(grid, orders, Positional(), predictor)
-    predictor.initialise(representation.predictor, representation.embedding(grid.coordinates()), kernels.values)
+    predictor.initialise(representation.predictor, representation.embedding(grid.coordinates()), kernels.real())
     networks = NetworkPair(network, architecture.features(network), device=CPU)
     parts = Parts(representation, kernels, networks, CPU, torch.float32, 0)
     return PhaseTrainer(parts, Phase(iterations=10), losses or objective(PAPER), sampler or All(), SGD(), lambda step: inputs, 0)
@@ -121,7 +121,7 @@ def check(trainer: PhaseTrainer, network: nn.Module, inputs: Tensor, order: str,
     if kinked:
         near = torch.stack([z.abs().amin(1) for z in preactivations(layers, embed(convolutions(state)))]).amin(0)
         rows = rows[near[rows] > KINK]
-        trainer.draw = Given(rows).start(trainer.parts.kernels.values, trainer.parts.kernels.layers, 0)
+        trainer.draw = lambda step: rows
     sample = None if rows is None else set(rows.tolist())
     expected, terms = reference_step(state, layers, inputs.double(), sample, order, weights, torch.relu if kinked else gelu)
     found, losses = gradient_of_step(trainer)

@@ -420,9 +420,9 @@ class WrongSampler(Sampler):
 
     mistake: str = option("none", help="which mistake")
 
-    def start(self, kernels, layers, seed):
+    def start(self, norms, layers, seed):
         if self.mistake == "changes":
-            kernels.mul_(2)
+            norms.mul_(2)
         calls = []
 
         def draw(step):
@@ -457,7 +457,7 @@ def _global(source: torch.Generator) -> torch.Tensor:
         "range": "step 0 draws rows outside 0 … 59",
         "counts": "drawn again, after other steps, gives other rows",
         "global": "draws from torch's global generator",
-        "changes": "the sampler changes the kernels",
+        "changes": "the sampler changes the norms",
     }.items(),
 )
 def test_check_sampler_fails(mistake, message):

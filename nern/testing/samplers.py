@@ -16,9 +16,9 @@ def check_sampler(sampler: Sampler) -> None:
     check_options("sampler", sampler)
     layers = torch.arange(3).repeat_interleave(torch.tensor([10, 30, 20]))
     for scale in (1.0, 0.0):
-        kernels = scale * torch.randn(60, 9, generator=generator(0, "kernels"))
-        before, state = kernels.clone(), torch.get_rng_state()
-        draw, other = sampler.start(kernels, layers, 7), sampler.start(kernels, layers, 7)
+        norms = scale * torch.rand(60, generator=generator(0, "norms"))
+        before, state = norms.clone(), torch.get_rng_state()
+        draw, other = sampler.start(norms, layers, 7), sampler.start(norms, layers, 7)
         drawn = [draw(step) for step in range(20)]
         for step, rows in enumerate(drawn):
             if rows is None:
@@ -34,4 +34,4 @@ def check_sampler(sampler: Sampler) -> None:
         require(
             torch.equal(torch.get_rng_state(), state), "the sampler draws from torch's global generator; use nern.generator(seed, step)"
         )
-        require(torch.equal(kernels, before), "the sampler changes the kernels")
+        require(torch.equal(norms, before), "the sampler changes the norms")

@@ -104,7 +104,7 @@ def test_every_preset(site: Site) -> None:
 class Secret(Sampler):
     batch: int = nern.option(1, help="kernels")
 
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
         return lambda step: None
 
 

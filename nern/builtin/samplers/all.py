@@ -15,7 +15,7 @@ from nern.interfaces import Draw, Sampler
 class All(Sampler):
     """All kernels in every step (Ashkenazi et al. 2023, Table 7)."""
 
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
         return lambda step: None
 
 

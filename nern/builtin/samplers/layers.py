@@ -21,7 +21,7 @@ def _rows_by_layer(layers: Tensor) -> list[Tensor]:
 class RandomLayer(Sampler):
     """All kernels of one random layer (Ashkenazi et al. 2023, sec. 3.2)."""
 
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
         rows = _rows_by_layer(layers)
         return lambda step: rows[int(torch.randint(len(rows), (), generator=generator(seed, step)))]
 
@@ -30,7 +30,7 @@ class RandomLayer(Sampler):
 class LayersInTurn(Sampler):
     """All kernels of one layer, the layers in turn."""
 
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
         rows = _rows_by_layer(layers)
         return lambda step: rows[step % len(rows)]
 

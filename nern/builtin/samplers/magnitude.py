@@ -21,9 +21,9 @@ class Magnitude(Sampler):
     batch: int = option(4096, help="kernels that carry gradient in a step", check=at_least(1))
     uniform: float = option(0.8, help="probability p_uni that a step draws uniformly, without replacement", check=[at_least(0), at_most(1)])
 
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
-        n, device = len(kernels), kernels.device
-        cumulative = kernels.double().norm(dim=1).cumsum(0)
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
+        n, device = len(norms), norms.device
+        cumulative = norms.double().cumsum(0)
         total = float(cumulative[-1])
 
         def draw(step: int) -> Tensor:

@@ -21,14 +21,14 @@ class Uniform(Sampler):
     batch: int = option(4096, help="kernels that carry gradient in a step", check=at_least(1))
     replacement: bool = option(False, help="whether a kernel may be drawn twice in a step")
 
-    def start(self, kernels: Tensor, layers: Tensor, seed: int) -> Draw:
-        n, device = len(kernels), kernels.device
+    def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
+        n, device = len(norms), norms.device
 
         def draw(step: int) -> Tensor:
             source = generator(seed, step, device=device)
             if self.replacement:
                 return torch.randint(n, (self.batch,), generator=source, device=device)
-            return torch.randperm(n, generator=source, device=device)[: self.batch]
+            return torch.randperm(n, generator=source, device=device, dtype=torch.int32 if n < 2**31 else torch.int64)[: self.batch].long()
 
         return draw
 

@@ -80,12 +80,12 @@ def test_kernels_are_drawn_by_their_own_norm(network: nn.Module, grid: KernelGri
     orders: list[LayerOrder] = [Unordered(layer.filters, layer.channels) for layer in grid.layers]
     kernels = KernelSet(grid, dict(network.state_dict()), orders, CPU).original()
     norms = torch.cat([network.state_dict()[name].double().flatten(2).norm(dim=2).flatten() for name in NAMES])
-    draw = Magnitude(batch=40000, uniform=0.0).start(kernels.values, kernels.layer, 0)(0)
+    draw = Magnitude(batch=40000, uniform=0.0).start(kernels.values.norm(dim=1), kernels.layer, 0)(0)
     assert draw is not None
     expected = norms / norms.sum()
     shares = torch.bincount(draw, minlength=grid.rows).double() / 40000
     assert bool(((shares - expected).abs() < 5 * (expected * (1 - expected) / 40000).sqrt()).all())
-    uniform = Uniform(batch=grid.rows).start(kernels.values, kernels.layer, 0)(0)
+    uniform = Uniform(batch=grid.rows).start(kernels.values.norm(dim=1), kernels.layer, 0)(0)
     assert uniform is not None and sorted(uniform.tolist()) == list(range(grid.rows))
 
 
