@@ -133,6 +133,7 @@ class RowTable(nn.Module):
     """Layers and coordinates of rows of a grid, computed from a few numbers for each layer."""
 
     starts: Tensor
+    counts: Tensor
     channels: Tensor
     firsts: Tensor
     stored: Tensor | None
@@ -141,6 +142,7 @@ class RowTable(nn.Module):
         super().__init__()
         self.rows = grid.rows
         self.register_buffer("starts", torch.tensor(grid.starts[:-1]), persistent=False)
+        self.register_buffer("counts", torch.tensor([layer.count for layer in grid.layers]), persistent=False)
         self.register_buffer("channels", torch.tensor([layer.channels for layer in grid.layers]), persistent=False)
         self.register_buffer("firsts", torch.tensor([layer.layer for layer in grid.layers]), persistent=False)
         # mappings may have coordinates of their own
@@ -150,8 +152,7 @@ class RowTable(nn.Module):
     def layers(self, rows: Tensor | None = None) -> Tensor:
         """[m] int64: position of the layer of some rows [m] int64, or of all."""
         if rows is None:
-            ends = torch.cat([self.starts[1:], self.starts.new_tensor([self.rows])])
-            return torch.repeat_interleave(ends - self.starts, output_size=self.rows)
+            return torch.repeat_interleave(self.counts, output_size=self.rows)
         return torch.bucketize(rows, self.starts, right=True) - 1
 
     def coordinates(self, rows: Tensor | None = None) -> Tensor:

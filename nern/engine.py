@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nern import artifact, config
 from nern.artifact import Artifact, Bytes
@@ -19,20 +17,20 @@ from nern.checkpoint import Checkpoint
 from nern.config import Experiment, Phase
 from nern.devices import choose_device, choose_dtype, fast_float32
 from nern.distributed import Processes, processes
-from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
+from nern.errors import ConfigError, DataError, Interrupted
 from nern.evaluation import Score, predict, score, with_weights
-from nern.fitting import Fitting
+from nern.fitting import Fitting, start_phase
 from nern.interfaces import Data, Task
 from nern.networks import NetworkPair
 from nern.pretraining import pretrain
-from nern.random import derive, seeded
+from nern.random import seeded
 from nern.registry import Registry
 from nern.representation import KernelSet, Representation
 from nern.results import Evaluation, Result
 from nern.runs import RunFolder, StopRequest, environment
 from nern.smoothness import grid_smoothness
 from nern.subject import Subject
-from nern.training import Parts, PhaseTrainer
+from nern.training import Parts
 from nern.trial import check_logits
 from nern.weights import load_weights
 
@@ -125,7 +123,7 @@ class Engine:
                 self.result = self._fit(resume, stop)
             return self.result
         except OSError as problem:
-            error = self._explained(problem)
+            error = self.run.explained(problem)
             raise error from problem
         except BaseException as problem:
             error = problem
@@ -190,16 +188,7 @@ class Engine:
         experiment = self.experiment
         phase = attrs.evolve(experiment.phases[-1], iterations=steps)
         parts = self._parts(self._prepare(), representation.to(self.device).requires_grad_(True).train())
-        source, index = self._open(phase.inputs or experiment.task), len(experiment.phases)
-
-        @cache
-        def batches() -> Callable[[int], Tensor]:  # opened when a loss first wants it: some phases run no network
-            return source.inputs(phase.batch, derive(experiment.seed, "inputs", index), self.device)
-
-        trainer = PhaseTrainer(
-            parts, phase, experiment.losses if phase.losses is None else phase.losses, phase.sampler or experiment.sampler,
-            phase.optimizer or experiment.optimizer, lambda step: batches()(step), index,
-        )  # fmt: skip
+        trainer = start_phase(experiment, phase, len(experiment.phases), parts, self._open)
         for step in range(steps):
             trainer.step(step)
             after()
@@ -210,13 +199,6 @@ class Engine:
         if self._artifact is None:
             raise ConfigError(f"there is no representation in {self.run.path} yet: fit() makes one, nern train --resume finishes a run")
         return self._artifact
-
-    def _explained(self, problem: OSError) -> NernError:
-        reason, folder = problem.strerror or problem, self.run.path.absolute()
-        place = Path(os.fsdecode(problem.filename)).absolute() if isinstance(problem.filename, (str, bytes)) else folder
-        if place.is_relative_to(folder) or folder.is_relative_to(place):
-            return TrainingError(f"cannot write the run directory {self.run.path} ({reason}); free space or set output")
-        return DataError(f"cannot read {place} ({reason})")
 
     # -- assembling ----------------------------------------------------------------------------------------------
 
@@ -332,7 +314,7 @@ class Engine:
         representation = representation or self._represent(subject, kernels)
         features = experiment.architecture.features(subject.network)
         networks = NetworkPair(subject.network, features, device=self.device, dtype=self.dtype)
-        return Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes)
+        return Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs)
 
     # -- fitting -------------------------------------------------------------------------------------------------
 

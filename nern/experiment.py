@@ -81,6 +81,10 @@ class Experiment:
     )
     seed: int = option(0, help="source of everything random", check=[at_least(0), at_most(2**31 - 1)])
     device: str = option("auto", help='"cpu", "cuda", "cuda:1", …; auto takes a GPU where there is one')
+    cuda_graphs: bool = option(
+        True,
+        help="record a step on a GPU once and replay it; false for a component whose work depends on more than the tensors it is given",
+    )
     threads: int | None = option(None, help="CPU threads; null leaves torch's choice", check=at_least(1))
     output: str = option("runs/{name}", help="run directory; {name} stands for the preset's or file's name")
     plugins: list[str] = option(factory=list, help="local plugins: Python files, relative to this file, or module names")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -68,7 +69,7 @@ class Fitting:
             if done and index < done.phase:
                 continue
             start = done.step if done and index == done.phase else 0
-            trainer = self._trainer(index, phase)
+            trainer = start_phase(self.experiment, phase, index, self.parts, self.open_task)
             if done and index == done.phase:
                 trainer.load_state_dict(done.optimizers)
             for step in range(start, phase.iterations):
@@ -77,22 +78,6 @@ class Fitting:
                 self._after_step(index, phase, trainer, step, stop)
             if self.latest is None:  # resumed at the very end of the phase
                 self._evaluate(phase)
-
-    def _trainer(self, index: int, phase: Phase) -> PhaseTrainer:
-        experiment, seed = self.experiment, derive(self.experiment.seed, "inputs", index)
-        source = self.open_task(phase.inputs or experiment.task)
-        opened: list[Any] = []
-
-        def inputs(step: int) -> Tensor:  # opened when a loss first wants it: some phases run no network
-            if not opened:
-                opened.append(source.inputs(phase.batch, seed, self.parts.device))
-            batch: Tensor = opened[0](step)
-            return batch
-
-        return PhaseTrainer(
-            self.parts, phase, experiment.losses if phase.losses is None else phase.losses, phase.sampler or experiment.sampler,
-            phase.optimizer or experiment.optimizer, inputs, index,
-        )  # fmt: skip
 
     def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
         experiment, last = self.experiment, step + 1 == phase.iterations
@@ -169,6 +154,20 @@ class Fitting:
             raise ConfigError("phases that have ended cannot change their length on resume")
         if lengths[done.phase] < done.step:
             raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
+
+
+def start_phase(experiment: Experiment, phase: Phase, index: int, parts: Parts, open_task: Callable[[Task], Data]) -> PhaseTrainer:
+    """The trainer of a phase; `index` is its position, a part of every random draw's place."""
+    seed, source = derive(experiment.seed, "inputs", index), open_task(phase.inputs or experiment.task)
+
+    @cache
+    def batches() -> Callable[[int], Tensor]:  # opened when a loss first wants it: some phases run no network
+        return source.inputs(phase.batch, seed, parts.device)
+
+    return PhaseTrainer(
+        parts, phase, experiment.losses if phase.losses is None else phase.losses, phase.sampler or experiment.sampler,
+        phase.optimizer or experiment.optimizer, lambda step: batches()(step), index,
+    )  # fmt: skip
 
 
 def _due(iteration: int, every: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import threading
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from nern import config
-from nern.errors import ConfigError, Interrupted
+from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
 from nern.files import sweep, write_tensors, write_text
 
 #: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
@@ -33,6 +34,14 @@ class RunFolder:
         self.original = path / "original.safetensors"
         self.artifact = path / "model.nern"
         self.result = path / "result.json"
+
+    def explained(self, problem: OSError) -> NernError:
+        """What to tell a user about a file that could not be read or written during this run."""
+        reason, folder = problem.strerror or problem, self.path.absolute()
+        place = Path(os.fsdecode(problem.filename)).absolute() if isinstance(problem.filename, (str, bytes)) else folder
+        if place.is_relative_to(folder) or folder.is_relative_to(place):
+            return TrainingError(f"cannot write the run directory {self.path} ({reason}); free space or set output")
+        return DataError(f"cannot read {place} ({reason})")
 
     def require(self) -> None:
         """Raises ConfigError where the folder holds no run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nern.config import LossTerm, Phase
 from nern.distributed import Processes
 from nern.errors import TrainingError
+from nern.graphs import Replayer, record_cuda_graph
 from nern.interfaces import Draw, LossContext, Optimizer, Sampler
 from nern.networks import NetworkPair
 from nern.random import derive
@@ -30,6 +31,7 @@ class Parts:
     dtype: torch.dtype  # of the predictor's arithmetic
     seed: int
     processes: Processes = Processes()  # that share the work of a step
+    graphs: bool = False  # whether a GPU records a step and replays it
 
 
 class PhaseTrainer:
@@ -58,14 +60,16 @@ class PhaseTrainer:
         self.parameters = [(name, value) for name, value in parts.representation.named_parameters() if value.requires_grad]
         self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
-        self._history: list[dict[str, Tensor]] = []
+        recorded = parts.device.type == "cuda" and parts.graphs and parts.processes.size == 1
+        self.replayer = Replayer([value for _, value in self.parameters], record_cuda_graph if recorded else None)
+        self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of a step's terms
 
     def step(self, step: int) -> None:
         """One step of gradient descent."""
-        active = {name: pair for name, pair in self.terms.items() if step >= pair[0].warmup}
-        terms = self.losses(step, active)
-        total = torch.stack([active[name][0].weight * value for name, value in terms.items()]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        active = tuple(name for name, (term, _) in self.terms.items() if step >= term.warmup)
+        rows = self.draw(step)
+        batch = self.inputs(step) if self.runs_networks(active) else None
+        values = self.replayer(active, lambda *inputs: self._backward(active, *inputs), rows, batch)
         self.parts.processes.sum_gradients([value for _, value in self.parameters])
         if self.phase.clip is not None:
             nn.utils.clip_grad_norm_([value for _, value in self.parameters], self.phase.clip)
@@ -74,32 +78,51 @@ class PhaseTrainer:
                 group["lr"] = rate * self.optimizer.factor(step, self.phase.iterations)
             started.step()
             started.zero_grad(set_to_none=True)
-        self._history.append({**{name: value.detach() for name, value in terms.items()}, "total": total.detach()})
+        self._history.append(((*active, "total"), values))
 
-    def losses(self, step: int, active: dict[str, tuple[LossTerm, Any]]) -> dict[str, Tensor]:
-        """The unweighted terms of eq. 2 at one step, differentiable in the predictor's parameters.
+    def runs_networks(self, active: Sequence[str]) -> bool:
+        """Whether any of these terms looks at what the networks give."""
+        return any(self.terms[name][0].loss.needs != "weights" for name in active)
+
+    def _backward(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> Tensor:
+        """The terms and their weighted sum [terms + 1], after the gradient of the sum was taken."""
+        terms = self.losses(active, rows, batch)
+        total = torch.stack([self.terms[name][0].weight * value for name, value in terms.items()]).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return torch.stack([*(value.detach() for value in terms.values()), total.detach()])
+
+    def losses(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> dict[str, Tensor]:
+        """The unweighted terms of eq. 2, differentiable in the predictor's parameters.
 
         Where several processes share a step, these are this process's parts of the terms, which add up to them.
+
+        Args:
+            active: names of the terms.
+            rows: kernels that carry gradient [m] int64, or None for all.
+            batch: inputs [b, c, h, w]; None where no active term runs the networks.
         """
-        parts, rows = self.parts, self.draw(step)
-        needs = {term.loss.needs for term, _ in active.values()}
+        parts = self.parts
+        needs = {self.terms[name][0].loss.needs for name in active}
         outputs = self._predict(rows)
-        if needs <= {"weights"}:  # no network runs, and kernels outside the sample need no prediction
+        if batch is None:  # no network runs, and kernels outside the sample need no prediction
             compared: dict[str, tuple[Any, Any]] = {"weights": (parts.kernels.original(rows), parts.kernels.predicted(outputs, rows))}
             images = 0
         else:
             everything = self._complete(outputs, rows)
             features = "features" in needs
-            batch = self.inputs(step)
             images, inputs = len(batch), batch[parts.processes.share(len(batch))]
             original = parts.networks.original(inputs, features)
             reconstructed = parts.networks.reconstructed(inputs, parts.representation.weights(everything), features)
             compared = {
-                "weights": (parts.kernels.original(), parts.kernels.predicted(everything)),
+                "weights": (parts.kernels.original(), parts.kernels.predicted(everything)) if "weights" in needs else (None, None),
                 "logits": (original.logits, reconstructed.logits),
                 "features": (original.features, reconstructed.features),
             }
-        return {name: parts.processes.part(term.loss, loss, compared[term.loss.needs], images) for name, (term, loss) in active.items()}
+        found = {}
+        for name in active:
+            term, loss = self.terms[name]
+            found[name] = parts.processes.part(term.loss, loss, compared[term.loss.needs], images)
+        return found
 
     def _predict(self, rows: Tensor | None) -> Tensor:
         """Predicted kernels of some rows, or of all; every process predicts its part of them."""
@@ -139,10 +162,10 @@ class PhaseTrainer:
         history, self._history = self._history, []
         if not history:
             return {}
-        values = iter(self.parts.processes.sum(torch.stack([value for losses in history for value in losses.values()])).tolist())
+        values = iter(self.parts.processes.sum(torch.cat([values for _, values in history])).tolist())
         reported: dict[str, float] = {}
-        for back, losses in enumerate(history):
-            reported = dict(zip(losses, values, strict=False))
+        for back, (names, _) in enumerate(history):
+            reported = dict(zip(names, values, strict=False))
             for name, value in reported.items():
                 if not math.isfinite(value):
                     step = last - len(history) + 1 + back

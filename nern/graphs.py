@@ -1,0 +1,95 @@
+"""Replays a step: on a GPU, starting its thousand small kernels one by one takes longer than running them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+#: Records a computation: returns what it gave, and a function that runs it again on the same memory.
+Record = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], None]]]
+
+
+def record_cuda_graph(compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+    """Record as a CUDA graph, after a few runs in which libraries choose their algorithms and take their workspaces."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            compute()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = compute()
+    return result, graph.replay
+
+
+@attrs.frozen(eq=False)
+class Recording:
+    """A recorded computation with the memory that it reads and writes."""
+
+    inputs: tuple[Tensor, ...]
+    result: Tensor
+    gradients: tuple[Tensor | None, ...]
+    replay: Callable[[], None]
+
+
+class Replayer:
+    """Runs a forward and backward pass, from its second call with the same key and shapes on by replaying a recording.
+
+    Args:
+        parameters: whose gradients the pass leaves in `grad`.
+        record: None runs every pass anew.
+        most: recordings that are kept; passes of further shapes are run anew.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], record: Record | None, most: int = 16) -> None:
+        self.parameters, self.record, self.most = list(parameters), record, most
+        self._recordings: dict[Hashable, Recording] = {}
+        self._seen: set[Hashable] = set()
+
+    def __call__(self, key: Hashable, compute: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """`compute(*inputs)`; it must depend on nothing but its inputs, the parameters and `key`.
+
+        Returns:
+            What it gives, in memory of its own; the parameters' `grad` hold its gradients until the next call.
+        """
+        given = [value for value in inputs if value is not None]
+        place = (key, *(None if value is None else (tuple(value.shape), value.dtype) for value in inputs))
+        if self.record is None or (place not in self._recordings and not self._worth(place)):
+            return self._fresh(compute, inputs)
+        if place not in self._recordings:
+            try:
+                self._recordings[place] = self._recorded(self.record, compute, inputs)
+            except RuntimeError as error:
+                self.record, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
+                warnings.warn(f"the step cannot be recorded ({reason}); it runs without CUDA graphs", RuntimeWarning, stacklevel=2)
+                return self._fresh(compute, inputs)
+        recording = self._recordings[place]
+        for own, value in zip(recording.inputs, given, strict=True):
+            own.copy_(value)
+        recording.replay()
+        for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
+            parameter.grad = gradient
+        return recording.result.clone()
+
+    def _worth(self, place: Hashable) -> bool:
+        """Whether this is the second call of its kind, and there is room for a recording."""
+        if place in self._seen:
+            return len(self._recordings) < self.most
+        self._seen.add(place)
+        return False
+
+    def _fresh(self, compute: Callable[..., Tensor], inputs: Sequence[Tensor | None]) -> Tensor:
+        for parameter in self.parameters:
+            parameter.grad = None
+        return compute(*inputs)
+
+    def _recorded(self, record: Record, compute: Callable[..., Tensor], inputs: Sequence[Tensor | None]) -> Recording:
+        own = [None if value is None else value.clone() for value in inputs]
+        result, replay = record(lambda: self._fresh(compute, own))
+        gradients = tuple(parameter.grad for parameter in self.parameters)
+        return Recording(tuple(value for value in own if value is not None), result, gradients, replay)
