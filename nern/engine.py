@@ -323,7 +323,7 @@ class Engine:
         experiment = self.experiment
         resolved = config.unstructure(experiment, self.registry)
         if self.processes.first:
-            self.run.check(resolved, resume)
+            self.run.check(resolved, resume, self.registry)
             self._check_inputs()
             self.run.open(config.to_yaml(experiment, self.registry))
             self._pretrain(stop)

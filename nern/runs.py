@@ -17,9 +17,11 @@ from torch import nn
 from nern import config
 from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
 from nern.files import sweep, write_tensors, write_text
+from nern.registry import Registry
 
 #: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
-FREE = {"output", "observers", "device", "threads", "precision", "plugins", "evaluate_every", "checkpoint_every", "log_every"}
+FREE = {"output", "observers", "device", "threads", "cuda_graphs", "precision", "plugins"}
+FREE |= {"evaluate_every", "checkpoint_every", "log_every"}
 
 
 class RunFolder:
@@ -48,8 +50,11 @@ class RunFolder:
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run (there is no {self.config})")
 
-    def check(self, resolved: dict[str, Any], resume: bool) -> None:
+    def check(self, resolved: dict[str, Any], resume: bool, registry: Registry | None = None) -> None:
         """See whether an experiment can start here, or go on here.
+
+        Args:
+            registry: knows the defaults of options that are newer than the run.
 
         Raises:
             ConfigError: the folder holds a run and `resume` is not set, or the run is another experiment's.
@@ -62,6 +67,9 @@ class RunFolder:
         before = config.read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))
         try:
             changed = _differences(_fixed(before), _fixed(resolved))
+            if changed and registry is not None:
+                experiment, _ = config.load_experiment(self.config, registry=registry)
+                changed = _differences(_fixed(config.unstructure(experiment, registry)), _fixed(resolved))
         except (AttributeError, KeyError, TypeError) as error:
             raise ConfigError(f"{self.config} is not the configuration that a run wrote; start a new run with output=DIR") from error
         if changed:

@@ -195,7 +195,7 @@ def _run(engine: Engine, originals: dict[int, Path]) -> tuple[bool, dict[str, An
     key = derive(0, *(resolved[part] for part in ("architecture", "task", "pretrain", "heldout", "seed")))
     run, started = engine.run, engine.run.config.exists()
     if started:
-        run.check(resolved, resume=True)
+        run.check(resolved, resume=True, registry=engine.registry)
     if started and run.result.exists():
         try:
             result = json.loads(run.result.read_text(encoding="utf-8"))

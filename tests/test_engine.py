@@ -279,6 +279,19 @@ def test_resuming_refuses_other_original_weights(tmp_path: Path) -> None:
     Engine.from_yaml(path, {**QUICK, "architecture.weights": str(moved)}).fit(resume=True)
 
 
+def test_a_run_from_before_an_option_existed_goes_on_with_its_default(tmp_path: Path) -> None:
+    path, config = write_experiment(tmp_path), tmp_path / "run" / "config.yaml"
+    Engine.from_yaml(path, QUICK).fit()
+    lines = config.read_text().splitlines()
+    older = [line for line in lines if line.split(":")[0].strip() not in ("scale_layers", "balance", "cuda_graphs")]
+    assert len(lines) - len(older) >= 3
+    config.write_text("\n".join(older) + "\n")
+    Engine.from_yaml(path, QUICK).fit(resume=True)
+    config.write_text("\n".join(older) + "\n")
+    with pytest.raises(ConfigError, match="was started with another scale_layers; resume it as it was"):
+        Engine.from_yaml(path, {**QUICK, "scale_layers": True}).fit(resume=True)
+
+
 def test_a_run_without_weights_trains_the_original_network(tmp_path: Path) -> None:
     overrides = {**QUICK, "architecture.weights": None, "pretrain.epochs": 2, "pretrain.lr": 0.05}
     engine = Engine.from_yaml(write_experiment(tmp_path), overrides)
