@@ -8,6 +8,7 @@ MODULES = (
     "nern.builtin.architectures.timm",
     "nern.builtin.embeddings.positional",
     "nern.builtin.embeddings.fourier",
+    "nern.builtin.embeddings.learned",
     "nern.builtin.predictors.mlp",
     "nern.builtin.samplers.all",
     "nern.builtin.samplers.layers",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import nern
+from nern import Engine
 from nern.builtin.embeddings.fourier import Fourier
+from nern.builtin.embeddings.learned import Learned
 from nern.builtin.embeddings.positional import Positional
 from nern.coordinates import KernelGrid, LayerMapping
 
@@ -95,3 +99,29 @@ def test_fourier_follows_the_seed() -> None:
 def test_fourier_refuses_scales_that_are_not_three_numbers_above_0(scales: list[float]) -> None:
     with pytest.raises(ValueError, match="scales must be three numbers above 0"):
         Fourier(scales=scales)
+
+
+# -- trained vectors ---------------------------------------------------------------------------------------------------
+
+
+def test_learned_vectors_are_one_for_every_layer_filter_and_channel() -> None:
+    torch.manual_seed(0)
+    module = Learned(features=4, spread=0.5).build(GRID)
+    most = GRID.coordinates().amax(0).tolist()
+    assert [tuple(table.shape) for table in module.axes] == [(value + 1, 4) for value in most]
+    row = GRID.coordinates()[30]
+    expected = [float(module.axes[axis].detach()[int(row[axis]), number]) for axis in range(3) for number in range(4)]
+    assert module(row[None])[0].tolist() == expected
+    values = torch.cat([table.detach().reshape(-1) for table in Learned(features=400, spread=0.5).build(GRID).axes])
+    assert float(values.std()) == pytest.approx(0.5, rel=0.05)
+
+
+def test_learned_vectors_are_trained_stored_and_counted(tmp_path: Path) -> None:
+    settings = {"embedding": {"name": "learned", "features": 5}, "architecture.width": 3, "predictor.hidden": 8, "pretrain.epochs": 1}
+    settings |= {"phases.0.iterations": 3, "phases.1.iterations": 1, "output": str(tmp_path / "run")}
+    engine = Engine.from_yaml("digits", settings)
+    result = engine.fit()
+    layers, most = engine.representation.grid.layers, engine.representation.grid.coordinates().amax(0).tolist()
+    assert result.bytes.embedding == 4 * 5 * (len(layers) + most[1] + 1 + most[2] + 1)
+    rebuilt = nern.load(tmp_path / "run" / "model.nern").reconstruct()
+    assert all(torch.equal(a, b) for a, b in zip(rebuilt.parameters(), engine.reconstruct().parameters(), strict=True))

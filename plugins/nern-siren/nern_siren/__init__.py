@@ -1,14 +1,14 @@
-"""A SIREN predictor and embeddings with trained grids for nern."""
+"""A SIREN predictor and a multi-resolution hash grid for nern."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from nern import Embedding, Predictor, hookimpl
-from nern_siren.grids import HashGrid, LearnedAxes
+from nern_siren.grids import HashGrid
 from nern_siren.siren import Siren
 
-__all__ = ["HashGrid", "LearnedAxes", "Siren"]
+__all__ = ["HashGrid", "Siren"]
 
 
 @hookimpl
@@ -18,4 +18,4 @@ def nern_predictors() -> Mapping[str, type[Predictor]]:
 
 @hookimpl
 def nern_embeddings() -> Mapping[str, type[Embedding]]:
-    return {"hash-grid": HashGrid, "learned-axes": LearnedAxes}
+    return {"hash-grid": HashGrid}

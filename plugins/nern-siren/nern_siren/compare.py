@@ -20,8 +20,8 @@ from nern import Architecture, Embedding, Engine, KernelGrid, Predictor, Registr
 ROWS: list[tuple[str, dict[str, Any]]] = [  # predictor, embedding
     ("mlp", {"name": "positional"}),
     ("siren", {"name": "positional"}),
-    ("mlp", {"name": "learned-axes"}),
-    ("siren", {"name": "learned-axes"}),
+    ("mlp", {"name": "learned"}),
+    ("siren", {"name": "learned"}),
     ("mlp", {"name": "hash-grid"}),
     ("siren", {"name": "hash-grid"}),
 ]

@@ -1,4 +1,4 @@
-"""Embeddings whose parameters train along with the predictor and are stored with it."""
+"""An embedding whose parameters train along with the predictor and are stored with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nern import AxisTables, Embedding, KernelGrid, above, at_least, option
+from nern import Embedding, KernelGrid, above, at_least, option
 
 PRIMES = (1, 2_654_435_761, 805_459_861)  # Müller et al. 2022, eq. 4
 
@@ -66,31 +66,3 @@ class HashGrid(Embedding):
     def build(self, grid: KernelGrid) -> nn.Module:
         resolutions = [int(self.coarsest * self.growth**level) for level in range(self.levels)]
         return Grids(grid.coordinates().amax(0), resolutions, self.features, self.table, self.spread)
-
-
-class Axes(nn.Module):
-    """A trained vector for every value of each coordinate, concatenated."""
-
-    def __init__(self, sizes: list[int], features: int, spread: float) -> None:
-        super().__init__()
-        self.dim, self.features = 3 * features, features
-        self.axes = nn.ParameterList(nn.Parameter(spread * torch.randn(size, features)) for size in sizes)
-
-    def tables(self) -> AxisTables:
-        """What lets a predictor replace its first matrix product by look-ups."""
-        return AxisTables((self.axes[0], self.axes[1], self.axes[2]), (0, self.features, 2 * self.features), self.dim)
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        """[n, 3] int64 → [n, 3 · features]."""
-        return torch.cat([F.embedding(coordinates[:, axis], table) for axis, table in enumerate(self.axes)], dim=1)
-
-
-@attrs.frozen
-class LearnedAxes(Embedding):
-    """One trained vector for every layer, filter and channel: a learned grid along each axis."""
-
-    features: int = option(32, help="numbers per vector", check=at_least(1))
-    spread: float = option(0.7, help="standard deviation at the start", check=above(0))
-
-    def build(self, grid: KernelGrid) -> nn.Module:
-        return Axes((grid.coordinates().amax(0) + 1).tolist(), self.features, self.spread)

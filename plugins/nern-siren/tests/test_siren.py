@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from nern_siren import HashGrid, LearnedAxes, Siren
+from nern_siren import HashGrid, Siren
 
 import nern
 from nern import Engine, KernelGrid, LayerMapping, create_registry
@@ -20,7 +20,7 @@ def test_siren_contract(component):
     check_predictor(component)
 
 
-@pytest.mark.parametrize("component", [HashGrid(), HashGrid(levels=2, table=8), LearnedAxes(), LearnedAxes(features=3)])
+@pytest.mark.parametrize("component", [HashGrid(), HashGrid(levels=2, table=8)])
 def test_embedding_contract(component):
     check_embedding(component)
     check_embedding(component, GRID)
@@ -68,15 +68,7 @@ def test_hash_grid_against_a_loop():
         assert torch.allclose(module(coordinates)[row], torch.cat(expected), atol=1e-12)
 
 
-def test_learned_axes_hold_a_vector_for_every_value():
-    module = LearnedAxes(features=4).build(GRID)
-    assert [len(table) for table in module.axes] == [3, 9, 9]
-    row = GRID.coordinates()[30]
-    expected = torch.cat([module.axes[axis][row[axis]] for axis in range(3)])
-    assert torch.equal(module(row[None])[0], expected)
-
-
-@pytest.mark.parametrize("embedding", ["hash-grid", "learned-axes"])
+@pytest.mark.parametrize("embedding", ["hash-grid", "learned"])
 @pytest.mark.parametrize("predictor", ["siren", "mlp"])
 def test_trains_from_yaml_and_comes_back(embedding, predictor, tmp_path):
     registry = create_registry()

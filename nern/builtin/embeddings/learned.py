@@ -1,0 +1,49 @@
+"""Vectors that are trained along with the predictor and stored beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nern.coordinates import KernelGrid
+from nern.embedded import AxisTables
+from nern.hookspecs import hookimpl
+from nern.interfaces import Embedding
+from nern.options import above, at_least, option
+
+
+class Axes(nn.Module):
+    """A trained vector for every value of each coordinate, concatenated."""
+
+    def __init__(self, sizes: list[int], features: int, spread: float) -> None:
+        super().__init__()
+        self.dim, self.features = 3 * features, features
+        self.axes = nn.ParameterList(nn.Parameter(spread * torch.randn(size, features)) for size in sizes)
+
+    def tables(self) -> AxisTables:
+        """What lets a predictor replace its first matrix product by look-ups."""
+        return AxisTables((self.axes[0], self.axes[1], self.axes[2]), (0, self.features, 2 * self.features), self.dim)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """[n, 3] int64 → [n, 3 · features]."""
+        return torch.cat([F.embedding(coordinates[:, axis], table) for axis, table in enumerate(self.axes)], dim=1)
+
+
+@attrs.frozen
+class Learned(Embedding):
+    """One trained vector for every layer, filter and channel; its bytes are the embedding's in the file."""
+
+    features: int = option(32, help="numbers per vector", check=at_least(1))
+    spread: float = option(0.7, help="standard deviation at the start", check=above(0))
+
+    def build(self, grid: KernelGrid) -> nn.Module:
+        return Axes((grid.coordinates().amax(0) + 1).tolist(), self.features, self.spread)
+
+
+@hookimpl
+def nern_embeddings() -> Mapping[str, type[Embedding]]:
+    return {"learned": Learned}
