@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from benchmarks import accuracy, report
+from benchmarks import accuracy, gpu, report, trials
 from benchmarks.baseline import quadratic_path
 from benchmarks.report import placed, publish, ratio
 from benchmarks.setting import Setting
 from benchmarks.step import ALL
+from nern import Engine, config
+from nern.builtin.architectures.cifar_resnet import CifarResNet
+from nern.data import ImageData
 from nern.paths import greedy_path
 
 SMALL = ["architecture.depth=8", "architecture.size=16", "predictor.hidden=24", "phases.0.batch=4", "sampler.batch=700"]
@@ -78,7 +84,7 @@ def test_results_name_machine_and_command(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_page_has_a_section_for_every_benchmark() -> None:
     page = report.PAGE.read_text(encoding="utf-8")
-    for name in ("ordering", "step", "accuracy", "scale"):
+    for name in ("ordering", "step", "accuracy", "trials", "gpu", "scale"):
         assert placed(page, name, "x") != page
 
 
@@ -98,3 +104,67 @@ def test_accuracy_curve_reads_what_a_run_logged(tmp_path: Path) -> None:
     assert found["minutes"] == [1.0, 1.5] and found["top1"] == [50.0, 75.0] and found["test"] == "unfinished"
     (tmp_path / "result.json").write_text(json.dumps({"reconstructed_top1": 74.0, "iterations": 2}), encoding="utf-8")
     assert accuracy.curve(tmp_path)["test"] == 74.0
+
+
+def test_every_trial_is_a_valid_experiment_that_differs_from_the_others() -> None:
+    for study in yaml.safe_load(trials.TRIALS.read_text(encoding="utf-8")):
+        seen = []
+        for name, changes in study["trials"].items():
+            experiment, _ = config.load_experiment(trials.PRESET, {**study["set"], **changes})
+            assert experiment not in seen, name
+            seen.append(experiment)
+        assert len({trials.file_of(study, name) for name in study["trials"]}) == len(seen)
+
+
+def test_a_trial_sees_no_test_image_and_measures_the_error_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_cifar10: Path
+) -> None:
+    monkeypatch.setattr(trials, "KEPT", tmp_path / "kept")
+    opened, batches = [], ImageData.batches
+
+    def watched(data: ImageData, split: str, *rest: Any) -> Any:
+        opened.append(split)
+        return batches(data, split, *rest)
+
+    monkeypatch.setattr(ImageData, "batches", watched)
+    study = {"name": "short", "set": {"phases.distillation": None, "phases.reconstruction.iterations": 2}, "trials": {"ReLU": {}}}
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pt"
+    torch.save(CifarResNet(depth=8, width=4).build().state_dict(), weights)
+    places = {"task.root": str(small_cifar10), "architecture.weights": str(weights), "architecture.depth": 8, "architecture.width": 4}
+    trials.run(study, "ReLU", {**places, "predictor.hidden": 8, "threads": 1})
+    assert set(opened) == {"heldout"}
+    (row,) = trials.rows({**study, "trials": {"ReLU": {}, "missing": {}}})
+    assert row["trial"] == "ReLU" and row["error"] > 0 and row["kl"] > 0
+    assert "*Not run*: missing." in trials.text({**study, "title": "Short", "trials": {"ReLU": {}, "missing": {}}})
+
+
+def test_error_is_that_of_the_weights(tmp_path: Path) -> None:
+    settings = {"architecture.width": 3, "predictor.hidden": 8, "pretrain.epochs": 1, "output": str(tmp_path / "run")}
+    engine = Engine.from_yaml("digits", {**settings, "phases.0.iterations": 2, "phases.1.iterations": 1})
+    engine.fit()
+    pairs = zip(engine.original().named_parameters(), engine.reconstruct().parameters(), strict=True)
+    apart = [((a - b).detach().double().square().sum(), a.detach().double().square().sum()) for (_, a), b in pairs if a.dim() == 4]
+    assert trials.error_of(engine) == pytest.approx(float(sum(a for a, _ in apart) / sum(b for _, b in apart)), rel=1e-6)
+
+
+def test_gpu_benchmark_walks_its_path_on_a_cpu_and_says_where_there_is_no_gpu() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--presets", "resnet20-cifar10", "--batch", "2", "--steps", "1"]
+    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, cwd=report.ROOT)
+    assert done.returncode == 0, done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| resnet20-cifar10 ")]
+    cells = [float(cell) for cell in row.split("|")[2:-1]]
+    assert all(cell >= 0 for cell in cells) and cells[0] > 0 and cells[1] > 0
+    if not torch.cuda.is_available():
+        missing = subprocess.run(command, capture_output=True, text=True, cwd=report.ROOT)
+        assert missing.returncode == 1
+        assert missing.stderr.strip() == "device 'cuda' was asked for, but torch finds no GPU here; set device=cpu or device=auto"
+
+
+def test_floating_point_operations_and_bytes_are_counted() -> None:
+    a, b = torch.randn(4, 6), torch.randn(6, 5)
+    with gpu.Touched() as touched:
+        c = a @ b
+        c.T  # noqa: B018 (a view touches nothing)
+        c.add_(1)
+    assert touched.bytes == 4 * (24 + 30 + 20 + 20 + 20)
