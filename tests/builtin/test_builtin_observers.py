@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from nern import Engine, Interrupted, PluginError, TrainingError, config
+from nern.builtin.observers.progress import ProgressBar
 from nern.registry import Registry
 from nern.scalars import failed, headline
 
@@ -233,3 +234,17 @@ def test_a_run_that_was_asked_to_stop_has_not_failed() -> None:
 def test_headline_leaves_out_what_was_not_measured() -> None:
     result = {"original_top1": None, "reconstructed_top1": 91.5, "seconds": 2.0, "bytes": {"original": 9, "predictor": 3, "total": 5}}
     assert headline(result) == {"reconstructed_top1": 91.5, "seconds": 2.0, "bytes": 5}
+
+
+def test_the_rate_is_that_of_the_phase(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = [0.0]
+    monkeypatch.setattr("nern.builtin.observers.progress.time.monotonic", lambda: now[0])
+    bar = ProgressBar(every=1e-6)
+    bar.nern_run_started(run_dir=tmp_path, iteration=0, total=1100)
+    for phase, seconds, iteration in (("quick", 10, 500), ("quick", 20, 1000), ("slow", 70, 1050), ("slow", 130, 1100)):
+        now[0] = seconds
+        bar.nern_step(phase=phase, iteration=iteration, losses={})
+    lines = [line for line in capsys.readouterr().err.splitlines() if "steps/s" in line]
+    assert [line.split("  ")[1:3] for line in lines] == [
+        ["50.0 steps/s", "0:12 left"], ["50.0 steps/s", "0:02 left"], ["1.0 steps/s", "0:50 left"], ["0.9 steps/s", "0:00 left"],
+    ]  # fmt: skip

@@ -21,8 +21,10 @@ from nern.options import above, option
 class _State:
     bar: Progress | None = None
     task: TaskID | None = None
-    started: float = 0.0
-    first: int = 0
+    phase: str | None = None
+    started: float = 0.0  # when this phase began
+    first: int = 0  # and at which step
+    latest: tuple[float, int] = (0.0, 0)  # time and step of the last report
     total: int = 0
     shown: float = float("-inf")
 
@@ -38,7 +40,7 @@ class ProgressBar(Observer):
     def nern_run_started(self, run_dir: Path, iteration: int, total: int) -> None:
         self._finish()
         state = self._state
-        state.started, state.first, state.total, state.shown = time.monotonic(), iteration, total, float("-inf")
+        state.phase, state.latest, state.total, state.shown = None, (time.monotonic(), iteration), total, float("-inf")
         self._say(f"run {run_dir}: step {iteration} of {total}")
         if sys.stderr.isatty():
             columns = (
@@ -61,7 +63,10 @@ class ProgressBar(Observer):
     @hookimpl
     def nern_step(self, phase: str, iteration: int, losses: dict[str, float]) -> None:
         state = self._state
-        rate = (iteration - state.first) / max(time.monotonic() - state.started, 1e-9)
+        if phase != state.phase:  # a step of another phase takes another time
+            state.phase, (state.started, state.first) = phase, state.latest
+        state.latest = time.monotonic(), iteration
+        rate = (iteration - state.first) / max(state.latest[0] - state.started, 1e-9)
         terms = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
         if state.bar is not None and state.task is not None:
             state.bar.update(state.task, completed=iteration, description=phase, losses=f"{rate:.1f} steps/s  {terms}")
