@@ -1,0 +1,130 @@
+"""Every built-in passes the published contract check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from PIL import Image
+
+from nern import (
+    Preprocessing,
+    testing,
+)
+from nern.errors import NernError
+from nern.registry import KINDS, Entry, create_registry
+from nern.testing import small
+
+BUILTINS = create_registry(entry_points=False)
+
+#: Options of components that need some, or that are large or slow with their defaults.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cifar-resnet": {"depth": 8, "width": 4, "size": 16},
+    "imagenet-resnet": {"size": 32},
+    "squeezenet": {"size": 32},
+    "timm": {"model": "test_resnet.r160_in1k"},
+    "torchvision": {"model": "squeezenet1_1", "size": 32},
+    "wandb": {"mode": "offline"},
+    "clearml": {"offline": True},
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ and test/ with 100 classes, one image of noise in each."""
+    root = tmp_path_factory.mktemp("images")
+    noise = np.random.default_rng(0)
+    for split in ("train", "test", "val"):
+        for index in range(100):
+            folder = root / split / f"{index:03}"
+            folder.mkdir(parents=True)
+            Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / "0.png")
+    return root
+
+
+def component(entry: Entry, **options: Any) -> Any:
+    return entry.cls(**OPTIONS.get(entry.name, {}), **options)
+
+
+def of(kind: str) -> list[Any]:
+    return [pytest.param(entry, id=entry.name) for entry in BUILTINS.entries(kind)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_is_a_check_for_every_extension_point(kind):
+    assert f"check_{kind}" in testing.__all__
+    assert BUILTINS.entries(kind)
+
+
+@pytest.mark.parametrize("entry", of("architecture"))
+def test_builtin_architecture(entry):
+    testing.check_architecture(component(entry))
+
+
+@pytest.mark.parametrize("kind", ["embedding", "predictor", "sampler", "smoother", "loss", "optimizer"])
+def test_builtin_components(kind):
+    for entry in BUILTINS.entries(kind):
+        getattr(testing, f"check_{kind}")(component(entry))
+
+
+def choices(kind: str) -> list[Any]:
+    """Every alternative of every option that is a choice between words or a switch, the rest at their defaults."""
+    found = []
+    for entry in BUILTINS.entries(kind):
+        for info in attrs.fields(attrs.resolve_types(entry.cls)):
+            values = getattr(info.type, "__args__", ()) if "Literal" in str(info.type) else (True, False) if info.type is bool else ()
+            found += [pytest.param(entry, {info.name: value}, id=f"{entry.name}-{info.name}-{value}") for value in values]
+    return found
+
+
+@pytest.mark.parametrize(("entry", "options"), [*choices("embedding"), *choices("predictor"), *choices("sampler"), *choices("loss")])
+def test_builtin_choices(entry, options):
+    try:
+        made = component(entry, **options)
+    except ValueError:
+        pytest.skip("this choice needs another option")
+    getattr(testing, f"check_{entry.kind}")(made)
+
+
+@pytest.mark.parametrize("entry", of("task"))
+def test_builtin_task(entry, images, monkeypatch):
+    root = {"root": str(images)} if any(field.name == "root" for field in attrs.fields(entry.cls)) else {}
+    if entry.name == "cifar10":
+        root = {"root": str(_fewer_classes(images, 10))}
+    if "imagenet" in entry.name:
+        pytest.skip("its thousand classes are tested on the real sample")
+    size = (1, 8, 8) if entry.name == "digits" else (3, 32, 32)
+    statistics = {"mean": (0.3,), "std": (0.4,)} if entry.name == "digits" else {}
+    testing.check_task(component(entry, **root), Preprocessing(size=size, **statistics))
+
+
+def _fewer_classes(images: Path, classes: int) -> Path:
+    root = images.parent / f"images-{classes}"
+    for split in ("train", "test"):
+        (root / split).mkdir(parents=True, exist_ok=True)
+        for index in range(classes):
+            link = root / split / f"{index:03}"
+            if not link.exists():
+                link.symlink_to(images / split / f"{index:03}")
+    return root
+
+
+@pytest.mark.parametrize("entry", of("observer"))
+def test_builtin_observer(entry, monkeypatch, tmp_path):
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "CLEARML_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")
+    try:
+        testing.check_observer(component(entry))
+    except NernError as error:
+        pytest.skip(f"an optional package is missing: {error}")
+
+
+def test_checked_run_calls_every_observer_hook():
+    from nern.observing import OBSERVER_HOOKS
+
+    assert {hook for hook, _ in small.run(Path(), None)} == set(OBSERVER_HOOKS)

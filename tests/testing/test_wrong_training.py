@@ -1,0 +1,297 @@
+"""Checks of what trains and watches can fail."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import pytest
+import torch
+from failing import fails
+
+from nern import (
+    Loss,
+    Observer,
+    Optimizer,
+    Sampler,
+    Smoother,
+    hookimpl,
+    option,
+    testing,
+)
+from nern.builtin.tasks.noise import NoiseData, UniformNoise
+from nern.ordering import KernelOrder
+
+SEEDS: list[int] = []
+
+
+@attrs.frozen
+class WrongSampler(Sampler):
+    """A sampler with a mistake."""
+
+    mistake: str = option("none", help="which mistake")
+
+    def start(self, norms, layers, seed):
+        if self.mistake == "changes":
+            norms.mul_(2)
+        calls = []
+
+        def draw(step):
+            calls.append(step)
+            source = torch.Generator().manual_seed(seed + step)
+            return (
+                {
+                    "dtype": torch.tensor([0.0]),
+                    "empty": torch.empty(0, dtype=torch.int64),
+                    "range": torch.tensor([60]),
+                    "counts": torch.tensor([len(calls) % 60]),
+                    "instance": torch.tensor([id(calls) // 64 % 60]),
+                    "global": torch.randint(60, (4,), generator=source),
+                }.get(self.mistake, torch.randint(60, (4,), generator=source))
+                if self.mistake != "global"
+                else _global(source)
+            )
+
+        return draw
+
+
+def _global(source: torch.Generator) -> torch.Tensor:
+    torch.rand(())
+    return torch.randint(60, (4,), generator=source)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    {
+        "dtype": "step 0 must give [m] int64 or None",
+        "empty": "step 0 draws no kernel",
+        "range": "step 0 draws rows outside 0 … 59",
+        "counts": "drawn again, after other steps, gives other rows",
+        "global": "draws from torch's global generator",
+        "changes": "the sampler changes the norms",
+    }.items(),
+)
+def test_check_sampler_fails(mistake, message):
+    fails("sampler", WrongSampler(mistake=mistake), message)
+
+
+@attrs.frozen
+class WrongSmoother(Smoother):
+    """A smoother with a mistake."""
+
+    mistake: str = option("none", help="which mistake")
+
+    def order(self, kernels):
+        filters, channels = kernels.shape[:2]
+        if self.mistake == "type":
+            return torch.arange(filters * channels)
+        if self.mistake == "changes":
+            kernels.add_(1)
+        permutation = torch.zeros(filters * channels, dtype=torch.int64)
+        if self.mistake != "repeats":
+            permutation = torch.randperm(filters * channels, generator=torch.Generator().manual_seed(len(SEEDS)))
+        if self.mistake == "random":
+            SEEDS.append(1)
+        if self.mistake == "transposed":
+            return KernelOrder(channels, filters, permutation)
+        return (Foreign if self.mistake == "foreign" else KernelOrder)(filters, channels, permutation)
+
+
+@attrs.frozen(eq=False)
+class Foreign(KernelOrder):
+    kind: ClassVar[str] = "foreign"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    {
+        "type": "order() of kernels [4, 6, 9] must be a LayerOrder, is Tensor",
+        "changes": "changes the kernels",
+        "repeats": "is no permutation of the 24 kernels",
+        "random": "differs from call to call",
+        "transposed": "is for 6 × 4 kernels",
+        "foreign": "has a kind that no file can hold",
+    }.items(),
+)
+def test_check_smoother_fails(mistake, message):
+    fails("smoother", WrongSmoother(mistake=mistake), message)
+
+
+@attrs.frozen
+class WrongLoss(Loss):
+    """A loss with a mistake."""
+
+    mistake: str = option("none", help="which mistake")
+    needs: ClassVar[str] = "logits"
+
+    def __call__(self, original, reconstructed):
+        difference = original - reconstructed
+        if self.mistake == "changes":
+            original.add_(1)
+        if self.mistake == "random":
+            SEEDS.append(1)
+            return difference.square().mean() + len(SEEDS)
+        return {
+            "vector": difference.square().mean(1),
+            "double": difference.double().square().mean(),
+            "nan": difference.square().mean() / 0,
+            "detached": difference.detach().square().mean(),
+            "blind": 0 * difference.square().mean(),
+            "upside down": -difference.square().mean(),
+            "root": difference.square().mean().sqrt(),
+        }.get(self.mistake, difference.square().mean())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    {
+        "vector": "the loss must be a scalar tensor",
+        "double": "the loss must be float32, is torch.float64",
+        "nan": "the loss is inf",
+        "detached": "the loss is not differentiable",
+        "blind": "no gradient reaches the reconstructed side",
+        "changes": "the loss changes its arguments",
+        "random": "differs from call to call",
+        "upside down": "more than where they differ",
+        "root": "the gradient is not finite where both sides agree",
+    }.items(),
+)
+def test_check_loss_fails(mistake, message):
+    fails("loss", WrongLoss(mistake=mistake), message)
+
+
+class WrongData(NoiseData):
+    mistake = "none"
+    drawn = 0
+
+    def inputs(self, batch, seed, device):
+        right = super().inputs(batch, seed, device)
+
+        def draw(step):
+            self.drawn += 1
+            return {
+                "size": right(step)[:, :, :16],
+                "uint8": right(step).byte(),
+                "repeats": right(0),
+                "counts": right(self.drawn),
+            }.get(self.mistake, right(step))
+
+        return draw
+
+    def batches(self, split, batch, device):
+        for images, _ in super().batches(split, batch, device):
+            self.drawn += 1
+            labels = torch.full((len(images),), 10 if self.mistake == "labels" else 3)
+            yield (images + self.drawn if self.mistake == "order" else images), (labels if self.mistake in ("labels", "classes") else None)
+
+
+@attrs.frozen
+class WrongTask(UniformNoise):
+    """A task with a mistake."""
+
+    mistake: str = option("none", help="which mistake")
+
+    def open(self, preprocessing, heldout, seed):
+        if self.mistake == "global":
+            torch.rand(())
+        right = super().open(preprocessing, heldout, seed)
+        data = WrongData(right._draw, right._size, right._seed)
+        data.mistake = self.mistake
+        data.classes = 10 if self.mistake == "labels" else None
+        data.splits = frozenset({"valid"}) if self.mistake == "splits" else data.splits
+        return data
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    {
+        "splits": "splits must be among",
+        "size": "inputs(4, …)(step) must have shape [4, 3, 32, 32], has [4, 3, 16, 32]",
+        "uint8": "must be float32, is torch.uint8",
+        "repeats": "two steps give the same images",
+        "counts": "step 1 drawn again gives other images",
+        "order": "batches('heldout', …) is in another order each time",
+        "labels": "gives labels outside 0 … 9",
+        "classes": "gives labels, but classes is None",
+        "global": "the task draws from torch's global generator",
+    }.items(),
+)
+def test_check_task_fails(mistake, message):
+    fails("task", WrongTask(mistake=mistake), message)
+
+
+class Forgetful(torch.optim.SGD):
+    """Momentum that a saved state does not hold."""
+
+    def state_dict(self):
+        return {**super().state_dict(), "state": {}}
+
+
+@attrs.frozen
+class WrongOptimizer(Optimizer):
+    """An optimiser with a mistake."""
+
+    lr: float = option(0.05, help="learning rate")
+    mistake: str = option("none", help="which mistake")
+
+    def factor(self, step, total):
+        return -1.0 if self.mistake == "negative" else super().factor(step, total)
+
+    def start(self, parameters):
+        values = [value for _, value in parameters]
+        if self.mistake == "single":
+            return torch.optim.SGD(values, lr=self.lr)
+        if self.mistake == "some":
+            return [torch.optim.SGD(values[:1], lr=self.lr)]
+        if self.mistake == "forgetful":
+            return [Forgetful(values, lr=self.lr, momentum=0.9)]
+        return [torch.optim.SGD(values, lr={"zero": 0.0, "up": 1e3}.get(self.mistake, self.lr), maximize=self.mistake == "maximise")]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    {
+        "negative": "factor(0, 40) is -1.0",
+        "single": "start() must return a list of torch optimisers",
+        "some": "start() must hand every parameter to exactly one optimiser",
+        "zero": "starts with a learning rate of zero",
+        "maximise": "do not lower its loss",
+        "forgetful": "a run that is resumed from saved states ends with other parameters",
+    }.items(),
+)
+def test_check_optimizer_fails(mistake, message):
+    fails("optimizer", WrongOptimizer(mistake=mistake), message)
+
+
+@attrs.frozen
+class WrongObserver(Observer):
+    """An observer with a mistake."""
+
+    mistake: str = option("none", help="which mistake")
+
+    @hookimpl
+    def nern_run_finished(self, result):
+        if self.mistake == "result":
+            return result["seconds"]
+        print("done" if self.mistake == "prints" else "", end="")
+        return None
+
+
+def test_check_observer_fails():
+    fails("observer", WrongObserver(mistake="result"), "nern_run_finished raised TypeError")
+    fails("observer", WrongObserver(mistake="prints"), "it prints on stdout")
+    testing.check_observer(WrongObserver())
+
+
+@pytest.mark.parametrize(
+    ("check", "right"),
+    {
+        "sampler": WrongSampler(),
+        "smoother": WrongSmoother(),
+        "loss": WrongLoss(),
+        "task": WrongTask(),
+        "optimizer": WrongOptimizer(),
+    }.items(),
+)
+def test_checks_pass_without_a_mistake(check, right):
+    getattr(testing, f"check_{check}")(right)
