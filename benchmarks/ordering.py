@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
+import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,9 +17,11 @@ from benchmarks.baseline import quadratic_path
 from benchmarks.report import alternate, publish, ratio, table
 from nern.builtin.smoothers.greedy import CrossFilter, InFilter
 from nern.builtin.smoothers.local_search import CrossFilter2Opt, InFilter2Opt
+from nern.config import load_experiment
 from nern.interfaces import Smoother
 from nern.paths import greedy_path, path_length
 from nern.smoothness import layer_smoothness
+from nern.subject import Subject
 from nern.weights import read_state_dict
 
 SMOOTHERS: dict[str, Smoother] = {
@@ -33,20 +38,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compare", type=int, nargs="*", default=[1024, 4096, 16384], help="kernels to order in both ways")
     parser.add_argument("--large", type=int, nargs="*", default=[65536, 262144], help="kernels to order in the fast way alone")
+    parser.add_argument("--whole", nargs="*", default=["resnet18-imagenet"], help="presets whose networks are ordered, with random weights")
     parser.add_argument("--rounds", type=int, default=3, help="times that each pair is measured")
     parser.add_argument("--weights", nargs="*", default=[], help="files with networks whose layers are ordered in every way")
     parser.add_argument("--random", type=int, default=64, help="filters and channels of a random layer that is ordered in every way")
     options = parser.parse_args()
     compared = [compare(count, options.rounds) for count in options.compare]
-    large = [alone(count) for count in options.large]
+    large = [alone(f"{count} kernels", random_kernels(count)) for count in options.large]
+    large += [whole(preset) for preset in options.whole]
     networks = [random_layer(options.random), *(network(file) for file in options.weights)]
     rows = [[row["kernels"], f"{row['ratio']:.1f}", ""] for row in compared]
     text = "Random 3 × 3 kernels; both paths are the same.\n\n"
     text += table(["kernels", "times faster than the quadratic way"], [row[:2] for row in rows])
     if large:
         text += "\n\nAlone, in a process that has loaded torch; wall time depends on what else the machine does:\n\n"
-        head = ["kernels", "processor seconds, all threads", "wall seconds", "peak memory, MB"]
-        text += table(head, [[row["kernels"], row["cpu"], row["wall"], row["megabytes"]] for row in large])
+        head = ["what", "processor seconds, all threads", "wall seconds", "peak memory, MB"]
+        text += table(head, [[row["what"], row["cpu"], row["wall"], row["megabytes"]] for row in large])
     text += "\n\nLength of the paths (inside filters for in-filter) and eq. 6, summed over layers:\n\n"
     head = ["network", "smoother", "path", "eq. 6"]
     text += table(head, [[entry["name"], *row] for entry in networks for row in entry["rows"]])
@@ -65,13 +72,29 @@ def compare(count: int, rounds: int) -> dict[str, Any]:
     return {"kernels": count, "seconds": seconds, "ratio": ratio(seconds, "quadratic", "product")}
 
 
-def alone(count: int) -> dict[str, Any]:
-    kernels = random_kernels(count)
+def alone(what: str, kernels: Tensor) -> dict[str, Any]:
+    return clocked(what, lambda: greedy_path(kernels))
+
+
+def whole(preset: str) -> dict[str, Any]:
+    """Every represented layer of a network, as a run orders them: side by side."""
+    experiment, registry = load_experiment(preset)
+    network = experiment.architecture.build().eval()
+    dtypes = {name: value.dtype for name, value in network.state_dict().items()}
+    with tempfile.TemporaryDirectory() as folder:
+        before, os.environ["NERN_CACHE"] = os.environ.get("NERN_CACHE"), folder
+        try:
+            return clocked(f"{preset}, all represented layers", lambda: Subject.of(network, dtypes, experiment, registry))
+        finally:
+            os.environ.pop("NERN_CACHE") if before is None else os.environ.update(NERN_CACHE=before)
+
+
+def clocked(what: str, work: Callable[[], object]) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
-    greedy_path(kernels)
+    work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"kernels": count, "cpu": round(cpu, 1), "wall": round(wall, 1), "megabytes": peak}
+    return {"what": what, "cpu": round(cpu, 1), "wall": round(wall, 1), "megabytes": peak}
 
 
 def random_layer(width: int) -> dict[str, Any]:
