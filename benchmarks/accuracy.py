@@ -1,4 +1,11 @@
-"""Accuracy on the held-out images against wall time: the paper's recipe and the fast one, as their runs logged it."""
+"""Accuracy on the held-out images against wall time, as runs logged it.
+
+    nern train resnet20-cifar10-fast task.root=DIR architecture.weights=FILE output=runs/fast
+    nern train resnet20-cifar10 task.root=DIR architecture.weights=FILE evaluate_every=50 output=runs/paper
+    python -m benchmarks.accuracy "ResNet20, fast=runs/fast" "ResNet20, paper's=runs/paper"
+
+A run may be stopped before its end: the table then says how long all of its steps would take at its pace.
+"""
 
 from __future__ import annotations
 
@@ -7,71 +14,48 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, publish, save_plot, table
-from nern import Engine, config
+from benchmarks.report import publish, save_plot, table
+from nern import config
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fast", default="resnet20-cifar10-fast", help="preset of the fast recipe, or the folder of a run of it")
-    parser.add_argument("--paper", default="resnet20-cifar10", help="preset of the paper's recipe, or the folder of a run of it")
-    parser.add_argument("--shorten", type=float, default=1.0, help="part of every phase's length that presets are run for")
-    parser.add_argument("--points", type=int, default=20, help="evaluations over each run")
-    parser.add_argument("--runs", type=Path, default=RESULTS / "runs", help="where presets are run; finished runs are not run again")
-    parser.add_argument("overrides", nargs="*", help="key.sub=value for both presets")
-    options = parser.parse_args()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="LABEL=RUN_DIR")
     curves = {}
-    for label, reference in (("fast", options.fast), ("paper", options.paper)):
-        folder = Path(reference)
-        if not (folder / "metrics.jsonl").exists():
-            folder = run(reference, options.overrides, options.shorten, options.points, options.runs)
-        curves[label] = curve(folder)
+    for text in parser.parse_args().runs:
+        label, _, folder = text.partition("=")
+        curves[label] = curve(Path(folder))
     plot(curves)
-    rows = [
-        [label, found["iterations"], f"{found['minutes'][-1]:.1f}", best(found), percent(found["test"])] for label, found in curves.items()
-    ]
-    head = ["recipe", "steps", "minutes", "best held-out top-1 %", "test top-1 % of the chosen checkpoint"]
-    text = table(head, rows) + "\n\n![Held-out accuracy against wall time](assets/accuracy.svg)"
-    if options.shorten != 1:
-        text = f"Every phase is run for {options.shorten:g} of its length.\n\n{text}"
-    publish("accuracy", {"shorten": options.shorten, "curves": curves}, text)
+    head = ["recipe", "steps", "minutes", "minutes for all steps", "best held-out top-1 %", "test top-1 %, of original"]
+    text = table(head, [row(label, found) for label, found in curves.items()])
+    publish("accuracy", {"curves": curves}, f"{text}\n\n![Held-out accuracy against wall time](assets/accuracy.svg)")
 
 
-def run(preset: str, overrides: list[str], shorten: float, points: int, runs: Path) -> Path:
-    """Run a preset, or go on with a run of it."""
-    folder = runs / f"{preset}-{shorten:g}"
-    experiment, _ = config.load_experiment(preset, overrides)
-    lengths = [max(1, round(phase.iterations * shorten)) for phase in experiment.phases]
-    every = max(1, sum(lengths) // points)
-    shortened = [f"phases.{index}.iterations={length}" for index, length in enumerate(lengths)]
-    engine = Engine.from_yaml(preset, [*overrides, *shortened, f"evaluate_every={every}", f"output={folder}"])
-    if not (folder / "result.json").exists():
-        engine.fit(resume=(folder / "metrics.jsonl").exists())
-    return folder
+def row(label: str, found: dict[str, Any]) -> list[object]:
+    done, total, minutes = found["steps"], found["total"], found["spent"]
+    test = "unfinished" if found["test"] is None else f"{found['test']:.2f} of {found['original']:.2f}"
+    return [label, f"{done:,} of {total:,}", f"{minutes:.0f}", f"{minutes * total / max(done, 1):,.0f}", f"{max(found['top1']):.2f}", test]
 
 
 def curve(folder: Path) -> dict[str, Any]:
-    """Minutes and held-out top-1 % of every evaluation in a run's metrics."""
-    minutes, top1, seconds = [], [], 0.0
+    """Minutes and held-out top-1 % of every evaluation in a run's metrics, and where the run ended."""
+    minutes, top1, seconds, step = [], [], 0.0, 0
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        seconds = entry.get("seconds", seconds)
+        seconds, step = entry.get("seconds", seconds), entry["iteration"]
         if "top1" in entry.get("heldout", {}):
             minutes.append(seconds / 60)
             top1.append(entry["heldout"]["top1"])
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8")) if (folder / "result.json").exists() else {}
+    experiment, _ = config.load_experiment(folder / "config.yaml")
+    file = folder / "result.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return {
-        "minutes": minutes, "top1": top1, "iterations": result.get("iterations", "unfinished"),
-        "original": result.get("original_top1"), "test": result.get("reconstructed_top1", "unfinished"),
+        "minutes": minutes, "top1": top1, "spent": result.get("seconds", seconds) / 60, "steps": step,
+        "total": sum(phase.iterations for phase in experiment.phases),
+        "original": result.get("original_top1"), "test": result.get("reconstructed_top1"),
     }  # fmt: skip
-
-
-def best(found: dict[str, Any]) -> str:
-    return percent(max(found["top1"]))
-
-
-def percent(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.2f}"
 
 
 def plot(curves: dict[str, dict[str, Any]]) -> None:
@@ -82,12 +66,11 @@ def plot(curves: dict[str, dict[str, Any]]) -> None:
 
     figure, axis = pyplot.subplots(figsize=(6, 3.2))
     for label, found in curves.items():
-        axis.plot(found["minutes"], found["top1"], "o-", markersize=3, label=label)
-    originals = [found["original"] for found in curves.values() if found["original"]]
-    if originals:
-        axis.axhline(originals[0], color="0.5", linestyle=":", label="original network (test)")
+        line = axis.plot(found["minutes"], found["top1"], "o-", markersize=3, label=label)[0]
+        if found["original"]:
+            axis.axhline(found["original"], color=line.get_color(), linestyle=":", linewidth=1)
     axis.set(xlabel="wall time, minutes", ylabel="held-out top-1 %", xscale="log")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, title="dotted: original network, test images", title_fontsize=7)
     figure.tight_layout()
     save_plot(figure, "accuracy")
 

@@ -94,16 +94,19 @@ def test_ratio_is_the_median_of_those_of_each_round() -> None:
 
 def test_accuracy_curve_reads_what_a_run_logged(tmp_path: Path) -> None:
     lines = [
-        {"iteration": 1, "seconds": 60.0, "losses": {}},
-        {"iteration": 1, "heldout": {"top1": 50.0}},
-        {"iteration": 2, "seconds": 90.0, "losses": {}},
-        {"iteration": 2, "heldout": {"top1": 75.0}},
+        {"iteration": 10, "seconds": 60.0, "losses": {}},
+        {"iteration": 10, "heldout": {"top1": 50.0}},
+        {"iteration": 20, "seconds": 90.0, "losses": {}},
+        {"iteration": 20, "heldout": {"top1": 75.0}},
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("extends: digits\nset: {phases.0.iterations: 70, phases.1.iterations: 10}\n", encoding="utf-8")
     found = accuracy.curve(tmp_path)
-    assert found["minutes"] == [1.0, 1.5] and found["top1"] == [50.0, 75.0] and found["test"] == "unfinished"
-    (tmp_path / "result.json").write_text(json.dumps({"reconstructed_top1": 74.0, "iterations": 2}), encoding="utf-8")
-    assert accuracy.curve(tmp_path)["test"] == 74.0
+    assert found["minutes"] == [1.0, 1.5] and found["top1"] == [50.0, 75.0] and found["test"] is None
+    assert accuracy.row("a", found) == ["a", "20 of 80", "2", "6", "75.00", "unfinished"]
+    ended = {"reconstructed_top1": 74.0, "original_top1": 90.0, "seconds": 120.0}
+    (tmp_path / "result.json").write_text(json.dumps(ended), encoding="utf-8")
+    assert accuracy.row("a", accuracy.curve(tmp_path)) == ["a", "20 of 80", "2", "8", "75.00", "74.00 of 90.00"]
 
 
 def test_every_trial_is_a_valid_experiment_that_differs_from_the_others() -> None:
