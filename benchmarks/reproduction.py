@@ -89,7 +89,7 @@ def page(results: Path = RESULTS, assets: Path | None = None) -> str:
     found = read_results(results)
     tables = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     assets = PAGE.parent / "assets" if assets is None else assets
-    parts = [INTRODUCTION, *(_table(table, found) for table in tables), _sizes(), _other(found), _figures(results, assets)]
+    parts = [INTRODUCTION, *(_table(table, found) for table in tables), _sizes(), _files(found), _other(found), _figures(results, assets)]
     return "\n".join(part for part in parts if part)
 
 
@@ -143,6 +143,28 @@ def _other(results: Sequence[Mapping[str, Any]]) -> str:
         return ""
     lines = ["## Other runs\n", "Rows with some values changed.\n", "| reconstructed | original | command |", "| --- | --- | --- |"]
     lines += [f"| {run['reconstructed_top1']:.2f} | {run['original_top1']:.2f} | `{run['command']}` |" for run in runs]
+    return "\n".join(lines) + "\n"
+
+
+def _files(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the files of the measured runs weigh, a line for each preset, the smallest part of its original first."""
+    runs = [run for run in results if not run["overrides"] and run["reconstructed_top1"] is not None and "bytes" in run]
+    if not runs:
+        return ""
+    by_preset: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        by_preset.setdefault(run["preset"], []).append(run)
+    lines = [
+        "## Files\n",
+        "Bytes of the whole file, of its parts, and of the original network's state dict in the same format.\n",
+        "| preset | top-1 % | original | file | predictor | embedding | ordering | kept zeros | copied | original's file | part of it |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for preset, same in sorted(by_preset.items(), key=lambda item: item[1][0]["bytes"]["total"] / item[1][0]["bytes"]["original"]):
+        sizes = same[0]["bytes"]
+        parts = [f"{sizes[part]:,}" for part in ("total", "predictor", "embedding", "ordering", "zeros", "copied", "original")]
+        top1, original = (Mean.of([run[key] for run in same]) for key in ("reconstructed_top1", "original_top1"))
+        lines.append(f"| `{preset}` | {top1} | {original.mean:.2f} | {' | '.join(parts)} | {sizes['total'] / sizes['original']:.1%} |")
     return "\n".join(lines) + "\n"
 
 

@@ -108,8 +108,12 @@ class Artifact:
         return Bytes(original=len(save(state)), header=total - sum(sizes.values()), total=total, **sizes)
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        state = self.representation.state_dict()
-        tensors, sparse = compress({name: value.detach().cpu().contiguous() for name, value in state.items()}, "predictor")
+        numbers = dict(self.representation.named_parameters())
+        state = {
+            name: value.detach().to("cpu", self.representation.storage if name in numbers else value.dtype).contiguous()
+            for name, value in self.representation.state_dict().items()
+        }
+        tensors, sparse = compress(state, "predictor")
         masks = self.representation.masks
         if masks:
             tensors["zeros"] = pack_bits(torch.cat([mask.reshape(-1) for mask in masks.values()]))
@@ -191,6 +195,7 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
         representation.scale(torch.ones(len(grid.layers)))
     if "zeros" in about:
         representation.keep_zeros(_masks(tensors["zeros"], about["zeros"], grid))
+    representation.storage = next((own[name].dtype for name, _ in representation.named_parameters() if name in own), torch.float32)
     try:
         representation.load_state_dict(own)
     except RuntimeError as error:

@@ -362,6 +362,7 @@ class Engine:
             original = score(original_logits, labels, original_logits)
         for name, parameters in (("final", final), ("chosen", chosen)):
             representation.load_state_dict(parameters)
+            representation.round(getattr(torch, experiment.storage))
             if records[name] is None:
                 records[name] = records["final"]
             elif tested:

@@ -29,12 +29,13 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
 
 
 def compress(tensors: Mapping[str, Tensor], section: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Store the float32 tensors named `section.…` that have many zeros as a common bitmask and their other values.
+    """Store the floating-point tensors named `section.…` that have many zeros as a common bitmask and their other values.
 
     Returns:
         All tensors, and the names of those that are in `section.(mask)` and `section.(values)`, in their order there.
     """
     chosen = [name for name, value in tensors.items() if name.startswith(f"{section}.") and _saved(value) > 0]
+    chosen = [name for name in chosen if tensors[name].dtype == tensors[chosen[0]].dtype]
     if sum(_saved(tensors[name]) for name in chosen) < WORTH:
         return dict(tensors), []
     flat = torch.cat([tensors[name].reshape(-1) for name in chosen])
@@ -58,7 +59,7 @@ def restore(tensors: Mapping[str, Tensor], section: str, names: list[str], like:
     kept = unpack_bits(mask, sum(like[name].numel() for name in names))
     if int(kept.sum()) != len(values):
         raise ValueError(f"{section}: {len(values)} values are stored, the mask counts {int(kept.sum())}")
-    flat = torch.zeros(len(kept))
+    flat = torch.zeros(len(kept), dtype=values.dtype)
     flat[kept] = values
     parts = torch.split(flat, [like[name].numel() for name in names])
     dense = {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
@@ -67,4 +68,5 @@ def restore(tensors: Mapping[str, Tensor], section: str, names: list[str], like:
 
 def _saved(value: Tensor) -> int:
     """Bytes that a bitmask saves."""
-    return 4 * int((value == 0).sum()) - (value.numel() + 7) // 8 if value.dtype == torch.float32 else 0
+    saved = value.element_size() * int((value == 0).sum()) - (value.numel() + 7) // 8
+    return saved if value.is_floating_point() else 0

@@ -39,6 +39,21 @@ def row(page, preset):
     return next(line for line in page.splitlines() if f"`nern train {preset}`" in line and "±" in line)
 
 
+def test_files_are_listed_with_their_bytes_the_smallest_part_first(tmp_path):
+    parts = {"predictor": 400, "embedding": 0, "ordering": 60, "zeros": 5, "copied": 30, "header": 5}
+    for name, preset, total, top1 in (("a", "large", 900, 91.0), ("b", "small", 500, 90.0), ("c", "small", 500, 90.2)):
+        kept = result(preset, len(name), top1, bytes={"original": 1000, "total": total, **parts})
+        (tmp_path / f"{name}.json").write_text(json.dumps(kept))
+    other = result("small", 0, 12.0, bytes={"original": 1, "total": 1, **parts}, overrides={"predictor.hidden": 1})
+    (tmp_path / "d.json").write_text(json.dumps(other))
+    found = [line for line in reproduction.page(tmp_path, tmp_path).splitlines() if line.startswith(("| `small", "| `large"))]
+    half = 12.706205 * math.sqrt(0.02) / math.sqrt(2)
+    assert found == [
+        f"| `small` | 90.10 ± {half:.2f} | 91.73 | 500 | 400 | 0 | 60 | 5 | 30 | 1,000 | 50.0% |",
+        "| `large` | 91.00 | 91.73 | 900 | 400 | 0 | 60 | 5 | 30 | 1,000 | 90.0% |",
+    ]
+
+
 def test_measured_numbers_stand_beside_the_papers(folder):
     page = reproduction.page(folder, folder)
     half = 12.706205 * math.sqrt(0.02) / math.sqrt(2)  # t(0.975; 1) · s / √n of 91.0 and 91.2
