@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.report import publish, save_plot, table
 from benchmarks.setting import Setting
+from nern.networks import Outputs
 from nern.training import PhaseTrainer
 
 COMMON = ["smoother.name=none", "sampler={name: uniform, batch: 4096}"]
@@ -75,8 +76,8 @@ def main() -> None:
     ]
     text = (
         f"Batch {options.batch}, {COMMON[1]}. Time is a multiple of the first row's. Memory is the most that the process holds beyond "
-        "having taken a step of a ResNet8, which loads all libraries; activations are what a step keeps for its backward pass; the "
-        "goal is twice the sum of weights and activations.\n\n" + table(head, cells)
+        "having taken a step of a ResNet8, which loads all libraries; activations are what a step keeps for its losses and its "
+        "backward pass; the goal is twice the sum of weights and activations.\n\n" + table(head, cells)
     )
     if len(good) > 1:
         plot(good)
@@ -106,7 +107,9 @@ def measure(name: str, kind: str, batch: int, steps: int) -> dict[str, Any]:
 
 
 def saved_by(trainer: PhaseTrainer) -> int:
-    """Bytes that the first step keeps for its backward pass, besides parameters and kernels."""
+    """Bytes that the first step keeps for its losses and its backward pass, besides parameters and kernels."""
+    pair = trainer.parts.networks
+    run = pair.original
     known = {value.untyped_storage().data_ptr() for value in [*trainer.parts.representation.parameters(), trainer.parts.kernels.real()]}
     kept: dict[int, int] = {}
 
@@ -116,8 +119,18 @@ def saved_by(trainer: PhaseTrainer) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return value
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        trainer.step(0)
+    def original(inputs: torch.Tensor, features: bool = False) -> Outputs:
+        outputs = run(inputs, features)
+        for value in [outputs.logits, *outputs.features]:
+            keep(value)
+        return outputs
+
+    pair.original = original  # type: ignore[method-assign]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            trainer.step(0)
+    finally:
+        pair.original = run  # type: ignore[method-assign]
     return sum(kept.values())
 
 
