@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -13,18 +14,28 @@ from torch import Tensor, nn
 Record = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], None]]]
 
 
-def record_cuda_graph(compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-    """Record as a CUDA graph, after a few runs in which libraries choose their algorithms and take their workspaces."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            compute()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = compute()
-    return result, graph.replay
+class CudaGraphs:
+    """Records CUDA graphs, after a few runs in which libraries choose their algorithms and take their workspaces.
+
+    All of them share the memory of what they compute on the way: they never run at the same time, and what they leave behind
+    (result and gradients) is held by its recording, so that no later one is given its place.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                compute()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            result = compute()
+        self._pool = graph.pool()
+        return result, graph.replay
 
 
 @attrs.frozen(eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nern.config import LossTerm, Phase
 from nern.distributed import Processes
 from nern.errors import TrainingError
-from nern.graphs import Replayer, record_cuda_graph
+from nern.graphs import CudaGraphs, Replayer
 from nern.interfaces import Draw, LossContext, Optimizer, Sampler
 from nern.networks import NetworkPair
 from nern.random import derive
@@ -61,7 +61,7 @@ class PhaseTrainer:
         self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
         recorded = parts.device.type == "cuda" and parts.graphs and parts.processes.size == 1
-        self.replayer = Replayer([value for _, value in self.parameters], record_cuda_graph if recorded else None)
+        self.replayer = Replayer([value for _, value in self.parameters], CudaGraphs() if recorded else None)
         self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of a step's terms
 
     def step(self, step: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nern import Engine
-from nern.graphs import Replayer, record_cuda_graph
+from nern.graphs import CudaGraphs, Replayer
 from nern.training import PhaseTrainer
 
 STEPS = 8
@@ -87,7 +87,7 @@ def test_a_replayed_step_is_the_step(tmp_path: Path, overrides: dict[str, Any]) 
 def test_a_cuda_graph_is_the_step(tmp_path: Path, overrides: dict[str, Any]) -> None:
     expected = run(trainer(tmp_path, "cuda", cuda_graphs=False, **overrides))
     recorded = trainer(tmp_path, "cuda", **overrides)
-    assert recorded.replayer.record is record_cuda_graph
+    assert isinstance(recorded.replayer.record, CudaGraphs)
     found = run(recorded)
     assert recorded.replayer._recordings
     for a, b in zip(found[0], expected[0], strict=True):
