@@ -93,7 +93,7 @@ def test_impossible_values(registry: Registry, path: str, value: object, message
     ("path", "name", "kind", "near", "listed"),
     [
         ("architecture.name", "cifar-restnet", "architecture", "cifar-resnet", "cifar-resnet"),
-        ("embedding.name", "postional", "embedding", "positional", "fourier, positional"),
+        ("embedding.name", "postional", "embedding", "positional", "fourier, learned, positional"),
         ("predictor.name", "mpl", "predictor", "mlp", "mlp, residual-mlp, skip-mlp"),
         ("sampler.name", "unifrom", "sampler", "uniform", "uniform"),
         ("smoother.name", "crossfilter", "smoother", "cross-filter", "in-filter"),
