@@ -52,25 +52,27 @@ This page is written by `python -m benchmarks.reproduction` from the result file
 #: Figure → what it shows, and the commands that draw it. The picture is docs/assets/<name>.svg.
 FIGURES = {
     "figure3": (
-        "Figure 3: accuracy against the smoothness factor",
-        "nern sweep table10/resnet56-1e-06-240 pretrain.smoothness=1e-6,5e-6,1e-5,5e-5 predictor.hidden=240,280 \\\n"
-        "  task.root=DIR output=smooth\nnern plot smoothness smooth -o figure3",
+        "Figure 3: accuracy against the smoothness factor, on digits",
+        "nern sweep digits pretrain.smoothness=1e-5,1e-4,1e-3,1e-2 predictor.hidden=16,24 smoother.name=none output=smooth\n"
+        "nern plot smoothness smooth -o figure3",
     ),
     "figure4": (
         "Figure 4: training with and without distillation",
-        "nern train table6/reconstruction task.root=DIR architecture.weights=FILE output=plain\n"
-        "nern train table6/reconstruction-kd-fmd task.root=DIR architecture.weights=FILE output=distilled\n"
+        "nern train table6/reconstruction-fast task.root=DIR architecture.weights=FILE evaluate_every=200 output=plain\n"
+        "nern train table6/reconstruction-kd-fmd-fast task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
+        "  phases.distillation.iterations=400 output=distilled\n"
         "nern plot training plain distilled -o figure4",
     ),
     "figure5-pruning": (
         "Figure 5, left: pruning the predictor",
-        "nern prune RUN_DIR -o pruned\nnern plot pruning pruned -o figure5-pruning",
+        "nern train resnet20-cifar10-fast task.root=DIR architecture.weights=FILE output=run\n"
+        "nern prune run ratios=0,0.1,0.2,0.3,0.4,0.5,0.6,0.7 -o pruned\nnern plot pruning pruned -o figure5-pruning",
     ),
     "figure5-importance": (
         "Figure 5, right: activations of the filters with the lowest and highest error",
-        "nern importance RUN_DIR --layer LAYER -o importance\nnern plot importance importance -o figure5-importance",
+        "nern importance run --layer layer3.0.conv2 -o importance\nnern plot importance importance -o figure5-importance",
     ),
-    "figure6": ("Figure 6: original and reconstructed kernels", "nern plot kernels RUN_DIR -o figure6"),
+    "figure6": ("Figure 6: original and reconstructed kernels", "nern plot kernels run -o figure6"),
     "figure8": ("Figure 8: similarity of positional embeddings", "nern plot embeddings -o figure8"),
 }
 
