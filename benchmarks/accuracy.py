@@ -28,7 +28,7 @@ def main() -> None:
         label, _, folder = text.partition("=")
         curves[label] = curve(Path(folder))
     plot(curves)
-    head = ["recipe", "steps", "minutes", "minutes for all steps", "best held-out top-1 %", "test top-1 %, of original"]
+    head = ["recipe", "threads", "steps", "minutes", "minutes for all steps", "best held-out top-1 %", "test top-1 %, of original"]
     text = table(head, [row(label, found) for label, found in curves.items()])
     publish("accuracy", {"curves": curves}, f"{text}\n\n![Held-out accuracy against wall time](assets/accuracy.svg)")
 
@@ -36,7 +36,15 @@ def main() -> None:
 def row(label: str, found: dict[str, Any]) -> list[object]:
     done, total, minutes = found["steps"], found["total"], found["spent"]
     test = "unfinished" if found["test"] is None else f"{found['test']:.2f} of {found['original']:.2f}"
-    return [label, f"{done:,} of {total:,}", f"{minutes:.0f}", f"{minutes * total / max(done, 1):,.0f}", f"{max(found['top1']):.2f}", test]
+    return [
+        label,
+        found["threads"],
+        f"{done:,} of {total:,}",
+        f"{minutes:.0f}",
+        f"{minutes * total / max(done, 1):,.0f}",
+        f"{max(found['top1']):.2f}",
+        test,
+    ]
 
 
 def curve(folder: Path) -> dict[str, Any]:
@@ -53,6 +61,7 @@ def curve(folder: Path) -> dict[str, Any]:
     result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return {
         "minutes": minutes, "top1": top1, "spent": result.get("seconds", seconds) / 60, "steps": step,
+        "threads": result.get("environment", {}).get("threads", experiment.threads or "all"),
         "total": sum(phase.iterations for phase in experiment.phases),
         "original": result.get("original_top1"), "test": result.get("reconstructed_top1"),
     }  # fmt: skip
