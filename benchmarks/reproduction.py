@@ -61,7 +61,7 @@ FIGURES = {
         "nern train table6/reconstruction-fast task.root=DIR architecture.weights=FILE evaluate_every=200 output=plain\n"
         "nern train table6/reconstruction-kd-fmd-fast task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
         "  phases.distillation.iterations=400 output=distilled\n"
-        "nern plot training plain distilled -o figure4",
+        'nern plot training "reconstruction alone=plain" "then distillation=distilled" -o figure4',
     ),
     "figure5-pruning": (
         "Figure 5, left: pruning the predictor",

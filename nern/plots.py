@@ -63,9 +63,9 @@ def training(runs: Mapping[str, Path]) -> Figure:
         DataError: a run has no such file, or was never measured on held-out images.
     """
     figure, (axes,) = _figure(1)
-    for colour, (label, run) in zip(_colours(len(runs)), runs.items(), strict=True):
-        points = _heldout(run)
-        axes.plot([step for step, _ in points], [top1 for _, top1 in points], color=colour, label=label, marker=".")
+    for above, (colour, (label, run)) in enumerate(zip(_colours(len(runs)), runs.items(), strict=True)):
+        points, width = _heldout(run), 1.5 + 2 * (len(runs) - 1 - above)  # runs may share their first phase: wide ones lie below
+        axes.plot([step for step, _ in points], [top1 for _, top1 in points], color=colour, label=label, marker=".", linewidth=width)
     axes.set(xlabel="step", ylabel="held-out top-1 %")
     axes.legend(frameon=False)
     return figure
