@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ import yaml
 from benchmarks.report import RESULTS, publish, table
 from nern import Engine
 from nern.config import parse_override
+from nern.families import spelled
 from nern.files import write_text
 
 PRESET = "resnet20-cifar10-fast"
@@ -101,7 +101,7 @@ def name_of(row: dict[str, Any], preset: bool) -> str:
 
 
 def settings(changes: dict[str, Any]) -> str:
-    return ", ".join(f"`{key}={shlex.quote(str(value))}`" for key, value in changes.items())
+    return ", ".join(f"`{key}={spelled(value)}`" for key, value in changes.items())
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def smoothness(sweep: Mapping[str, Any]) -> Figure:
     if all(float(setting["values"][factor]) > 0 for setting in sweep["settings"]):
         axes.set_xscale("log")
     axes.set(xlabel="smoothness factor", ylabel="top-1 %")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
