@@ -46,6 +46,11 @@ class LayerMapping:
         """Number of kernels."""
         return self.filters * self.channels
 
+    @property
+    def area(self) -> int:
+        """Number of weights in a kernel."""
+        return self.kernel[0] * self.kernel[1]
+
     def split(self, weight: Tensor) -> Tensor:
         """Weight → kernels [filters · channels, kh, kw]."""
         return weight.reshape(self.count, *self.kernel)
@@ -91,7 +96,7 @@ class KernelGrid:
     @property
     def weights(self) -> int:
         """Number of represented weights."""
-        return sum(layer.count * layer.kernel[0] * layer.kernel[1] for layer in self.layers)
+        return sum(layer.count * layer.area for layer in self.layers)
 
     def coordinates(self) -> Tensor:
         """[rows, 3] int64."""

@@ -143,9 +143,9 @@ class KernelSet:
             self._mask = grid.flatten({**everywhere, **masks}, orders).to(device)
         self._sizes = list(dict.fromkeys(layer.kernel for layer in grid.layers))
         self._mixed = self._sizes != [grid.size]
-        areas = torch.tensor([layer.kernel[0] * layer.kernel[1] for layer in grid.layers])
-        counts = torch.tensor([layer.count for layer in grid.layers])
-        self._areas, self._firsts = areas.to(device), ((areas * counts).cumsum(0) - areas * counts).to(device)
+        self._areas = torch.tensor([layer.area for layer in grid.layers], device=device)
+        weights = self._areas * self.table.counts
+        self._firsts = weights.cumsum(0) - weights
         self._size_of_layer = torch.tensor([self._sizes.index(layer.kernel) for layer in grid.layers], device=device)
         # for every size, which of its weights fills each of the k² places; -1 where none does
         self._places = torch.stack([_places(grid, kernel) for kernel in self._sizes]).to(device)
@@ -215,7 +215,7 @@ class KernelSet:
 
     def _layerwise(self, flat: Tensor) -> tuple[Tensor, ...]:
         """The part of each layer of values held like the weights."""
-        return torch.split(flat, [layer.count * layer.kernel[0] * layer.kernel[1] for layer in self.grid.layers])
+        return torch.split(flat, [layer.count * layer.area for layer in self.grid.layers])
 
 
 def _inverse(order: LayerOrder) -> Tensor:

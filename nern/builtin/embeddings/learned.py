@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nern.coordinates import KernelGrid
 from nern.embedded import AxisTables
@@ -30,7 +29,7 @@ class Axes(nn.Module):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """[n, 3] int64 → [n, 3 · features]."""
-        return torch.cat([F.embedding(coordinates[:, axis], table) for axis, table in enumerate(self.axes)], dim=1)
+        return self.tables().dense(coordinates)
 
 
 @attrs.frozen
