@@ -176,16 +176,21 @@ class KernelSet:
 
     def original(self, rows: Tensor | None = None) -> Kernels:
         """The original kernels of some rows, or of all."""
-        return self._kernels(self._gathered(self._flat, rows), rows)
+        return self._kernels(self._gathered(self._flat, rows), rows, self._kept(rows))
 
     def predicted(self, outputs: Tensor, rows: Tensor | None = None) -> Kernels:
         """Predictor outputs [m, k²] of the same rows as kernels: what smaller kernels do not use is zero."""
         values = self._shaped(outputs, rows) if self._mixed else outputs
-        return self._kernels(values if self._mask is None else values * self._gathered(self._mask, rows), rows)
+        kept = self._kept(rows)
+        return self._kernels(values if kept is None else values * kept, rows, kept)
 
-    def _kernels(self, values: Tensor, rows: Tensor | None) -> Kernels:
+    def _kept(self, rows: Tensor | None) -> Tensor | None:
+        """Which weights count [m, k²] bool, where some stay zero."""
+        return None if self._mask is None else self._gathered(self._mask, rows)
+
+    def _kernels(self, values: Tensor, rows: Tensor | None, kept: Tensor | None) -> Kernels:
         layers = self.table.layers(rows)
-        counts = self._areas[layers].float() if self._mask is None else self._gathered(self._mask, rows).sum(1).float()
+        counts = self._areas[layers].float() if kept is None else kept.sum(1).float()
         index = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
         return Kernels(values, index, layers, counts)
 
