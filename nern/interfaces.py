@@ -185,6 +185,7 @@ class LossContext:
     _kernels: Kernels | Callable[[], Kernels]
     networks: NetworkPair
     inputs: Callable[[int], Tensor]  # step number to a batch of normalised inputs [b, c, h, w]
+    orders: Sequence[LayerOrder] = ()  # of the grid's layers; none for the original order
 
     @property
     def kernels(self) -> Kernels:

@@ -56,6 +56,16 @@ class NetworkPair:
         scales = fold_batch_norms(network, keep=self.features) if self._fold else {}
         return network, scales, FeatureCapture(network, self.features)
 
+    @property
+    def network(self) -> nn.Module:
+        """The copy that runs, with the original weights."""
+        return self._ready[0]
+
+    @property
+    def scales(self) -> dict[str, Tensor]:
+        """What folding has multiplied weights with [filters, 1, 1, 1], by parameter name."""
+        return self._ready[1]
+
     def original(self, inputs: Tensor, features: bool = False) -> Outputs:
         """Run the original network without gradient."""
         with torch.no_grad():
@@ -63,7 +73,7 @@ class NetworkPair:
 
     def reconstructed(self, inputs: Tensor, weights: Mapping[str, Tensor], features: bool = False) -> Outputs:
         """Run with predicted `weights` (parameter name → weight), differentiable in them."""
-        folded, scales = {}, self._ready[1]
+        folded, scales = {}, self.scales
         for name, weight in weights.items():
             scale = scales.get(name)
             weight = weight if scale is None else weight * scale

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from nern.hookspecs import hookimpl
 from nern.interfaces import Kernels, Loss, LossContext
+from nern.moments import kernel_moments
 from nern.options import at_least, option
+
+BATCHES = 8  # of inputs that activations are averaged over
 
 
 @attrs.frozen
@@ -25,26 +28,44 @@ class Reconstruction(Loss):
         "1 counts relative errors, for networks whose layers differ in scale",
         check=at_least(0),
     )
+    moments: float = option(
+        0.0,
+        help="multiplies each kernel's squared error by the mean square of the activations that it meets, behind its batch norm, to this "
+        "power, over some batches of the phase's inputs: 0 is eq. 3, 1 counts errors by what they change in the network",
+        check=at_least(0),
+    )
     needs: ClassVar[Literal["weights", "logits", "features"]] = "weights"
 
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
-        if self.balance == 0:
+        if self.balance == 0 and self.moments == 0:
             return self
-        kernels, layers = context.kernels, len(context.grid.layers)
+        kernels = context.kernels
+        factors = torch.ones(context.grid.rows, dtype=torch.float64, device=kernels.values.device)
+        if self.balance:
+            factors *= self._balanced(kernels, len(context.grid.layers))[kernels.layer]
+        if self.moments:
+            batches = (context.inputs(step) for step in range(BATCHES))
+            found = kernel_moments(context.networks, context.grid, context.orders, batches).to(factors.device) ** self.moments
+            squares = kernels.values.double().square().sum(1)
+            factors *= found * squares.sum() / (found * squares).sum()  # predicting zeros is as wrong as without them
+        rows = factors.float()
+        return lambda original, reconstructed: self._loss(original, reconstructed, rows)
+
+    def _balanced(self, kernels: Kernels, layers: int) -> Tensor:
+        """(m / m_l)^balance [layers]."""
         squares, counts = (torch.zeros(layers, dtype=torch.float64, device=kernels.values.device) for _ in range(2))
         squares.index_add_(0, kernels.layer, kernels.values.double().square().sum(1))
         counts.index_add_(0, kernels.layer, kernels.count.double())
         means, mean = squares / counts.clamp_min(1), squares.sum() / counts.sum()
         # a layer of zeros has no scale of its own
-        factors = torch.where(means > 0, (mean / means.clamp_min(1e-30)) ** self.balance, 1.0).float()
-        return lambda original, reconstructed: self._loss(original, reconstructed, factors)
+        return torch.where(means > 0, (mean / means.clamp_min(1e-30)) ** self.balance, 1.0)
 
     def __call__(self, original: Kernels, reconstructed: Kernels) -> Tensor:
         return self._loss(original, reconstructed, None)
 
     def _loss(self, original: Kernels, reconstructed: Kernels, factors: Tensor | None) -> Tensor:
         errors = (original.values - reconstructed.values).square()
-        squares = errors.sum() if factors is None else (errors.sum(1) * factors[original.layer]).sum()
+        squares = errors.sum() if factors is None else (errors.sum(1) * factors[original.index]).sum()
         count = original.count.sum()
         if self.form == "mse":
             return squares / count
