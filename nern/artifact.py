@@ -1,6 +1,7 @@
 """The file a user keeps: one safetensors file from which the whole network can be rebuilt.
 
-Tensors: `predictor.*` and `embedding.*` (of a pruned predictor, a bitmask and the values that are left), `ordering`
+Tensors: `predictor.*` and `embedding.*` (integers with their steps where `storage` says so, see `nern.storage`; of a pruned
+predictor, a bitmask and the values that are left), `ordering`
 (packed bits, uint8), `zeros` (packed bits, where weights stay zero), `scales` (one for each layer, where layers are
 scaled), and `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the
 network's state dict, one tensor per dtype, since a name and a shape for each would cost more bytes than many of them hold.
@@ -32,7 +33,8 @@ from nern.interfaces import Architecture, Embedding, Predictor
 from nern.ordering import ORDER_KINDS, BitReader, LayerOrder, pack
 from nern.registry import Registry, create_registry
 from nern.representation import Representation
-from nern.sparse import compress, pack_bits, restore, unpack_bits
+from nern.sparse import pack_bits, unpack_bits
+from nern.storage import Storage, decode, encode
 from nern.weights import digest
 
 FORMAT_VERSION = 1
@@ -108,12 +110,9 @@ class Artifact:
         return Bytes(original=len(save(state)), header=total - sum(sizes.values()), total=total, **sizes)
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        numbers = dict(self.representation.named_parameters())
-        state = {
-            name: value.detach().to("cpu", self.representation.storage if name in numbers else value.dtype).contiguous()
-            for name, value in self.representation.state_dict().items()
-        }
-        tensors, sparse = compress(state, "predictor")
+        numbers, storage = [name for name, _ in self.representation.named_parameters()], self.representation.storage
+        state = {name: value.detach().cpu().contiguous() for name, value in self.representation.state_dict().items()}
+        tensors, sparse = encode(state, numbers, storage)
         masks = self.representation.masks
         if masks:
             tensors["zeros"] = pack_bits(torch.cat([mask.reshape(-1) for mask in masks.values()]))
@@ -133,6 +132,7 @@ class Artifact:
                 if dtype != self.network.state_dict()[name].dtype
             },
             "layout": _layout(self.network, represented),
+            **({"storage": storage.name} if storage.bits else {}),
             **({"sparse": sparse} if sparse else {}),
             **({"zeros": list(masks)} if masks else {}),
             "sha256_original": self.sha256,
@@ -190,12 +190,15 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     reader.finish()
     representation = assemble(grid, orders, embedding, predictor)
     own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "scales")}
-    own = restore(own, "predictor", about.get("sparse", []), representation.state_dict())
+    numbers = [name for name, _ in representation.named_parameters()]
+    storage = Storage(about.get("storage", "float32"))
+    own = decode(own, numbers, storage, about.get("sparse", []), representation.state_dict())
     if "scales" in own:
         representation.scale(torch.ones(len(grid.layers)))
     if "zeros" in about:
         representation.keep_zeros(_masks(tensors["zeros"], about["zeros"], grid))
-    representation.storage = next((own[name].dtype for name, _ in representation.named_parameters() if name in own), torch.float32)
+    floats = [str(own[name].dtype).removeprefix("torch.") for name in numbers if name in own]
+    representation.storage = storage if storage.bits or not floats else Storage(floats[0])
     try:
         representation.load_state_dict(own)
     except RuntimeError as error:

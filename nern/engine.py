@@ -29,6 +29,7 @@ from nern.representation import KernelSet, Representation
 from nern.results import Evaluation, Result
 from nern.runs import RunFolder, StopRequest, environment
 from nern.smoothness import grid_smoothness
+from nern.storage import Storage
 from nern.subject import Subject
 from nern.training import Parts
 from nern.trial import check_logits
@@ -304,6 +305,7 @@ class Engine:
                 representation.scale(kernels.scales())
             experiment.predictor.initialise(representation.predictor, embedded, kernels.real(representation.scales))
         representation.keep_zeros(subject.masks() if experiment.keep_zeros else {})
+        representation.storage = Storage(experiment.storage)
         return representation
 
     def _parts(self, subject: Subject, representation: Representation | None = None) -> Parts:
@@ -362,7 +364,7 @@ class Engine:
             original = score(original_logits, labels, original_logits)
         for name, parameters in (("final", final), ("chosen", chosen)):
             representation.load_state_dict(parameters)
-            representation.round(getattr(torch, experiment.storage))
+            representation.round()
             if records[name] is None:
                 records[name] = records["final"]
             elif tested:

@@ -63,8 +63,10 @@ class Experiment:
         "centre",
         help="how a kernel smaller than the largest is read from the k × k output: its centre, or averages or maxima of its regions",
     )
-    storage: Literal["float32", "float16", "bfloat16"] = option(
-        "float32", help="type of the predictor's and the embedding's numbers in the file; they are rounded before they are measured"
+    storage: Literal["float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4"] = option(
+        "float32",
+        help="the predictor's and the embedding's numbers in the file, as measured: floats are rounded in the end, matrices of integers, "
+        "with a step for each row, are trained with; their vectors are float16",
     )
     scale_layers: bool = option(
         False, help="predictions of a layer are multiplied by the root mean square of its original weights; costs 4 bytes a layer"

@@ -129,7 +129,8 @@ class Fitting:
         if self._heldout is None:
             self._heldout, _ = predict(self.subject.network, data, "heldout", self.parts.device)
         representation = self.parts.representation.eval()
-        network = with_weights(self.subject.network, representation.reconstruct())
+        with representation.storage.seen_by(representation.parameters()):
+            network = with_weights(self.subject.network, representation.reconstruct())
         representation.train()
         logits, labels = predict(network, data, "heldout", self.parts.device)
         found = score(logits, labels, self._heldout)

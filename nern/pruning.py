@@ -139,7 +139,7 @@ def pruned(opened: Opened, ratio: float, scope: Scope, finetune: int = 0) -> tup
     if finetune and zeros:
         assert opened.engine is not None
         opened.engine.tune(artifact.representation, finetune, clear)
-        artifact.representation.round(artifact.representation.storage)
+        artifact.representation.round()
     return artifact, zeros
 
 

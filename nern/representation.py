@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from nern.coordinates import KernelGrid, RowTable
 from nern.embedded import AxisTables, Lookup
-from nern.errors import TrainingError
 from nern.interfaces import Kernels
 from nern.ordering import LayerOrder, Unordered
+from nern.storage import Storage
 
 
 class Representation(nn.Module):
@@ -33,7 +33,7 @@ class Representation(nn.Module):
         self.embedding, self.predictor = embedding, predictor
         self.grid, self.orders = grid, list(orders)
         self.table = RowTable(grid)
-        self.storage = torch.float32  # type of its numbers in a file
+        self.storage = Storage()  # of its numbers in a file
         self.register_buffer("scales", None)
         for index, order in enumerate(self.orders):
             if not isinstance(order, Unordered):
@@ -49,18 +49,13 @@ class Representation(nn.Module):
         """From now on, predictions of layer i are multiplied by `scales[i]`; they are stored with the parameters."""
         self.register_buffer("scales", scales.to(self.device, torch.float32))
 
-    @torch.no_grad()
-    def round(self, storage: torch.dtype) -> None:
-        """Round the parameters to the numbers of a type, in which a file then holds them.
+    def round(self) -> None:
+        """Round the parameters to what a file holds of them.
 
         Raises:
             TrainingError: a parameter is too large for the type.
         """
-        for name, value in self.named_parameters():
-            value.copy_(value.to(storage))
-            if not bool(value.isfinite().all()):
-                raise TrainingError(f"'{name}' is too large for {str(storage).removeprefix('torch.')}; set storage=bfloat16 or float32")
-        self.storage = storage
+        self.storage.round(self.named_parameters())
 
     @property
     def device(self) -> torch.device:

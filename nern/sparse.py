@@ -28,15 +28,19 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool))
 
 
-def compress(tensors: Mapping[str, Tensor], section: str) -> tuple[dict[str, Tensor], list[str]]:
+def compress(tensors: Mapping[str, Tensor], section: str, bits: int | None = None) -> tuple[dict[str, Tensor], list[str]]:
     """Store the floating-point tensors named `section.…` that have many zeros as a common bitmask and their other values.
+
+    Args:
+        bits: that an entry of an int8 tensor takes; these tensors are then stored the same way.
 
     Returns:
         All tensors, and the names of those that are in `section.(mask)` and `section.(values)`, in their order there.
     """
-    chosen = [name for name, value in tensors.items() if name.startswith(f"{section}.") and _saved(value) > 0]
+    saved = {name: _saved(value, bits) for name, value in tensors.items() if name.startswith(f"{section}.")}
+    chosen = [name for name in saved if saved[name] > 0]
     chosen = [name for name in chosen if tensors[name].dtype == tensors[chosen[0]].dtype]
-    if sum(_saved(tensors[name]) for name in chosen) < WORTH:
+    if sum(saved[name] for name in chosen) < WORTH:
         return dict(tensors), []
     flat = torch.cat([tensors[name].reshape(-1) for name in chosen])
     kept = {name: value for name, value in tensors.items() if name not in chosen}
@@ -66,7 +70,10 @@ def restore(tensors: Mapping[str, Tensor], section: str, names: list[str], like:
     return {**{name: value for name, value in tensors.items() if name not in (f"{section}.{MASK}", f"{section}.{VALUES}")}, **dense}
 
 
-def _saved(value: Tensor) -> int:
+def _saved(value: Tensor, bits: int | None) -> int:
     """Bytes that a bitmask saves."""
-    saved = value.element_size() * int((value == 0).sum()) - (value.numel() + 7) // 8
-    return saved if value.is_floating_point() else 0
+    if value.is_floating_point():
+        bits = 8 * value.element_size()
+    elif value.dtype != torch.int8 or bits is None:
+        return 0
+    return bits * int((value == 0).sum()) // 8 - (value.numel() + 7) // 8

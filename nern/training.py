@@ -86,9 +86,11 @@ class PhaseTrainer:
 
     def _backward(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> Tensor:
         """The terms and their weighted sum [terms + 1], after the gradient of the sum was taken."""
-        terms = self.losses(active, rows, batch)
-        total = torch.stack([self.terms[name][0].weight * value for name, value in terms.items()]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        representation = self.parts.representation
+        with representation.storage.seen_by(representation.parameters()):
+            terms = self.losses(active, rows, batch)
+            total = torch.stack([self.terms[name][0].weight * value for name, value in terms.items()]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([*(value.detach() for value in terms.values()), total.detach()])
 
     def losses(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> dict[str, Tensor]:

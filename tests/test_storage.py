@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import nern
 from nern import Engine, TrainingError
 from nern.cli import run
 from nern.results import Result
+from nern.storage import NAMES, Storage, decode, encode, pack_integers, row_steps, unpack_integers
 
 SETTINGS = {"architecture.width": 4, "predictor.hidden": 32, "pretrain.epochs": 1, "embedding.name": "learned"}
 SETTINGS |= {"phases.0.iterations": 5, "phases.1.iterations": 2, "threads": 1}
@@ -62,5 +66,132 @@ def test_a_parameter_that_does_not_fit_is_named(tmp_path: Path) -> None:
     representation = fit(tmp_path, "float32")[0].representation
     with torch.no_grad():
         representation.predictor.first.bias[0] = 1e6
+    representation.storage = Storage("float16")
     with pytest.raises(TrainingError, match=r"'predictor\.first\.bias' is too large for float16; set storage=bfloat16 or float32"):
-        representation.round(torch.float16)
+        representation.round()
+
+
+# -- integers --------------------------------------------------------------------------------------------------------------
+
+INTEGERS = [name for name in NAMES if name.startswith("int")]
+numbers = st.floats(-3e4, 3e4, width=32).map(lambda value: 0.0 if abs(value) < 1e-20 else value)
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+@given(rows=st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_rows_are_rounded_to_the_nearest_whole_step(name: str, rows: list[list[float]]) -> None:
+    most = 2 ** (int(name[3:]) - 1) - 1
+    value = torch.tensor(rows)
+    steps, rounded = row_steps(value, int(name[3:])), Storage(name).rounded(value)
+    for own, step, found in zip(value.double(), steps.double(), rounded.double(), strict=True):
+        largest = float(own.abs().max()) / most
+        assert largest * (1 - 1e-7) <= float(step) <= largest * (1 + 2.0**-15) * (1 + 1e-7)
+        counts = found / step if largest else found
+        assert torch.equal(counts, counts.round()) and float(counts.abs().max()) <= most
+        assert float((own - found).abs().max()) <= float(step) / 2 * (1 + 1e-6)
+    assert torch.equal(Storage(name).rounded(rounded), rounded)  # what is rounded is rounded to itself
+
+
+@pytest.mark.parametrize("bits", range(4, 9))
+def test_integers_are_packed_most_significant_bit_first_and_come_back(bits: int) -> None:
+    most = 2 ** (bits - 1) - 1
+    values = torch.arange(-most, most + 1, dtype=torch.int8)
+    text = "".join(format(value % 2**bits, f"0{bits}b") for value in values.tolist())
+    text += "0" * (-len(text) % 8)
+    packed = pack_integers(values, bits)
+    assert packed.tolist() == [int(text[at : at + 8], 2) for at in range(0, len(text), 8)]
+    assert torch.equal(unpack_integers(packed, len(values), bits), values)
+    with pytest.raises(ValueError, match="bytes of integers are stored"):
+        unpack_integers(packed[:-1], len(values), bits)
+
+
+def test_what_a_block_sees_is_rounded_and_what_it_leaves_is_not() -> None:
+    torch.manual_seed(0)
+    layer, inputs = torch.nn.Linear(5, 4), torch.randn(7, 5)
+    before = {name: value.detach().clone() for name, value in layer.named_parameters()}
+    with Storage("int4").seen_by(layer.parameters()):
+        layer(inputs).square().sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in layer.named_parameters())
+    weight = Storage("int4").rounded(before["weight"])
+    assert not torch.equal(weight, before["weight"])
+    output = inputs.double() @ weight.double().T + before["bias"].double()
+    torch.testing.assert_close(layer.weight.grad.double(), 2 * output.T @ inputs.double(), rtol=1e-5, atol=1e-5)
+    with pytest.raises(RuntimeError), Storage("int4").seen_by(layer.parameters()):
+        raise RuntimeError
+    assert torch.equal(layer.weight, before["weight"])
+
+
+@pytest.mark.parametrize("storage", ["int8", "int6", "int4"])
+def test_integers_are_trained_with_measured_and_stored(tmp_path: Path, storage: str) -> None:
+    engine, result = fit(tmp_path, storage)
+    bits, file = int(storage[3:]), tmp_path / storage / "model.nern"
+    assert file.stat().st_size == result.bytes.total
+    parameters = dict(engine.representation.named_parameters())
+    for section, found in (("predictor", result.bytes.predictor), ("embedding", result.bytes.embedding)):
+        own = [value for name, value in parameters.items() if name.startswith(section)]
+        expected = sum(-(-value.numel() * bits // 8) + 4 * len(value) if value.dim() == 2 else 2 * value.numel() for value in own)
+        assert found == expected
+    loaded = nern.load(file)
+    assert loaded.representation.storage.name == storage
+    assert all(torch.equal(value, parameters[name]) for name, value in loaded.representation.named_parameters())
+    rebuilt = loaded.reconstruct()
+    assert all(torch.equal(a, b) for a, b in zip(rebuilt.parameters(), engine.reconstruct().parameters(), strict=True))
+    assert Engine.from_run(tmp_path / storage).evaluate().reconstructed_top1 == result.reconstructed_top1
+    loaded.save(tmp_path / "again.nern")
+    assert (tmp_path / "again.nern").read_bytes() == file.read_bytes()
+
+
+def test_losses_and_held_out_figures_are_those_of_the_file(tmp_path: Path) -> None:
+    """A step with no learning rate to speak of: what is logged is what the file's own numbers give."""
+    settings = {key: value for key, value in SETTINGS.items() if not key.startswith("phases")}
+    settings |= {"storage": "int4", "precision": "float32", "output": str(tmp_path / "run"), "log_every": 1}
+    settings |= {"phases.distillation": None, "phases.0.iterations": 1, "phases.0.optimizer.lr": 1e-30, "phases.0.sampler.name": "all"}
+    engine = Engine.from_yaml("digits", settings)
+    result = engine.fit()
+    networks = engine.original(), nern.load(result.artifact).reconstruct()
+    original, rebuilt = (network.state_dict() for network in networks)
+    names = [layer.parameter for layer in engine.representation.grid.layers]
+    errors = torch.cat([(original[name] - rebuilt[name]).double().reshape(-1) for name in names])
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    loss = next(line["losses"]["reconstruction"] for line in logged if "losses" in line)
+    assert loss == pytest.approx(float(errors.square().mean()), rel=1e-4)
+    images = torch.cat([images for images, _ in engine.data.batches("heldout", 100, torch.device("cpu"))])
+    with torch.no_grad():
+        p, q = (network(images).double().log_softmax(1) for network in networks)
+    heldout = next(line["heldout"] for line in logged if "heldout" in line)
+    assert heldout["kl"] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
+
+
+def test_a_run_with_integers_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    whole = fit(tmp_path, "int6")[1]
+    changes = {**SETTINGS, "storage": "int6", "output": str(tmp_path / "parts"), "checkpoint_every": 3}
+    Engine.from_yaml("digits", {**changes, "phases.1.iterations": 1}).fit()
+    Engine.from_yaml("digits", changes).fit(resume=True)
+    assert load_file(str(tmp_path / "parts" / "model.nern")).keys() == load_file(whole.artifact).keys()
+    for name, value in load_file(str(tmp_path / "parts" / "model.nern")).items():
+        assert torch.equal(value, load_file(whole.artifact)[name])
+
+
+@pytest.mark.parametrize("storage", ["int8", "int5"])
+def test_a_pruned_predictor_of_integers_stores_a_bit_for_zeros(tmp_path: Path, storage: str) -> None:
+    fit(tmp_path, storage)
+    run(["prune", str(tmp_path / storage), "ratios=0,0.6", "finetune=2", "-o", str(tmp_path / "pruned")])
+    file = tmp_path / "pruned" / "pruned-0.60.nern"
+    tensors, pruned = load_file(str(file)), nern.load(file)
+    matrices = [value for value in pruned.representation.predictor.parameters() if value.dim() == 2]
+    zeros, count = sum(int((value == 0).sum()) for value in matrices), sum(value.numel() for value in matrices)
+    assert zeros >= int(0.6 * count)
+    assert tensors["predictor.(mask)"].numel() == -(-count // 8)
+    assert tensors["predictor.(values)"].numel() == -(-(count - zeros) * int(storage[3:]) // 8)
+    assert pruned.bytes().total == file.stat().st_size < (tmp_path / "pruned" / "pruned-0.00.nern").stat().st_size
+    pruned.save(tmp_path / "again.nern")
+    assert (tmp_path / "again.nern").read_bytes() == file.read_bytes()
+
+
+def test_steps_that_do_not_fit_are_refused() -> None:
+    state = {"predictor.weight": torch.randn(4, 3), "predictor.bias": torch.randn(4)}
+    for name in ("int8", "int5"):
+        stored, sparse = encode(state, list(state), Storage(name))
+        for steps in (stored["predictor.(steps)"][:-1], stored["predictor.(steps)"].repeat(2)):
+            with pytest.raises(ValueError, match=rf"predictor\.\(steps\) holds {len(steps)} steps, the rows are 4"):
+                decode({**stored, "predictor.(steps)": steps}, list(state), Storage(name), sparse, state)
