@@ -64,13 +64,13 @@ class Storage:
 
     @contextmanager
     def seen_by(self, parameters: Iterable[Tensor]) -> Iterator[None]:
-        """While the block lasts, parameters have the values of their integers; then they are as they were.
+        """While the block lasts, parameters have the values of a file of integers; then they are as they were.
 
         A gradient that is taken inside is thus that at the values of the file, and the optimiser applies it to the values
-        from which they come (the straight-through estimator; Bengio et al. 2013, Courbariaux et al. 2015). Floats
-        stay as they are: their rounding is too small to be trained with.
+        from which they come (the straight-through estimator; Bengio et al. 2013, Courbariaux et al. 2015). Where floats
+        are stored, nothing changes: their rounding is too small to be trained with.
         """
-        chosen = [value for value in parameters if self.has_steps(value)]
+        chosen = list(parameters) if self.bits else []
         before = [value.detach().clone() for value in chosen]
         try:
             with torch.no_grad():

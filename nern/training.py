@@ -129,7 +129,7 @@ class PhaseTrainer:
     def _predict(self, rows: Tensor | None) -> Tensor:
         """Predicted kernels of some rows, or of all; every process predicts its part of them."""
         parts = self.parts
-        with torch.autocast(parts.device.type, torch.bfloat16, enabled=parts.dtype == torch.bfloat16):
+        with self._arithmetic():
             if parts.processes.size == 1:
                 return parts.representation.predict(rows)
             rows = torch.arange(parts.kernels.grid.rows, device=parts.device) if rows is None else rows
@@ -140,8 +140,12 @@ class PhaseTrainer:
         """Predictions for every row, without gradient."""
         if self.parts.processes.size > 1:
             return self._predict(None)
-        with torch.autocast(self.parts.device.type, torch.bfloat16, enabled=self.parts.dtype == torch.bfloat16):
+        with self._arithmetic():
             return self.parts.representation.predict_all()
+
+    def _arithmetic(self) -> torch.autocast:
+        """Of the predictor."""
+        return torch.autocast(self.parts.device.type, torch.bfloat16, enabled=self.parts.dtype == torch.bfloat16)
 
     def _complete(self, outputs: Tensor, rows: Tensor | None) -> Tensor:
         """Predictions for every row [rows, k²], of which only those of the sample carry gradient."""

@@ -114,7 +114,7 @@ def test_what_a_block_sees_is_rounded_and_what_it_leaves_is_not() -> None:
     assert all(torch.equal(value, before[name]) for name, value in layer.named_parameters())
     weight = Storage("int4").rounded(before["weight"])
     assert not torch.equal(weight, before["weight"])
-    output = inputs.double() @ weight.double().T + before["bias"].double()
+    output = inputs.double() @ weight.double().T + before["bias"].half().double()
     torch.testing.assert_close(layer.weight.grad.double(), 2 * output.T @ inputs.double(), rtol=1e-5, atol=1e-5)
     with pytest.raises(RuntimeError), Storage("int4").seen_by(layer.parameters()):
         raise RuntimeError
@@ -160,6 +160,14 @@ def test_losses_and_held_out_figures_are_those_of_the_file(tmp_path: Path) -> No
         p, q = (network(images).double().log_softmax(1) for network in networks)
     heldout = next(line["heldout"] for line in logged if "heldout" in line)
     assert heldout["kl"] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+def test_floats_are_not_trained_with(storage: str) -> None:
+    layer = torch.nn.Linear(5, 4)
+    before = layer.weight.detach().clone()
+    with Storage(storage).seen_by(layer.parameters()):
+        assert torch.equal(layer.weight, before)
 
 
 def test_a_run_with_integers_goes_on_where_it_stopped(tmp_path: Path) -> None:
