@@ -17,6 +17,7 @@ import nern
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.files import write_tensors
 from nern.registry import create_registry
+from nern.storage import NAMES
 
 REGISTRY = create_registry(entry_points=False)
 NETWORK = {"depth": 8, "width": 2, "size": 8, "channels": 1, "mean": [0.3], "std": [0.4], "shortcut": "B"}
@@ -40,13 +41,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def assemble(weights: Path, folder: Path, parts: dict[str, str], losses: list[str], small_kernels: str) -> nern.Engine:
+def assemble(weights: Path, folder: Path, parts: dict[str, str], losses: list[str], small_kernels: str, storage: str) -> nern.Engine:
     experiment: dict[str, Any] = {
         "architecture": {"name": "cifar-resnet", "weights": str(weights), **NETWORK},
         "task": "uniform-noise",
         "losses": {"reconstruction": None, "kd": None, "fmd": None, **{name: {} for name in losses}},
         "observers": {"progress": None},
         "small_kernels": small_kernels,
+        "storage": storage,
         "phases": [{"iterations": ITERATIONS, "batch": 4, "clip": 1.0}],  # a loss on its own may be too steep for a default rate
         "heldout": 0.0,
         "evaluate_every": 0,
@@ -64,20 +66,23 @@ def assemble(weights: Path, folder: Path, parts: dict[str, str], losses: list[st
     parts=st.fixed_dictionaries({kind: one(kind) for kind in ("embedding", "predictor", "sampler", "smoother", "optimizer")}),
     losses=some("loss"),
     small_kernels=st.sampled_from(["centre", "average", "max"]),
+    storage=st.sampled_from(NAMES),
 )
 @example(
     parts={"embedding": "fourier", "predictor": "skip-mlp", "sampler": "random-layer", "smoother": "in-filter", "optimizer": "muon"},
     losses=["fmd", "kd", "reconstruction"],
     small_kernels="max",
+    storage="int5",
 )
 @example(
     parts={"embedding": "fourier", "predictor": "mlp", "sampler": "all", "smoother": "cross-filter", "optimizer": "sgd"},
     losses=["fmd"],
     small_kernels="centre",
+    storage="float32",
 )
-def test_any_combination_trains_and_comes_back(weights, parts, losses, small_kernels):
+def test_any_combination_trains_and_comes_back(weights, parts, losses, small_kernels, storage):
     with tempfile.TemporaryDirectory() as name:
-        engine = assemble(weights, Path(name), parts, losses, small_kernels)
+        engine = assemble(weights, Path(name), parts, losses, small_kernels, storage)
         result = engine.fit()
         assert result.iterations == ITERATIONS
         reported = [json.loads(line).get("losses") for line in engine.run.metrics.read_text().splitlines()]

@@ -65,10 +65,11 @@ CASES = [
     {"losses": {"reconstruction": {}, "kd": {"weight": 0.1, "warmup": 3}, "fmd": {"weight": 0.1, "warmup": 5}}, "sampler.batch": 60},
     {"sampler": {"name": "layers-in-turn"}, "phases.0.clip": 0.1},
     {"sampler": {"name": "all"}, "optimizer": {"name": "muon"}},
+    {"sampler": {"name": "uniform", "batch": 50}, "storage": "int6"},
 ]
 
 
-@pytest.mark.parametrize("overrides", CASES, ids=["reconstruction", "warm-up", "shapes", "all"])
+@pytest.mark.parametrize("overrides", CASES, ids=["reconstruction", "warm-up", "shapes", "all", "integers"])
 def test_a_replayed_step_is_the_step(tmp_path: Path, overrides: dict[str, Any]) -> None:
     expected = run(trainer(tmp_path, **overrides))
     replayed = trainer(tmp_path, **overrides)
@@ -83,7 +84,7 @@ def test_a_replayed_step_is_the_step(tmp_path: Path, overrides: dict[str, Any]) 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-@pytest.mark.parametrize("overrides", CASES, ids=["reconstruction", "warm-up", "shapes", "all"])
+@pytest.mark.parametrize("overrides", CASES, ids=["reconstruction", "warm-up", "shapes", "all", "integers"])
 def test_a_cuda_graph_is_the_step(tmp_path: Path, overrides: dict[str, Any]) -> None:
     expected = run(trainer(tmp_path, "cuda", cuda_graphs=False, **overrides))
     recorded = trainer(tmp_path, "cuda", **overrides)

@@ -113,13 +113,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-def steps_without_waiting(weights: str, **phase: Any) -> None:
+def steps_without_waiting(weights: str, storage: str = "float32", **phase: Any) -> None:
     joint = {
         "iterations": 9, "batch": 8, "clip": 1.0, "sampler": {"name": "all"}, "optimizer": {"name": "adamw"},
         "losses": {"reconstruction": {}, "kd": {"weight": 0.5}, "fmd": {"weight": 0.1}}, **phase,
     }  # fmt: skip
     # 1 × 1 shortcuts beside 3 × 3 kernels: kernels of two sizes
     overrides = {"architecture.weights": weights, "architecture.shortcut": "B", "pretrain": None, "precision": "float32", "phases": [joint]}
+    overrides["storage"] = storage
     engine = Engine.from_yaml("digits", overrides)
     (section,) = engine.experiment.phases
     inputs = engine._open(section.inputs or engine.experiment.task).inputs(section.batch, 0, engine.device)
@@ -159,6 +160,11 @@ def test_no_distillation_makes_the_host_wait(weights: str, fmd: str) -> None:
 @pytest.mark.parametrize("form", ["rms", "norm", "mse"])
 def test_no_reconstruction_makes_the_host_wait(weights: str, form: str) -> None:
     steps_without_waiting(weights, losses={"reconstruction": {"form": form}}, sampler={"name": "magnitude", "batch": 64})
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8", "int4"])
+def test_no_storage_makes_the_host_wait(weights: str, storage: str) -> None:
+    steps_without_waiting(weights, storage)
 
 
 def test_images_stay_bytes_until_a_step_wants_them() -> None:
