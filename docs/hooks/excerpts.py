@@ -26,7 +26,7 @@ def excerpt(name: str) -> str:
     Raises:
         PluginError: there is nothing of that name.
     """
-    found = locate(name)
+    found = inspect.unwrap(locate(name))  # a decorated function's own file
     lines, first = inspect.getsourcelines(found)
     text = textwrap.dedent("".join(lines)).rstrip()
     file = Path(inspect.getsourcefile(found) or "").resolve()
