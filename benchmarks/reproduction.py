@@ -40,10 +40,21 @@ nern train table1/resnet20-cross-filter-160 task.root=DIR architecture.weights=F
 ```
 
 where `DIR` holds the images and `FILE` the original weights; `nern presets` with the row's name prints its configuration.
+`nern train table1/resnet20-cross-filter-160-fast` takes the minutes that are given, the row as printed the paper's days.
+
+| what | where from | SHA-256 begins |
+| --- | --- | --- |
+| CIFAR-10 and CIFAR-100 | `task.download=true` fetches them into `DIR` | |
+| ResNet20, 91.73 % | Y. Idelbayev's [trained models](https://github.com/akamaster/pytorch_resnet_cifar10), `resnet20-12fca82f.th` | `12fca82f0bebc413` |
+| ResNet56, 93.39 % | the same, `resnet56-4bfd9763.th` | `4bfd97631478d6b6` |
+| ResNet18 | torchvision, `ResNet18_Weights.IMAGENET1K_V1` | |
+
 *Paper's recipe* is the paper's own length and optimiser, *fast recipe* the row with `-fast` behind its name. Checkpoints are chosen
 on held-out training images and the test set is measured once, at the end; the paper reports the best checkpoint on the
 test set. Several seeds give mean ± 95 % confidence interval. What was not measured says *not run*; *(one run)* is a single
-run that the paper's authors published, and *see the paper* stands where its table could not be transcribed.
+run that the paper's authors published, and *see the paper* stands where its table could not be transcribed. Minutes are those of
+{machines}; without arithmetic in bfloat16, which `precision: auto` takes where the processor has it, distillation takes
+[nearly twice as long](performance.md#a-step).
 
 This page is written by `python -m benchmarks.reproduction` from the result files in `docs/results`, which
 `python -m benchmarks.rows` keeps.
@@ -92,7 +103,7 @@ def page(results: Path = RESULTS, assets: Path | None = None) -> str:
     found = read_results(results)
     tables = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     assets = PAGE.parent / "assets" if assets is None else assets
-    parts = [INTRODUCTION, *(_table(table, found) for table in tables), _sizes(), _files(found), _other(found), _figures(results, assets)]
+    parts = [INTRODUCTION.replace("{machines}", _machines(found)), *(_table(table, found) for table in tables), _sizes(), _files(found), _other(found), _figures(results, assets)]
     return "\n".join(part for part in parts if part)
 
 
@@ -114,6 +125,12 @@ def measured(results: Sequence[Mapping[str, Any]], preset: str) -> str:
     places = sorted({_place(result["environment"]) for result in runs})
     top1 = Mean.of([result["reconstructed_top1"] for result in runs])
     return f"**{top1}** of {original:.2f} ({seeds}, {minutes:,.0f} min on {' or '.join(places)})"
+
+
+def _machines(results: Sequence[Mapping[str, Any]]) -> str:
+    """`an Intel(R) Xeon(R) Processor in bfloat16`, and what else there was."""
+    found = sorted({(result["environment"]["processor"], result["environment"]["dtype"]) for result in results})
+    return " or ".join(f"one {processor} in {dtype}" for processor, dtype in found) or "no machine yet"
 
 
 def _place(environment: Mapping[str, Any]) -> str:

@@ -111,8 +111,8 @@ class Artifact:
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         numbers, storage = [name for name, _ in self.representation.named_parameters()], self.representation.storage
-        state = {name: value.detach().cpu().contiguous() for name, value in self.representation.state_dict().items()}
-        tensors, sparse = encode(state, numbers, storage)
+        state, _ = _untied(self.representation.state_dict(keep_vars=True))
+        tensors, sparse = encode({name: value.detach().cpu().contiguous() for name, value in state.items()}, numbers, storage)
         masks = self.representation.masks
         if masks:
             tensors["zeros"] = pack_bits(torch.cat([mask.reshape(-1) for mask in masks.values()]))
@@ -192,7 +192,9 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "scales")}
     numbers = [name for name, _ in representation.named_parameters()]
     storage = Storage(about.get("storage", "float32"))
-    own = decode(own, numbers, storage, about.get("sparse", []), representation.state_dict())
+    like, tied = _untied(representation.state_dict(keep_vars=True))
+    own = decode(own, numbers, storage, about.get("sparse", []), like)
+    own |= {name: own[first] for name, first in tied.items()}
     if "scales" in own:
         representation.scale(torch.ones(len(grid.layers)))
     if "zeros" in about:
@@ -209,7 +211,7 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     for name, value in _split_copied(tensors, copied, dtypes).items():
         copied[name].copy_(value)
     return Artifact(
-        representation.eval().requires_grad_(False),
+        representation.eval(),
         architecture, embedding, predictor, network, dtypes, registry, about["sha256_original"], about["notes"],
     )  # fmt: skip
 
@@ -238,6 +240,13 @@ def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 def _compact(about: dict[str, Any]) -> str:
     return json.dumps(about, separators=(",", ":"))
+
+
+def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A state dict without parameters that another name holds, too; and which name that is, by the one left out."""
+    firsts: dict[int, str] = {}
+    tied = {name: firsts[id(value)] for name, value in state.items() if firsts.setdefault(id(value), name) != name}
+    return {name: value for name, value in state.items() if name not in tied}, tied
 
 
 def _masks(packed: Tensor, names: list[str], grid: KernelGrid) -> dict[str, Tensor]:

@@ -188,13 +188,13 @@ class Engine:
         """Train a representation further, in place, as the last phase does; `after` is called behind every step."""
         experiment = self.experiment
         phase = attrs.evolve(experiment.phases[-1], iterations=steps)
-        parts = self._parts(self._prepare(), representation.to(self.device).requires_grad_(True).train())
+        parts = self._parts(self._prepare(), representation.to(self.device).train())
         trainer = start_phase(experiment, phase, len(experiment.phases), parts, self._open)
         for step in range(steps):
             trainer.step(step)
             after()
         trainer.flush(steps - 1)
-        representation.eval().requires_grad_(False)
+        representation.eval()
 
     def _fitted(self) -> Artifact:
         if self._artifact is None:
@@ -248,11 +248,11 @@ class Engine:
     def _check_images(self, phase: Phase) -> None:
         """Raise DataError where a phase runs the networks and there are no training images for it."""
         losses = self.experiment.losses if phase.losses is None else phase.losses
-        runs = any(term.weight > 0 and term.loss.needs != "weights" for term in losses.values())
+        runs = any(term.weight > 0 and term.loss.looks_at_inputs for term in losses.values())
         if runs and "train" not in self._open(phase.inputs or self.experiment.task).splits:
             raise DataError(
                 f"phase '{phase.name}' runs the networks, but the task has no training images; "
-                "set inputs={name: uniform-noise} in the phase, or leave out its kd and fmd losses"
+                "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
             )
 
     def _pretrain(self, stop: StopRequest) -> None:
@@ -350,6 +350,7 @@ class Engine:
         """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result."""
         experiment = self.experiment
         data = self._open(experiment.task)
+        representation.eval()
         final = {name: value.detach().clone() for name, value in representation.state_dict().items()}
         chosen = fitting.best["parameters"] if fitting.best else final
         another = fitting.best is not None and fitting.best["iteration"] != fitting.iteration
@@ -374,7 +375,7 @@ class Engine:
                 hook(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])
         notes = {"task": _without_paths(config.unstructure(experiment.task, self.registry)), "checkpoints": records}
         self._artifact = Artifact(
-            representation.eval(), experiment.architecture, experiment.embedding, experiment.predictor,
+            representation, experiment.architecture, experiment.embedding, experiment.predictor,
             subject.network.cpu(), subject.dtypes, self.registry, subject.sha256, notes,
         )  # fmt: skip
         sizes = self._artifact.save(self.run.artifact)

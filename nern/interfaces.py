@@ -204,6 +204,11 @@ class Loss(ABC):
         return self
 
     @property
+    def looks_at_inputs(self) -> bool:
+        """Whether the loss needs inputs, in its steps or at its start; a phase of such a loss wants training images."""
+        return self.needs != "weights"
+
+    @property
     def is_mean(self) -> bool:
         """Whether the loss is a mean over the images of a batch.
 

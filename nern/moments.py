@@ -14,30 +14,36 @@ from nern.errors import ConfigError
 from nern.networks import NetworkPair
 from nern.ordering import LayerOrder
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+
 
 def kernel_moments(pair: NetworkPair, grid: KernelGrid, orders: Sequence[LayerOrder], batches: Iterable[Tensor]) -> Tensor:
     """E[x²] · s² of every row of the grid, [rows] float64 on the CPU.
 
-    x is what the kernel's channel is multiplied with, over images and places; s is the factor that a batch norm behind
-    the convolution puts on the kernel's filter, 1 where none is folded. An error Δ of independent weights then changes
-    the map behind the norm by E[x²] · s² · ‖Δ‖² in the mean square. Several calls of a layer add up.
+    x is what the kernel's channel is multiplied with, over images and places; s is the factor that a batch norm behind the
+    convolution puts on the kernel's filter, where `nern.networks.fold_batch_norms` folds it, and 1 elsewhere. An error Δ of
+    independent weights then changes the map behind the norm by E[x²] · s² · ‖Δ‖² in the mean square. Several calls of a
+    layer add up.
 
     Args:
         orders: of every layer; empty for the original order.
         batches: normalised inputs [b, c, h, w].
 
     Raises:
-        ConfigError: a represented weight is no convolution's, or the network never calls it.
+        ConfigError: a represented weight is not that of a convolution, or the network never calls it.
     """
     network, scales = pair.network, pair.scales
     holders: dict[int, list[nn.Module]] = {}
     for module in network.modules():
-        holders.setdefault(id(module._parameters.get("weight")), []).append(module)
+        if isinstance(module, CONVOLUTIONS):
+            holders.setdefault(id(module.weight), []).append(module)
     parameters = dict(network.named_parameters())
     sums: dict[str, Tensor] = {}
     handles, images = [], 0
     try:
         for layer in grid.layers:
+            if id(parameters[layer.parameter]) not in holders:
+                raise ConfigError(f"'{layer.parameter}' is not the weight of a convolution: what it meets is not known")
             for module in holders[id(parameters[layer.parameter])]:
                 handles.append(module.register_forward_pre_hook(partial(_add, sums, layer.parameter)))
         for inputs in batches:

@@ -114,7 +114,8 @@ def prune(
             sizes = artifact.save(path)
             logits, labels = predict(artifact.reconstruct().float(), opened.data, "test", opened.device)
             points.append(Point(ratio, zeros, score(logits, labels, original), sizes, path.name, finetune if zeros else 0))
-            report(f"{100 * ratio:g} % pruned: top-1 {points[-1].score.top1 or float('nan'):.2f} %, {sizes.total:,} bytes")
+            top1 = points[-1].score.top1
+            report(f"{100 * ratio:g} % pruned: top-1 {'—' if top1 is None else f'{top1:.2f}'} %, {sizes.total:,} bytes")
         curve = Curve(None if original is None else score(original, labels, original), scope, points)
         for suffix, text in (("json", json.dumps(curve.to_dict(), indent=2) + "\n"), ("csv", curve.csv()), ("md", curve.markdown())):
             write_text(folder / f"pruning.{suffix}", text)

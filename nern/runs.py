@@ -168,6 +168,8 @@ def _fixed(values: dict[str, Any]) -> dict[str, Any]:
     fixed = {key: value for key, value in values.items() if key not in FREE}
     fixed["architecture"] = {**values["architecture"], "weights": values["architecture"].get("weights") is not None}
     fixed["task"] = {key: value for key, value in values["task"].items() if key != "root"}
+    if not str(values.get("storage", "float32")).startswith("int"):
+        fixed.pop("storage", None)  # floats are rounded in the end, integers trained with
     fixed["phases"] = [{key: value for key, value in phase.items() if key != "iterations"} for phase in values["phases"]]
     return fixed
 

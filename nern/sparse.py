@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -28,18 +28,27 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool))
 
 
-def compress(tensors: Mapping[str, Tensor], section: str, bits: int | None = None) -> tuple[dict[str, Tensor], list[str]]:
-    """Store the floating-point tensors named `section.…` that have many zeros as a common bitmask and their other values.
+def compress(
+    tensors: Mapping[str, Tensor], section: str, names: Iterable[str] | None = None, bits: int | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Store tensors named `section.…` that have many zeros as a common bitmask and their other values.
+
+    Only tensors of one type share a mask: of the type for which that saves most.
 
     Args:
-        bits: that an entry of an int8 tensor takes; these tensors are then stored the same way.
+        names: the tensors to choose among; by default those of floating-point numbers.
+        bits: that an entry of them takes, where that is fewer than its type has.
 
     Returns:
         All tensors, and the names of those that are in `section.(mask)` and `section.(values)`, in their order there.
     """
-    saved = {name: _saved(value, bits) for name, value in tensors.items() if name.startswith(f"{section}.")}
-    chosen = [name for name in saved if saved[name] > 0]
-    chosen = [name for name in chosen if tensors[name].dtype == tensors[chosen[0]].dtype]
+    among = [name for name, value in tensors.items() if value.is_floating_point()] if names is None else names
+    saved = {name: _saved(tensors[name], bits) for name in among if name.startswith(f"{section}.")}
+    by_dtype: dict[torch.dtype, list[str]] = {}
+    for name in saved:
+        if saved[name] > 0:
+            by_dtype.setdefault(tensors[name].dtype, []).append(name)
+    chosen = max(by_dtype.values(), key=lambda group: sum(saved[name] for name in group), default=[])
     if sum(saved[name] for name in chosen) < WORTH:
         return dict(tensors), []
     flat = torch.cat([tensors[name].reshape(-1) for name in chosen])
@@ -72,8 +81,5 @@ def restore(tensors: Mapping[str, Tensor], section: str, names: list[str], like:
 
 def _saved(value: Tensor, bits: int | None) -> int:
     """Bytes that a bitmask saves."""
-    if value.is_floating_point():
-        bits = 8 * value.element_size()
-    elif value.dtype != torch.int8 or bits is None:
-        return 0
+    bits = bits or 8 * value.element_size()
     return bits * int((value == 0).sum()) // 8 - (value.numel() + 7) // 8

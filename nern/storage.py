@@ -41,7 +41,7 @@ class Storage:
 
     def has_steps(self, value: Tensor) -> bool:
         """Whether a parameter is stored as integers: it is a matrix or has more dimensions."""
-        return self.bits is not None and value.dim() >= 2 and value.is_floating_point()
+        return self.bits is not None and value.dim() >= 2 and value.numel() > 0
 
     def rounded(self, value: Tensor) -> Tensor:
         """The nearest values that can be stored, in the type of `value`."""
@@ -60,7 +60,9 @@ class Storage:
         for name, value in parameters:
             value.copy_(self.rounded(value))
             if not bool(value.isfinite().all()):
-                raise TrainingError(f"'{name}' is too large for {str(self.dtype).removeprefix('torch.')}; set storage=bfloat16 or float32")
+                raise TrainingError(
+                    f"'{name}' is too large for {str(self.dtype).removeprefix('torch.')}; resume with storage=bfloat16 or float32"
+                )
 
     @contextmanager
     def seen_by(self, parameters: Iterable[Tensor]) -> Iterator[None]:
@@ -111,17 +113,20 @@ def encode(state: Mapping[str, Tensor], numbers: Sequence[str], storage: Storage
         The tensors, and the names that `nern.sparse.compress` gives.
     """
     bits, found, steps = storage.bits or 0, dict(state), dict[str, list[Tensor]]()
+    integers = [name for name in numbers if storage.has_steps(state[name])]
     for name in numbers:
         value = state[name]
-        if storage.has_steps(value):
+        if name in integers:
             own = row_steps(value, bits)
             found[name] = counts(value, own, bits).to(torch.int8).reshape(value.shape)
             steps.setdefault(f"{name.split('.')[0]}.{STEPS}", []).append(own.reshape(-1))
         else:
             found[name] = value.to(storage.dtype)
-    found, sparse = compress(found, "predictor", bits or None)
+    found, sparse = compress(found, "predictor", integers, bits) if bits else compress(found, "predictor")
     if 0 < bits < 8:
-        found = {name: pack_integers(value, bits) if value.dtype == torch.int8 else value for name, value in found.items()}
+        for name in [*integers, f"predictor.{VALUES}"]:
+            if name in found:
+                found[name] = pack_integers(found[name], bits)
     return {**found, **{name: torch.cat(parts) for name, parts in steps.items()}}, sparse
 
 

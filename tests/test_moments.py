@@ -1,12 +1,16 @@
 """Second moments of what kernels meet."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from nern import Engine
 from nern.convolutions import map_convolutions
 from nern.coordinates import KernelGrid, LayerMapping
-from nern.errors import ConfigError
+from nern.errors import ConfigError, DataError
 from nern.moments import kernel_moments
 from nern.networks import NetworkPair
 from nern.ordering import KernelOrder, LayerOrder, Unordered
@@ -93,3 +97,23 @@ def test_a_mapping_that_does_not_fit_its_layer_is_named() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3))
     with pytest.raises(ConfigError, match=r"'0\.weight' maps 9 channels of a layer that is given 3"):
         of(network, torch.randn(5, 3, 8, 8), [LayerMapping("0.weight", (4, 9, 1, 3), 0)])
+
+
+def test_a_weight_that_no_convolution_holds_is_named() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    with pytest.raises(ConfigError, match=r"'1\.weight' is not the weight of a convolution"):
+        of(network, torch.randn(5, 3, 2, 2), [LayerMapping("1.weight", (5, 12, 1, 1), 0)])
+
+
+def test_images_are_missed_before_a_run_starts(tmp_path: Path) -> None:
+    (tmp_path / "images" / "test" / "one").mkdir(parents=True)
+    image = tmp_path / "images" / "test" / "one" / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    weights = tmp_path / "weights.pt"
+    torch.save(Engine.from_yaml("resnet20-cifar10", {"architecture.depth": 8})._fresh_network().state_dict(), weights)
+    settings = {"architecture.depth": 8, "architecture.weights": str(weights), "output": str(tmp_path / "run")}
+    settings |= {"task": {"name": "image-folder", "root": str(tmp_path / "images")}, "losses": {"reconstruction": {"moments": 1}}}
+    settings |= {"losses.kd": None, "losses.fmd": None}
+    with pytest.raises(DataError, match=r"the task has no training images; set inputs=\{name: uniform-noise\} in the phase"):
+        Engine.from_yaml("resnet20-cifar10", settings).fit()
+    assert not (tmp_path / "run").exists()

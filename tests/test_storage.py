@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import nern
-from nern import Engine, TrainingError
+from nern import ConfigError, Engine, TrainingError
 from nern.cli import run
 from nern.results import Result
 from nern.storage import NAMES, Storage, decode, encode, pack_integers, row_steps, unpack_integers
@@ -67,7 +67,7 @@ def test_a_parameter_that_does_not_fit_is_named(tmp_path: Path) -> None:
     with torch.no_grad():
         representation.predictor.first.bias[0] = 1e6
     representation.storage = Storage("float16")
-    with pytest.raises(TrainingError, match=r"'predictor\.first\.bias' is too large for float16; set storage=bfloat16 or float32"):
+    with pytest.raises(TrainingError, match=r"'predictor\.first\.bias' is too large for float16; resume with storage=bfloat16 or float32"):
         representation.round()
 
 
@@ -196,6 +196,28 @@ def test_a_pruned_predictor_of_integers_stores_a_bit_for_zeros(tmp_path: Path, s
     assert (tmp_path / "again.nern").read_bytes() == file.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["float32", "float16", *INTEGERS])
+def test_zeros_of_any_parameter_come_back(name: str) -> None:
+    """A vector with many zeros beside matrices with none, few and many; a buffer of small integers; an empty matrix."""
+    torch.manual_seed(0)
+    state = {"predictor.dense": torch.randn(64, 40), "predictor.bias": torch.randn(3000), "predictor.few": torch.randn(64, 40)}
+    state |= {
+        "predictor.many": torch.randn(64, 40),
+        "predictor.none": torch.randn(4, 0),
+        "predictor.steps": torch.ones(16, dtype=torch.int8),
+    }
+    numbers = [name for name in state if name != "predictor.steps"]
+    state["predictor.bias"][:2500] = 0
+    state["predictor.few"][:, :6] = 0
+    state["predictor.many"][:, :30] = 0
+    Storage(name).round((number, state[number]) for number in numbers)
+    stored, sparse = encode(state, numbers, Storage(name))
+    assert "predictor.many" in sparse
+    found = decode(stored, numbers, Storage(name), sparse, state)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key].to(state[key].dtype), state[key]) for key in state)
+
+
 def test_steps_that_do_not_fit_are_refused() -> None:
     state = {"predictor.weight": torch.randn(4, 3), "predictor.bias": torch.randn(4)}
     for name in ("int8", "int5"):
@@ -203,3 +225,15 @@ def test_steps_that_do_not_fit_are_refused() -> None:
         for steps in (stored["predictor.(steps)"][:-1], stored["predictor.(steps)"].repeat(2)):
             with pytest.raises(ValueError, match=rf"predictor\.\(steps\) holds {len(steps)} steps, the rows are 4"):
                 decode({**stored, "predictor.(steps)": steps}, list(state), Storage(name), sparse, state)
+
+
+def test_a_run_whose_numbers_are_too_large_goes_on_with_another_type(tmp_path: Path) -> None:
+    changes = {**SETTINGS, "output": str(tmp_path / "run"), "phases.1.optimizer": {"name": "sgd", "lr": 1e8, "schedule": "constant"}}
+    changes |= {"phases.1.losses": {"reconstruction": {}}, "phases.1.iterations": 1, "phases.1.sampler.name": "all"}
+    with pytest.raises(TrainingError, match="is too large for float16; resume with storage=bfloat16 or float32"):
+        Engine.from_yaml("digits", {**changes, "storage": "float16"}).fit()
+    result = Engine.from_yaml("digits", {**changes, "storage": "bfloat16"}).fit(resume=True)
+    assert result.iterations == 6
+    assert nern.load(result.artifact).representation.storage.name == "bfloat16"
+    with pytest.raises(ConfigError, match="was started with another storage; resume it as it was"):
+        Engine.from_yaml("digits", {**changes, "storage": "int8"}).fit(resume=True)

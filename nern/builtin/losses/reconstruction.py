@@ -30,11 +30,15 @@ class Reconstruction(Loss):
     )
     moments: float = option(
         0.0,
-        help="multiplies each kernel's squared error by the mean square of the activations that it meets, behind its batch norm, to this "
-        "power, over some batches of the phase's inputs: 0 is eq. 3, 1 counts errors by what they change in the network",
+        help="multiplies each kernel's squared error by the mean square of the activations that it meets, times that of the factor of a "
+        "batch norm that can be folded into it, to this power, over some batches of the phase's inputs: 0 is eq. 3",
         check=at_least(0),
     )
     needs: ClassVar[Literal["weights", "logits", "features"]] = "weights"
+
+    @property
+    def looks_at_inputs(self) -> bool:
+        return self.moments > 0
 
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
         if self.balance == 0 and self.moments == 0:
@@ -46,7 +50,7 @@ class Reconstruction(Loss):
         if self.moments:
             batches = (context.inputs(step) for step in range(BATCHES))
             found = kernel_moments(context.networks, context.grid, context.orders, batches).to(factors.device) ** self.moments
-            squares = kernels.values.double().square().sum(1)
+            squares = factors * kernels.values.double().square().sum(1)
             factors *= found * squares.sum() / (found * squares).sum()  # predicting zeros is as wrong as without them
         rows = factors.float()
         return lambda original, reconstructed: self._loss(original, reconstructed, rows)
