@@ -20,6 +20,7 @@ import yaml
 from benchmarks.rows import RESULTS, ROOT
 from nern import config
 from nern.coordinates import LayerMapping
+from nern.families import spelled
 from nern.ordering import FilterOrder, KernelOrder, pack
 from nern.registry import create_registry
 from nern.sweep import Mean
@@ -45,9 +46,11 @@ where `DIR` holds the images and `FILE` the original weights; `nern presets` wit
 | what | where from | SHA-256 begins |
 | --- | --- | --- |
 | CIFAR-10 and CIFAR-100 | `task.download=true` fetches them into `DIR` | |
-| ResNet20, 91.73 % | Y. Idelbayev's [trained models](https://github.com/akamaster/pytorch_resnet_cifar10), `resnet20-12fca82f.th` | `12fca82f0bebc413` |
-| ResNet56, 93.39 % | the same, `resnet56-4bfd9763.th` | `4bfd97631478d6b6` |
+| ResNet20, 91.73 % | `resnet20-12fca82f.th` of [Y. Idelbayev][trained] | `12fca82f0bebc413` |
+| ResNet56, 93.39 % | `resnet56-4bfd9763.th`, the same | `4bfd97631478d6b6` |
 | ResNet18 | torchvision, `ResNet18_Weights.IMAGENET1K_V1` | |
+
+[trained]: https://github.com/akamaster/pytorch_resnet_cifar10
 
 *Paper's recipe* is the paper's own length and optimiser, *fast recipe* the row with `-fast` behind its name. Checkpoints are chosen
 on held-out training images and the test set is measured once, at the end; the paper reports the best checkpoint on the
@@ -103,7 +106,14 @@ def page(results: Path = RESULTS, assets: Path | None = None) -> str:
     found = read_results(results)
     tables = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     assets = PAGE.parent / "assets" if assets is None else assets
-    parts = [INTRODUCTION.replace("{machines}", _machines(found)), *(_table(table, found) for table in tables), _sizes(), _files(found), _other(found), _figures(results, assets)]
+    parts = [
+        INTRODUCTION.replace("{machines}", _machines(found)),
+        *(_table(table, found) for table in tables),
+        _sizes(),
+        _files(found),
+        _other(found),
+        _figures(results, assets),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -168,12 +178,13 @@ def _other(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _files(results: Sequence[Mapping[str, Any]]) -> str:
     """What the files of the measured runs weigh, a line for each preset, the smallest part of its original first."""
-    runs = [run for run in results if not run["overrides"] and run["reconstructed_top1"] is not None and "bytes" in run]
+    runs = [run for run in results if run["reconstructed_top1"] is not None and "bytes" in run]
     if not runs:
         return ""
     by_preset: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        by_preset.setdefault(run["preset"], []).append(run)
+        words = [run["preset"], *(f"{key}={spelled(value)}" for key, value in run["overrides"].items())]
+        by_preset.setdefault(" ".join(words), []).append(run)
     lines = [
         "## Files\n",
         "Bytes of the whole file, of its parts, and of the original network's state dict in the same format.\n",
