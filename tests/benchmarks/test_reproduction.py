@@ -14,7 +14,8 @@ from nern.coordinates import LayerMapping
 def result(preset, seed, top1, **more):
     return {
         "preset": preset, "seed": seed, "overrides": {}, "command": f"nern train {preset}", "original_top1": 91.73,
-        "reconstructed_top1": top1, "seconds": 600.0, "environment": {"device": "cpu", "threads": 1 + seed}, **more,
+        "reconstructed_top1": top1, "seconds": 600.0, 
+        "environment": {"device": "cpu", "processor": "Xeon", "dtype": "bfloat16", "threads": 1 + seed}, **more,
     }  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def folder(tmp_path):
 
     for seed, top1 in enumerate((91.0, 91.2)):
         write(f"a{seed}.json", result("table7/uniform-fast", seed, top1))
-    gpu = {"device": "cuda:0", "processor": "NVIDIA H100", "threads": 8}
+    gpu = {"device": "cuda:0", "processor": "NVIDIA H100", "dtype": "bfloat16", "threads": 8}
     write("b.json", result("table7/all", 0, 90.5, environment=gpu))
     write(
         "c.json", result("table7/all", 1, 12.5, overrides={"phases.0.iterations": 5}, command="nern train table7/all phases.0.iterations=5")
@@ -51,6 +52,7 @@ def test_files_are_listed_with_their_bytes_the_smallest_part_first(tmp_path):
     assert found == [
         f"| `small` | 90.10 ± {half:.2f} | 91.73 | 500 | 400 | 0 | 60 | 5 | 30 | 1,000 | 50.0% |",
         "| `large` | 91.00 | 91.73 | 900 | 400 | 0 | 60 | 5 | 30 | 1,000 | 90.0% |",
+        "| `small predictor.hidden=1` | 12.00 | 91.73 | 1 | 400 | 0 | 60 | 5 | 30 | 1 | 100.0% |",
     ]
 
 
@@ -63,6 +65,7 @@ def test_measured_numbers_stand_beside_the_papers(folder):
         row(page, "table7/all")
         == "| 90.99 ± 0.13 of 91.69 | **90.50** of 91.73 (1 seed, 10 min on NVIDIA H100) | *not run* | `nern train table7/all` |"
     )
+    assert "Minutes are those of\none NVIDIA H100 in bfloat16 or one Xeon in bfloat16;" in page
     assert row(page, "table7/magnitude").count("*not run*") == 2
     assert "| 12.50 | 91.73 | `nern train table7/all phases.0.iterations=5` |" in page
 
