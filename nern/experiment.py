@@ -8,6 +8,7 @@ import attrs
 
 from nern.interfaces import Architecture, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
 from nern.options import above, at_least, at_most, below, option
+from nern.storage import Name
 
 
 @attrs.frozen
@@ -63,7 +64,7 @@ class Experiment:
         "centre",
         help="how a kernel smaller than the largest is read from the k × k output: its centre, or averages or maxima of its regions",
     )
-    storage: Literal["float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4"] = option(
+    storage: Name = option(
         "float32",
         help="the predictor's and the embedding's numbers in the file, as measured: floats are rounded in the end, matrices of integers, "
         "with a step for each row, are trained with; their vectors are float16",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import attrs
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 from nern.errors import TrainingError
 from nern.sparse import MASK, VALUES, compress, restore, unpack_bits
 
-NAMES = ("float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4")
+Name = Literal["float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4"]
+NAMES: tuple[str, ...] = get_args(Name)
 STEPS = "(steps)"
 
 
@@ -122,7 +124,7 @@ def encode(state: Mapping[str, Tensor], numbers: Sequence[str], storage: Storage
             steps.setdefault(f"{name.split('.')[0]}.{STEPS}", []).append(own.reshape(-1))
         else:
             found[name] = value.to(storage.dtype)
-    found, sparse = compress(found, "predictor", integers, bits) if bits else compress(found, "predictor")
+    found, sparse = compress(found, "predictor", integers if bits else numbers, bits or None)
     if 0 < bits < 8:
         for name in [*integers, f"predictor.{VALUES}"]:
             if name in found:

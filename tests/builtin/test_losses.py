@@ -70,6 +70,13 @@ def test_reconstruction_of_equal_weights_is_zero_with_a_finite_gradient(form: st
     assert bool(predicted.grad.isfinite().all())
 
 
+def of_small(compared: Callable[[Kernels, Kernels], Tensor], original: Kernels) -> Callable[[Tensor], Tensor]:
+    """The loss of predictions [36, 9] for the small network: twelve kernels of 3 × 3, then 24 of 1 × 1, which are their centre."""
+    has = torch.zeros(36, 9)
+    has[:12], has[12:, 4] = 1, 1
+    return lambda values: compared(original, attrs.evolve(original, values=values * has))
+
+
 @pytest.mark.parametrize("balance", [0.5, 1.0])
 @pytest.mark.parametrize("form", ["rms", "mse"])
 def test_balanced_reconstruction(form: str, balance: float) -> None:
@@ -82,17 +89,12 @@ def test_balanced_reconstruction(form: str, balance: float) -> None:
     compared = Reconstruction(form=form, balance=balance).start(context)
     original = context.kernels
 
-    def loss(values: Tensor) -> Tensor:
-        has = torch.zeros(36, 9)
-        has[:12], has[12:, 4] = 1, 1
-        return compared(original, Kernels(values * has, original.index, original.layer, original.count))
-
     def reference(values: Tensor) -> Tensor:
         total = factors[0] * (values[:12].reshape(first.shape) - first).square().sum()
         total = total + factors[1] * (values[12:, 4].reshape(second.shape) - second).square().sum()
         return (total / number).sqrt() if form == "rms" else total / number
 
-    compare(loss, reference, torch.randn(36, 9))
+    compare(of_small(compared, original), reference, torch.randn(36, 9))
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])
@@ -115,17 +117,12 @@ def test_errors_count_by_the_moments_of_their_activations(form: str, power: floa
     compared = Reconstruction(form=form, moments=power).start(context)
     original = context.kernels
 
-    def loss(values: Tensor) -> Tensor:
-        has = torch.zeros(36, 9)
-        has[:12], has[12:, 4] = 1, 1
-        return compared(original, Kernels(values * has, original.index, original.layer, original.count))
-
     def reference(values: Tensor) -> Tensor:
         total = (factors[0] * (values[:12].reshape(first.shape) - first).square()).sum()
         total = scale * (total + (factors[1] * (values[12:, 4].reshape(second.shape) - second).square()).sum())
         return (total / number).sqrt() if form == "rms" else total / number
 
-    compare(loss, reference, torch.randn(36, 9))
+    compare(of_small(compared, original), reference, torch.randn(36, 9))
     rows = torch.tensor([3, 20, 3])  # a sample finds the factors of its own kernels
     off = attrs.evolve(original, values=original.values.clone())
     off.values[3, 4] += 1.0
