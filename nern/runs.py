@@ -18,6 +18,7 @@ from nern import config
 from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
 from nern.files import sweep, write_tensors, write_text
 from nern.registry import Registry
+from nern.storage import Storage
 
 #: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
 FREE = {"output", "observers", "device", "threads", "cuda_graphs", "precision", "plugins"}
@@ -168,7 +169,7 @@ def _fixed(values: dict[str, Any]) -> dict[str, Any]:
     fixed = {key: value for key, value in values.items() if key not in FREE}
     fixed["architecture"] = {**values["architecture"], "weights": values["architecture"].get("weights") is not None}
     fixed["task"] = {key: value for key, value in values["task"].items() if key != "root"}
-    if not str(values.get("storage", "float32")).startswith("int"):
+    if Storage(values.get("storage", "float32")).bits is None:
         fixed.pop("storage", None)  # floats are rounded in the end, integers trained with
     fixed["phases"] = [{key: value for key, value in phase.items() if key != "iterations"} for phase in values["phases"]]
     return fixed
