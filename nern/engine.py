@@ -248,7 +248,7 @@ class Engine:
     def _check_images(self, phase: Phase) -> None:
         """Raise DataError where a phase runs the networks and there are no training images for it."""
         losses = self.experiment.losses if phase.losses is None else phase.losses
-        runs = any(term.weight > 0 and term.loss.looks_at_inputs for term in losses.values())
+        runs = any(term.weight > 0 and term.loss.needs != "weights" for term in losses.values())
         if runs and "train" not in self._open(phase.inputs or self.experiment.task).splits:
             raise DataError(
                 f"phase '{phase.name}' runs the networks, but the task has no training images; "

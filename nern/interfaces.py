@@ -184,8 +184,6 @@ class LossContext:
     grid: KernelGrid
     _kernels: Kernels | Callable[[], Kernels]
     networks: NetworkPair
-    inputs: Callable[[int], Tensor]  # step number to a batch of normalised inputs [b, c, h, w]
-    orders: Sequence[LayerOrder] = ()  # of the grid's layers; none for the original order
 
     @property
     def kernels(self) -> Kernels:
@@ -202,11 +200,6 @@ class Loss(ABC):
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
         """The function of (original, reconstructed) for one run; by default the component itself."""
         return self
-
-    @property
-    def looks_at_inputs(self) -> bool:
-        """Whether the loss needs inputs, in its steps or at its start; a phase of such a loss wants training images."""
-        return self.needs != "weights"
 
     @property
     def is_mean(self) -> bool:

@@ -54,7 +54,7 @@ class PhaseTrainer:
     ) -> None:
         self.parts, self.phase, self.optimizer = parts, phase, optimizer
         self.inputs = inputs
-        context = LossContext(parts.kernels.grid, parts.kernels.original, parts.networks, inputs, parts.representation.orders)
+        context = LossContext(parts.kernels.grid, parts.kernels.original, parts.networks)
         self.terms = {name: (term, term.loss.start(context)) for name, term in losses.items() if term.weight > 0}
         self.draw: Draw = sampler.start(parts.kernels.norms(), parts.kernels.table.layers(), derive(parts.seed, "sampler", index))
         self.parameters = [(name, value) for name, value in parts.representation.named_parameters() if value.requires_grad]

@@ -55,7 +55,7 @@ def _sides(needs: str, context: LossContext) -> tuple[Any, Any]:
         original: Any = context.kernels
         values = original.values + 0.1 * torch.randn(original.values.shape, generator=generator(0, "other"))
         return original, attrs.evolve(original, values=values.requires_grad_())
-    inputs = context.inputs(0)
+    inputs = small.inputs()
     outputs = context.networks.original(inputs, features=True)
     if needs == "logits":
         other = outputs.logits + torch.randn(outputs.logits.shape, generator=generator(0, "other"))

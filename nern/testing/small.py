@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nern import config
 from nern.artifact import Bytes
@@ -49,12 +49,17 @@ def lookup(dim: int) -> Lookup:
 
 
 def context() -> LossContext:
-    """What a loss may look at: the small network, its grid and batches of noise."""
+    """What a loss may look at: the small network and its grid."""
     small, kernels, device = network(), grid(), torch.device("cpu")
     orders = [Unordered(layer.filters, layer.channels) for layer in kernels.layers]
     original = KernelSet(kernels, dict(small.state_dict()), orders, device).original()
     pair = NetworkPair(small, ["1", "4"], device=device)
-    return LossContext(kernels, original, pair, lambda step: torch.randn(4, 3, 8, 8, generator=generator(0, "inputs", step)))
+    return LossContext(kernels, original, pair)
+
+
+def inputs() -> Tensor:
+    """A batch of noise for the small network, [4, 3, 8, 8]."""
+    return torch.randn(4, 3, 8, 8, generator=generator(0, "inputs", 0))
 
 
 def run(run_dir: Path, error: BaseException | None) -> Iterator[tuple[str, dict[str, Any]]]:

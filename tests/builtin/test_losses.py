@@ -95,34 +95,6 @@ def test_balanced_reconstruction(form: str, balance: float) -> None:
         return (total / number).sqrt() if form == "rms" else total / number
 
     compare(of_small(compared, original), reference, torch.randn(36, 9))
-
-
-@pytest.mark.parametrize("power", [0.5, 1.0])
-@pytest.mark.parametrize("form", ["rms", "mse"])
-def test_errors_count_by_the_moments_of_their_activations(form: str, power: float) -> None:
-    context = small.context()
-    network = small.network().double()
-    state = network.state_dict()
-    inputs = torch.cat([context.inputs(step) for step in range(8)]).double()
-    factors = []
-    for index in (0, 3):
-        seen, norm = network[:index](inputs).detach(), network[index + 1]
-        gains = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
-        moments = [[gain**2 * (seen[:, c] ** 2).sum() / seen[:, c].numel() for c in range(seen.shape[1])] for gain in gains]
-        factors.append(torch.tensor(moments).double()[..., None, None] ** power)
-    first, second = state["0.weight"], state["3.weight"]
-    before = first.square().sum() + second.square().sum()
-    scale = before / sum((factor * weight.square()).sum() for factor, weight in zip(factors, (first, second), strict=True))
-    number = first.numel() + second.numel()
-    compared = Reconstruction(form=form, moments=power).start(context)
-    original = context.kernels
-
-    def reference(values: Tensor) -> Tensor:
-        total = (factors[0] * (values[:12].reshape(first.shape) - first).square()).sum()
-        total = scale * (total + (factors[1] * (values[12:, 4].reshape(second.shape) - second).square()).sum())
-        return (total / number).sqrt() if form == "rms" else total / number
-
-    compare(of_small(compared, original), reference, torch.randn(36, 9))
     rows = torch.tensor([3, 20, 3])  # a sample finds the factors of its own kernels
     off = attrs.evolve(original, values=original.values.clone())
     off.values[3, 4] += 1.0
@@ -280,7 +252,7 @@ def context(names: list[str]) -> LossContext:
     networks = NetworkPair(network, names, device=torch.device("cpu"))
     nothing = torch.zeros(0)
     kernels = Kernels(nothing, nothing.long(), nothing.long(), nothing)
-    return LossContext(KernelGrid((LayerMapping("w", (1, 1, 3, 3), 0),)), kernels, networks, lambda step: nothing)
+    return LossContext(KernelGrid((LayerMapping("w", (1, 1, 3, 3), 0),)), kernels, networks)
 
 
 def test_only_the_chosen_feature_maps_are_compared() -> None:

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from nern.hookspecs import hookimpl
 from nern.interfaces import Kernels, Loss, LossContext
-from nern.moments import kernel_moments
 from nern.options import at_least, option
-
-BATCHES = 8  # of inputs that activations are averaged over
-
 
 @attrs.frozen
 class Reconstruction(Loss):
@@ -28,31 +24,13 @@ class Reconstruction(Loss):
         "1 counts relative errors, for networks whose layers differ in scale",
         check=at_least(0),
     )
-    moments: float = option(
-        0.0,
-        help="multiplies each kernel's squared error by the mean square of the activations that it meets, times that of the factor of a "
-        "batch norm that can be folded into it, to this power, over some batches of the phase's inputs: 0 is eq. 3",
-        check=at_least(0),
-    )
     needs: ClassVar[Literal["weights", "logits", "features"]] = "weights"
 
-    @property
-    def looks_at_inputs(self) -> bool:
-        return self.moments > 0
-
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
-        if self.balance == 0 and self.moments == 0:
+        if self.balance == 0:
             return self
         kernels = context.kernels
-        factors = torch.ones(context.grid.rows, dtype=torch.float64, device=kernels.values.device)
-        if self.balance:
-            factors *= self._balanced(kernels, len(context.grid.layers))[kernels.layer]
-        if self.moments:
-            batches = (context.inputs(step) for step in range(BATCHES))
-            found = kernel_moments(context.networks, context.grid, context.orders, batches).to(factors.device) ** self.moments
-            squares = factors * kernels.values.double().square().sum(1)
-            factors *= found * squares.sum() / (found * squares).sum()  # predicting zeros is as wrong as without them
-        rows = factors.float()
+        rows = self._balanced(kernels, len(context.grid.layers))[kernels.layer].float()
         return lambda original, reconstructed: self._loss(original, reconstructed, rows)
 
     def _balanced(self, kernels: Kernels, layers: int) -> Tensor:
