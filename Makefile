@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHECK_TORCH := import torch, torchvision.ops as o; o.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 
-.PHONY: demo test lint type docs check clean
+.PHONY: demo test lint type docs clean
 
 demo: $(VENV)/.nern
 	$(BIN)/nern train digits output=$$(mktemp -d)/digits
@@ -16,6 +16,7 @@ test: $(VENV)/.nern-dev
 lint: $(VENV)/.nern-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 type: $(VENV)/.nern-dev
 	$(BIN)/mypy

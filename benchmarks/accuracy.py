@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import publish, save_plot, table
-from nern import config
+from nern.config.loading import load_experiment
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def curve(folder: Path) -> dict[str, Any]:
         if "top1" in entry.get("heldout", {}):
             minutes.append(seconds / 60)
             top1.append(entry["heldout"]["top1"])
-    experiment, _ = config.load_experiment(folder / "config.yaml")
+    experiment, _ = load_experiment(folder / "config.yaml")
     file = folder / "result.json"
     result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return {

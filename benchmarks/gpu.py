@@ -23,9 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.report import publish, table
 from benchmarks.setting import Setting
-from nern.devices import choose_device, fast_float32
 from nern.errors import DataError
-from nern.training import PhaseTrainer
+from nern.run.devices import choose_device, fast_float32
+from nern.training.step import PhaseTrainer
 
 #: Preset → minutes that all its joint steps should take on one GPU of the H200 class.
 PRESETS = {"resnet20-cifar10": 3, "resnet56-cifar10": 8, "resnet18-imagenet": 60}

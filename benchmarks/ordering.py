@@ -17,12 +17,13 @@ from benchmarks.baseline import quadratic_path
 from benchmarks.report import alternate, publish, ratio, table
 from nern.builtin.smoothers.greedy import CrossFilter, InFilter
 from nern.builtin.smoothers.local_search import CrossFilter2Opt, InFilter2Opt
-from nern.config import load_experiment
+from nern.config.loading import load_experiment
 from nern.interfaces import Smoother
-from nern.paths import greedy_path, path_length
-from nern.smoothness import layer_smoothness
-from nern.subject import Subject
-from nern.weights import read_state_dict
+from nern.kernels.distances import path_length
+from nern.kernels.greedy_path import greedy_path
+from nern.kernels.smoothness import layer_smoothness
+from nern.networks.state_dicts import read_state_dict
+from nern.run.original import Original
 
 SMOOTHERS: dict[str, Smoother] = {
     "cross-filter": CrossFilter(), "cross-filter-2opt": CrossFilter2Opt(),
@@ -84,7 +85,7 @@ def whole(preset: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         before, os.environ["NERN_CACHE"] = os.environ.get("NERN_CACHE"), folder
         try:
-            return clocked(f"{preset}, all represented layers", lambda: Subject.of(network, dtypes, experiment, registry))
+            return clocked(f"{preset}, all represented layers", lambda: Original.of(network, dtypes, experiment, registry))
         finally:
             os.environ.pop("NERN_CACHE") if before is None else os.environ.update(NERN_CACHE=before)
 

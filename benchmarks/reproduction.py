@@ -18,12 +18,12 @@ import torch
 import yaml
 
 from benchmarks.rows import RESULTS, ROOT
-from nern import config
-from nern.coordinates import LayerMapping
-from nern.families import spelled
-from nern.ordering import FilterOrder, KernelOrder, pack
-from nern.registry import create_registry
-from nern.sweep import Mean
+from nern.config.preset_families import spelled
+from nern.config.structuring import structure_component
+from nern.kernels.coordinates import LayerMapping
+from nern.kernels.orders import FilterOrder, KernelOrder, pack_orders
+from nern.registry.discovery import create_registry
+from nern.studies.tables import Mean
 
 PAGE = ROOT / "docs" / "reproduction.md"
 PAPER = Path(__file__).with_name("paper.yaml")
@@ -209,7 +209,7 @@ def _sizes() -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for title, options, in_filter, cross_filter in OVERHEADS:
-        architecture = config.structure_component("architecture", options, registry, title)
+        architecture = structure_component("architecture", options, registry, title)
         network = architecture.build()
         layers = list(architecture.layers(network))
         state = sum(value.numel() * value.element_size() for value in network.state_dict().values())
@@ -229,7 +229,7 @@ def ordering_bytes(layers: Sequence[LayerMapping], cross: bool) -> int:
             orders.append(KernelOrder(filters, channels, torch.arange(filters * channels)))
         else:
             orders.append(FilterOrder(filters, channels, torch.arange(channels).expand(filters, channels), torch.arange(filters)))
-    return len(pack(orders))
+    return len(pack_orders(orders))
 
 
 def _figures(results: Path, assets: Path) -> str:

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nern import config
+from nern.config.preset_families import spelled
+from nern.config.sources import no_such_preset, presets
 from nern.errors import ConfigError, Interrupted, NernError
-from nern.families import spelled
-from nern.files import write_text
-from nern.random import derive
-from nern.sweep import parse_grid, sweep
+from nern.studies.sweep import parse_grid, sweep
+from nern.support.files import write_text
+from nern.support.seeding import derive
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -38,10 +38,10 @@ def matching(patterns: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a pattern matches none.
     """
-    shipped = list(config.presets())
+    shipped = list(presets())
     for pattern in patterns:
         if not fnmatch.filter(shipped, pattern):
-            raise ConfigError(config.no_such_preset(pattern))
+            raise ConfigError(no_such_preset(pattern))
     return [name for name in shipped if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 

@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.report import publish, save_plot, table
 from benchmarks.setting import Setting
-from nern.networks import Outputs
-from nern.training import PhaseTrainer
+from nern.networks.pair import Outputs
+from nern.training.step import PhaseTrainer
 
 COMMON = ["smoother.name=none", "sampler={name: uniform, batch: 4096}"]
 NETWORKS = {
@@ -118,18 +118,21 @@ def measure(name: str, kind: str, batch: int, steps: int) -> dict[str, Any]:
     seconds = [timed(trainer, step + 1) for step in range(steps)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     weights = 2 * sum(value.numel() for value in setting.network.parameters())
-    weights += sum(value.numel() for value in trainer.parts.representation.parameters())
+    weights += sum(value.numel() for value in trainer.context.representation.parameters())
     return {
-        "network": name, "losses": kind, "kernels": setting.subject.grid.rows, "seconds": statistics.median(seconds),
+        "network": name, "losses": kind, "kernels": setting.original.grid.rows, "seconds": statistics.median(seconds),
         "peak": peak // 1024, "weights": round(4 * weights / 1e6, 1), "activations": round(kept / 1e6, 1),
     }  # fmt: skip
 
 
 def saved_by(trainer: PhaseTrainer) -> int:
     """Bytes that the first step keeps for its losses and its backward pass, besides parameters and kernels."""
-    pair = trainer.parts.networks
+    pair = trainer.context.networks
     run = pair.original
-    known = {value.untyped_storage().data_ptr() for value in [*trainer.parts.representation.parameters(), trainer.parts.kernels.real()]}
+    known = {
+        value.untyped_storage().data_ptr()
+        for value in [*trainer.context.representation.parameters(), trainer.context.kernels.weights_in_rows()]
+    }
     kept: dict[int, int] = {}
 
     def keep(value: torch.Tensor) -> torch.Tensor:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.baseline import BaselineLoop
-from nern.config import LossTerm, load_experiment
-from nern.data import ImageData
+from nern.config.experiment import LossTerm
+from nern.config.loading import load_experiment
 from nern.engine import Engine
 from nern.interfaces import Optimizer
-from nern.random import generator
-from nern.subject import Subject
-from nern.training import Parts, PhaseTrainer
+from nern.run.original import Original
+from nern.support.seeding import generator
+from nern.toolkit.images import ImageData
+from nern.training.step import PhaseTrainer, StepContext
 
 
 class Setting:
@@ -32,19 +33,19 @@ class Setting:
         dtypes = {name: value.dtype for name, value in self.network.state_dict().items()}
         if architecture.weights is not None:
             dtypes = architecture.load(self.network)
-        self.subject = Subject.of(self.network, dtypes, self.experiment, self.engine.registry)
+        self.original = Original.of(self.network, dtypes, self.experiment, self.engine.registry)
         preprocessing = architecture.preprocessing()
         pixels = torch.randint(256, (images, *preprocessing.size), generator=generator(0, "images"), dtype=torch.uint8)
         self.data = ImageData((pixels, None), None, preprocessing, classes=None, heldout=0.0, seed=0)
 
-    def parts(self, dtype: torch.dtype) -> Parts:
+    def context(self, dtype: torch.dtype) -> StepContext:
         """The experiment's parts with fresh weights, the same in every call."""
         self.engine.dtype = dtype
-        return self.engine._parts(self.subject)
+        return self.engine._context(self.original)
 
     def trainer(self, dtype: torch.dtype, losses: Sequence[str], phase: int = 0, batch: int | None = None) -> PhaseTrainer:
         """One phase of the experiment with some of its losses."""
-        parts, chosen = self.parts(dtype), self.experiment.phases[phase]
+        parts, chosen = self.context(dtype), self.experiment.phases[phase]
         terms: dict[str, LossTerm] = chosen.losses or self.experiment.losses
         return PhaseTrainer(
             parts, chosen, {name: terms[name] for name in losses}, chosen.sampler or self.experiment.sampler,
@@ -57,20 +58,20 @@ class Setting:
     def baseline(self, weights: tuple[float, float, float], batch: int | None = None) -> BaselineLoop:
         """The baseline on the same network, with the predictor and the draws that `trainer` starts with."""
         trainer, embedding = self.trainer(torch.float32, ["reconstruction"]), self.experiment.embedding
-        made: Any = trainer.parts.representation.predictor
+        made: Any = trainer.context.representation.predictor
         layers = [made.first, *made.hidden, made.last]
         modules = [module for layer in layers for module in (copy.deepcopy(layer), copy.deepcopy(made.activation))]
         predictor = torch.nn.Sequential(*modules[:-1])
         optimizer: Optimizer = self.experiment.optimizer
-        every = torch.arange(self.subject.grid.rows)
+        every = torch.arange(self.original.grid.rows)
 
         def draw(step: int) -> Tensor:
             rows = trainer.draw(step)
             return every if rows is None else rows
 
         return BaselineLoop(
-            copy.deepcopy(self.network), [layer.parameter for layer in self.subject.grid.layers],
-            [order.indices() for order in self.subject.orders], self.experiment.architecture.features(self.network),
+            copy.deepcopy(self.network), [layer.parameter for layer in self.original.grid.layers],
+            [order.indices() for order in self.original.orders], self.experiment.architecture.features(self.network),
             predictor, optimizer.start(list(predictor.named_parameters()))[0], draw,
             self.inputs(batch or self.experiment.phases[0].batch), weights, embedding.base, embedding.frequencies,  # type: ignore[attr-defined]
         )  # fmt: skip

@@ -37,7 +37,7 @@ def main() -> None:
     rows = steps(setting, options.rounds, options.fast_steps)
     head = ["losses", "arithmetic", "times faster a step"]
     cells = [[row["losses"], row["precision"], f"{row['ratio']:.1f}"] for row in rows]
-    text = f"`{options.preset}`, batch {setting.experiment.phases[0].batch}, {setting.subject.grid.rows} kernels.\n\n" + table(head, cells)
+    text = f"`{options.preset}`, batch {setting.experiment.phases[0].batch}, {setting.original.grid.rows} kernels.\n\n" + table(head, cells)
     figures: dict[str, Any] = {"steps": rows}
     if options.curve:
         figures["curves"] = curves(setting, options.curve)

@@ -18,9 +18,9 @@ import yaml
 
 from benchmarks.report import RESULTS, publish, table
 from nern import Engine
-from nern.config import parse_override
-from nern.families import spelled
-from nern.files import write_text
+from nern.config.overrides import parse_override
+from nern.config.preset_families import spelled
+from nern.support.files import write_text
 
 PRESET = "resnet20-cifar10-fast"
 TRIALS = Path(__file__).with_name("trials.yaml")

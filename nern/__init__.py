@@ -8,50 +8,76 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from nern.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from nern.artifact import Artifact, Bytes, load
-    from nern.coordinates import KernelGrid, LayerMapping
-    from nern.data import ImageData
-    from nern.embedded import AxisTables, Lookup
-    from nern.engine import Engine
-    from nern.errors import ArtifactError, ConfigError, DataError, Interrupted, NernError, PluginError, TrainingError
-    from nern.evaluation import Score
-    from nern.hookspecs import hookimpl
-    from nern.interfaces import (
-        Architecture,
-        Data,
-        Draw,
-        Embedding,
-        Kernels,
-        Loss,
-        LossContext,
-        Observer,
-        Optimizer,
-        Predictor,
-        Preprocessing,
-        Sampler,
-        Smoother,
-        Task,
-    )
-    from nern.networks import NetworkPair
-    from nern.options import OptionError, above, at_least, at_most, below, option
-    from nern.ordering import FilterOrder, KernelOrder, LayerOrder, Unordered, greedy_path
-    from nern.random import generator
-    from nern.registry import Registry, create_registry
-    from nern.results import Evaluation, Result
-    from nern.scalars import ScalarObserver
+    from nern.artifact.artifact import Artifact as Artifact
+    from nern.artifact.artifact import Bytes as Bytes
+    from nern.artifact.artifact import load as load
+    from nern.engine import Engine as Engine
+    from nern.errors import ArtifactError as ArtifactError
+    from nern.errors import ConfigError as ConfigError
+    from nern.errors import DataError as DataError
+    from nern.errors import Interrupted as Interrupted
+    from nern.errors import NernError as NernError
+    from nern.errors import PluginError as PluginError
+    from nern.errors import TrainingError as TrainingError
+    from nern.hookspecs import hookimpl as hookimpl
+    from nern.interfaces import Architecture as Architecture
+    from nern.interfaces import Data as Data
+    from nern.interfaces import Draw as Draw
+    from nern.interfaces import Embedding as Embedding
+    from nern.interfaces import Kernels as Kernels
+    from nern.interfaces import Loss as Loss
+    from nern.interfaces import LossContext as LossContext
+    from nern.interfaces import Observer as Observer
+    from nern.interfaces import Optimizer as Optimizer
+    from nern.interfaces import Predictor as Predictor
+    from nern.interfaces import Preprocessing as Preprocessing
+    from nern.interfaces import Sampler as Sampler
+    from nern.interfaces import Smoother as Smoother
+    from nern.interfaces import Task as Task
+    from nern.kernels.coordinates import KernelGrid as KernelGrid
+    from nern.kernels.coordinates import LayerMapping as LayerMapping
+    from nern.kernels.greedy_path import greedy_path as greedy_path
+    from nern.kernels.orders import FilterOrder as FilterOrder
+    from nern.kernels.orders import KernelOrder as KernelOrder
+    from nern.kernels.orders import LayerOrder as LayerOrder
+    from nern.kernels.orders import Unordered as Unordered
+    from nern.networks.pair import NetworkPair as NetworkPair
+    from nern.options import OptionError as OptionError
+    from nern.options import above as above
+    from nern.options import at_least as at_least
+    from nern.options import at_most as at_most
+    from nern.options import below as below
+    from nern.options import option as option
+    from nern.registry.discovery import create_registry as create_registry
+    from nern.registry.registry import Registry as Registry
+    from nern.representation.lookup import AxisTables as AxisTables
+    from nern.representation.lookup import Lookup as Lookup
+    from nern.run.evaluation import Score as Score
+    from nern.run.results import Evaluation as Evaluation
+    from nern.run.results import Result as Result
+    from nern.support.seeding import generator as generator
+    from nern.toolkit.images import ImageData as ImageData
+    from nern.toolkit.trackers import ScalarObserver as ScalarObserver
 
 _PLACES = {
-    "nern.artifact": ("Artifact", "Bytes", "load"),
-    "nern.coordinates": ("KernelGrid", "LayerMapping"),
-    "nern.data": ("ImageData",),
-    "nern.embedded": ("AxisTables", "Lookup"),
+    "nern.artifact.artifact": (
+        "Artifact",
+        "Bytes",
+        "load",
+    ),
     "nern.engine": ("Engine",),
-    "nern.results": ("Evaluation", "Result"),
-    "nern.errors": ("ArtifactError", "ConfigError", "DataError", "Interrupted", "NernError", "PluginError", "TrainingError"),
-    "nern.evaluation": ("Score",),
+    "nern.errors": (
+        "ArtifactError",
+        "ConfigError",
+        "DataError",
+        "Interrupted",
+        "NernError",
+        "PluginError",
+        "TrainingError",
+    ),
     "nern.hookspecs": ("hookimpl",),
     "nern.interfaces": (
         "Architecture",
@@ -69,12 +95,40 @@ _PLACES = {
         "Smoother",
         "Task",
     ),
-    "nern.networks": ("NetworkPair",),
-    "nern.options": ("OptionError", "above", "at_least", "at_most", "below", "option"),
-    "nern.ordering": ("FilterOrder", "KernelOrder", "LayerOrder", "Unordered", "greedy_path"),
-    "nern.random": ("generator",),
-    "nern.registry": ("Registry", "create_registry"),
-    "nern.scalars": ("ScalarObserver",),
+    "nern.kernels.coordinates": (
+        "KernelGrid",
+        "LayerMapping",
+    ),
+    "nern.kernels.greedy_path": ("greedy_path",),
+    "nern.kernels.orders": (
+        "FilterOrder",
+        "KernelOrder",
+        "LayerOrder",
+        "Unordered",
+    ),
+    "nern.networks.pair": ("NetworkPair",),
+    "nern.options": (
+        "OptionError",
+        "above",
+        "at_least",
+        "at_most",
+        "below",
+        "option",
+    ),
+    "nern.registry.discovery": ("create_registry",),
+    "nern.registry.registry": ("Registry",),
+    "nern.representation.lookup": (
+        "AxisTables",
+        "Lookup",
+    ),
+    "nern.run.evaluation": ("Score",),
+    "nern.run.results": (
+        "Evaluation",
+        "Result",
+    ),
+    "nern.support.seeding": ("generator",),
+    "nern.toolkit.images": ("ImageData",),
+    "nern.toolkit.trackers": ("ScalarObserver",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -1,6 +1,6 @@
 """`python -m nern`."""
 
-from nern.cli import main
+from nern.cli.main import main
 
 if __name__ == "__main__":
     main()

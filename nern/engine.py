@@ -11,29 +11,33 @@ import attrs
 import torch
 from torch import nn
 
-from nern import artifact, config
-from nern.artifact import Artifact, Bytes
-from nern.checkpoint import Checkpoint
-from nern.config import Experiment, Phase
-from nern.devices import choose_device, choose_dtype, fast_float32
-from nern.distributed import Processes, processes
-from nern.errors import ConfigError, DataError, Interrupted
-from nern.evaluation import Score, predict, score, with_weights
-from nern.fitting import Fitting, start_phase
+from nern.artifact.artifact import Artifact, Bytes, load
+from nern.config.experiment import Experiment
+from nern.config.loading import load_experiment
+from nern.config.overrides import parse_override
+from nern.config.structuring import to_yaml, unstructure
+from nern.errors import ConfigError, Interrupted
 from nern.interfaces import Data, Task
-from nern.networks import NetworkPair
-from nern.pretraining import pretrain
-from nern.random import seeded
-from nern.registry import Registry
-from nern.representation import KernelSet, Representation
-from nern.results import Evaluation, Result
-from nern.runs import RunFolder, StopRequest, environment
-from nern.smoothness import grid_smoothness
-from nern.storage import Storage
-from nern.subject import Subject
-from nern.training import Parts
-from nern.trial import check_logits
-from nern.weights import load_weights
+from nern.networks.pair import NetworkPair
+from nern.registry.registry import Registry
+from nern.representation.original_kernels import OriginalKernels
+from nern.representation.quantization import NumberFormat
+from nern.representation.representation import Representation, assemble
+from nern.run.checkpoint import Checkpoint
+from nern.run.checks import check_inputs, check_phases
+from nern.run.devices import choose_device, choose_dtype, fast_float32
+from nern.run.evaluation import Comparison
+from nern.run.finishing import finish
+from nern.run.folder import RunFolder
+from nern.run.interruption import StopRequest
+from nern.run.loop import TrainingLoop, start_phase
+from nern.run.observers import ObserverCalls
+from nern.run.original import Original, OriginalSource
+from nern.run.pretraining import pretrain_observed
+from nern.run.results import Evaluation, Result
+from nern.support.seeding import seeded
+from nern.training.processes import Processes, processes
+from nern.training.step import StepContext
 
 
 class Engine:
@@ -47,13 +51,15 @@ class Engine:
     def __init__(self, experiment: Experiment, registry: Registry) -> None:
         self.experiment, self.registry = experiment, registry
         self.run = RunFolder(Path(experiment.output))
+        self.source = OriginalSource(experiment, self.run)
         if experiment.threads:
             torch.set_num_threads(experiment.threads)
         self.device = choose_device(experiment.device)
         self.dtype = choose_dtype(experiment.precision, self.device)
         self.result: Result | None = None
         self._artifact: Artifact | None = None
-        self._subject: Subject | None = None
+        self._original: Original | None = None
+        self._calls = ObserverCalls(registry)
         self._data: dict[int, Data] = {}
         self.processes = Processes()
 
@@ -69,7 +75,7 @@ class Engine:
         Raises:
             ConfigError: one line for every mistake, with its path in the file.
         """
-        return cls(*config.load_experiment(reference, overrides, registry))
+        return cls(*load_experiment(reference, overrides, registry))
 
     @classmethod
     def from_run(
@@ -90,12 +96,12 @@ class Engine:
             ConfigError: the folder holds no run.
         """
         folder = RunFolder(Path(run_dir))
-        folder.require()
+        folder.must_exist()
         if not isinstance(overrides, Mapping):
-            overrides = dict(config.parse_override(text) for text in overrides)
-        engine = cls(*config.load_experiment(folder.config, {**overrides, "output": str(run_dir)}, disabled=disabled, plugins=plugins))
+            overrides = dict(parse_override(text) for text in overrides)
+        engine = cls(*load_experiment(folder.config, {**overrides, "output": str(run_dir)}, disabled=disabled, plugins=plugins))
         if folder.artifact.exists():
-            engine._artifact = artifact.load(folder.artifact, engine.registry)
+            engine._artifact = load(folder.artifact, engine.registry)
         return engine
 
     # -- what a user does ----------------------------------------------------------------------------------------
@@ -114,7 +120,7 @@ class Engine:
         """
         with processes(self.device) as self.processes:
             observers = self.experiment.observers if self.processes.first else {}
-            with self.registry.watchers.joined_by(observers):
+            with self._calls.joined_by(observers):
                 return self._watched_fit(resume)
 
     def _watched_fit(self, resume: bool) -> Result:
@@ -132,7 +138,7 @@ class Engine:
         finally:
             if self.processes.first:
                 result = self.result.to_dict() if self.result else None
-                self.registry.watchers.nern_run_finished(run_dir=self.run.path, result=result, error=error)
+                self._calls.nern_run_finished(run_dir=self.run.path, result=result, error=error)
 
     def evaluate(self) -> Evaluation:
         """Measure the fitted (or loaded) representation and the original network on the test set, in float32.
@@ -141,17 +147,13 @@ class Engine:
             ConfigError: nothing is fitted or loaded yet.
             DataError: the test images are missing, or the weights are not those that the run started from.
         """
-        rebuilt = self._fitted()
-        data = self._open(self.experiment.task)
-        logits, labels = predict(rebuilt.reconstruct().float(), data, "test", self.device)
-        has_original = self.experiment.architecture.has_weights or self.run.original.exists() or self._subject is not None
-        if not has_original:
-            return Evaluation(None, score(logits, labels))
-        subject = self._subject
-        network = subject.network if subject else self._original_network()[0]
-        rebuilt.check_original(network)
-        found, _ = predict(network, data, "test", self.device)
-        return Evaluation(score(found, labels, found), score(logits, labels, found))
+        rebuilt, network = self._fitted(), None
+        if self._original is not None or self.source.available:
+            network = self._original.network if self._original else self.source.load()[0]
+            rebuilt.check_original(network)
+        comparison = Comparison(network, self._open(self.experiment.task), "test", self.device)
+        reconstructed = comparison.score(rebuilt.reconstruct().float())
+        return Evaluation(comparison.original, reconstructed)
 
     def reconstruct(self) -> nn.Module:
         """The reconstructed network, in eval mode, with the original state dict's names, shapes and dtypes."""
@@ -182,14 +184,14 @@ class Engine:
         Raises:
             DataError: its weights are not there any more.
         """
-        return self._original_network()[0]
+        return self.source.load()[0]
 
     def tune(self, representation: Representation, steps: int, after: Callable[[], None]) -> None:
         """Train a representation further, in place, as the last phase does; `after` is called behind every step."""
         experiment = self.experiment
         phase = attrs.evolve(experiment.phases[-1], iterations=steps)
-        parts = self._parts(self._prepare(), representation.to(self.device).train())
-        trainer = start_phase(experiment, phase, len(experiment.phases), parts, self._open)
+        context = self._context(self._prepare(), representation.to(self.device).train())
+        trainer = start_phase(experiment, phase, len(experiment.phases), context, self._open)
         for step in range(steps):
             trainer.step(step)
             after()
@@ -209,193 +211,86 @@ class Engine:
             self._data[id(task)] = task.open(preprocessing, self.experiment.heldout, self.experiment.seed)
         return self._data[id(task)]
 
-    def _original_network(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
-        """The original network on the CPU, from its weights or from the run's own pretraining."""
-        network = self._fresh_network().eval()
-        if self.experiment.architecture.has_weights:
-            return network, self.experiment.architecture.load(network)
-        return network, load_weights(network, self.run.original)
-
-    def _fresh_network(self) -> nn.Module:
-        with seeded(self.experiment.seed, "original"):
-            return self.experiment.architecture.build()
-
-    def _check_inputs(self) -> None:
-        """Look at images and original weights before anything is written or trained.
-
-        Raises:
-            ConfigError: there is neither a weights file nor a way to train the original network.
-            DataError: weights or images are missing, or do not fit each other.
-        """
-        experiment = self.experiment
-        tasks = [experiment.task, *(phase.inputs for phase in experiment.phases if phase.inputs is not None)]
-        classes = max(self._open(task).classes or 0 for task in tasks)
-        if experiment.architecture.has_weights:
-            network = self._original_network()[0]
-        elif experiment.pretrain is not None or self.run.original.exists():
-            network = self._fresh_network().eval()
-        else:
-            raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
-        with torch.no_grad():
-            logits = network(torch.zeros(1, *experiment.architecture.preprocessing().size))
-        check_logits(logits)
-        outputs = logits.shape[1]
-        for phase in experiment.phases:
-            self._check_images(phase)
-        if classes > outputs:
-            raise DataError(f"the task has {classes} classes and the network {outputs}; set architecture.classes or another task")
-
-    def _check_images(self, phase: Phase) -> None:
-        """Raise DataError where a phase runs the networks and there are no training images for it."""
-        losses = self.experiment.losses if phase.losses is None else phase.losses
-        runs = any(term.weight > 0 and term.loss.needs != "weights" for term in losses.values())
-        if runs and "train" not in self._open(phase.inputs or self.experiment.task).splits:
-            raise DataError(
-                f"phase '{phase.name}' runs the networks, but the task has no training images; "
-                "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
-            )
-
     def _pretrain(self, stop: StopRequest) -> None:
         """Train the original network where there are no weights; leaves it in the run directory."""
         experiment = self.experiment
-        if experiment.architecture.has_weights or self.run.original.exists():
+        if self.source.available:
             return
         assert experiment.pretrain is not None
-        network = self._fresh_network()
-        epochs = experiment.pretrain.epochs
-
-        def report(epoch: int, loss: float) -> bool:
-            self.registry.watchers.nern_step(
-                phase="pretrain", iteration=epoch, total=epochs, losses={"cross-entropy": loss}, learning_rate=0.0
-            )
-            return stop.requested
-
-        started = self.registry.watchers.nern_run_started
-        started(run_dir=self.run.path, config=config.unstructure(experiment, self.registry), iteration=0, total=epochs)
-        layers = list(experiment.architecture.layers(network))
-        complete = pretrain(
-            network, layers, self._open(experiment.task), experiment.pretrain,
-            seed=experiment.seed, device=self.device, checkpoint=self.run.pretraining, report=report,
-        )  # fmt: skip
-        if not complete:
-            raise Interrupted(f"stopped while training the original network; go on with --resume ({self.run.path})")
+        network, data = self.source.build(), self._open(experiment.task)
+        folder, checkpoint = self.run.path, self.run.pretraining
+        if not pretrain_observed(
+            experiment, experiment.pretrain, network, data, self._calls, self.registry, folder, checkpoint, self.device, stop
+        ):
+            raise Interrupted(f"stopped while training the original network; continue with --resume ({folder})")
         self.run.write_original(network)
 
-    def _prepare(self, stop: StopRequest | None = None) -> Subject:
+    def _prepare(self, stop: StopRequest | None = None) -> Original:
         """Load the network, find its kernels, order them."""
-        network, dtypes = self._original_network()
+        network, dtypes = self.source.load()
 
         def report(done: int, total: int) -> None:
-            self.registry.watchers.nern_ordering(done=done, total=total)
+            self._calls.nern_ordering(done=done, total=total)
             if stop is not None and stop.requested:
-                raise Interrupted(f"stopped while ordering the kernels; go on with --resume ({self.run.path})")
+                raise Interrupted(f"stopped while ordering the kernels; continue with --resume ({self.run.path})")
 
-        self._subject = Subject.of(network, dtypes, self.experiment, self.registry, report)
-        return self._subject
+        self._original = Original.of(network, dtypes, self.experiment, self.registry, report)
+        return self._original
 
-    def _represent(self, subject: Subject, kernels: KernelSet) -> Representation:
+    def _represent(self, original: Original, kernels: OriginalKernels) -> Representation:
         """A representation with fresh weights."""
         experiment = self.experiment
         with seeded(experiment.seed, "predictor"):
-            representation = artifact.assemble(subject.grid, subject.orders, experiment.embedding, experiment.predictor).to(self.device)
-            rows = torch.randperm(subject.grid.rows, dtype=torch.int32)[:4096].long().to(self.device)
+            representation = assemble(original.grid, original.orders, experiment.embedding, experiment.predictor).to(self.device)
+            rows = torch.randperm(original.grid.rows, dtype=torch.int32)[:4096].long().to(self.device)
             with torch.no_grad():
                 embedded = representation.embedding(representation.table.coordinates(rows))
             if experiment.scale_layers:
                 representation.scale(kernels.scales())
-            experiment.predictor.initialise(representation.predictor, embedded, kernels.real(representation.scales))
-        representation.keep_zeros(subject.masks() if experiment.keep_zeros else {})
-        representation.storage = Storage(experiment.storage)
+            experiment.predictor.initialise(representation.predictor, embedded, kernels.weights_in_rows(representation.scales))
+        representation.keep_zeros(original.masks() if experiment.keep_zeros else {})
+        representation.storage = NumberFormat(experiment.storage)
         return representation
 
-    def _parts(self, subject: Subject, representation: Representation | None = None) -> Parts:
+    def _context(self, original: Original, representation: Representation | None = None) -> StepContext:
         """What training works on, with fresh weights where there is no representation yet."""
         experiment = self.experiment
-        masks = subject.masks() if experiment.keep_zeros else {}
-        kernels = KernelSet(subject.grid, subject.state, subject.orders, self.device, masks)
-        representation = representation or self._represent(subject, kernels)
-        features = experiment.architecture.features(subject.network)
-        networks = NetworkPair(subject.network, features, device=self.device, dtype=self.dtype)
-        return Parts(representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs)
+        masks = original.masks() if experiment.keep_zeros else {}
+        kernels = OriginalKernels(original.grid, original.state, original.orders, self.device, masks)
+        representation = representation or self._represent(original, kernels)
+        features = experiment.architecture.features(original.network)
+        networks = NetworkPair(original.network, features, device=self.device, dtype=self.dtype)
+        return StepContext(
+            representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs
+        )
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
     def _fit(self, resume: bool, stop: StopRequest) -> Result:
         began = time.monotonic()
         experiment = self.experiment
-        resolved = config.unstructure(experiment, self.registry)
+        resolved = unstructure(experiment, self.registry)
         if self.processes.first:
             self.run.check(resolved, resume, self.registry)
-            self._check_inputs()
-            self.run.open(config.to_yaml(experiment, self.registry))
+            check_inputs(experiment, self.source, self._open)
+            self.run.open(to_yaml(experiment, self.registry))
             self._pretrain(stop)
         self.processes.wait()
         with self.processes.first_goes_first():
-            subject = self._prepare(stop)
+            original = self._prepare(stop)
         checkpoint = Checkpoint.load(self.run.checkpoint) if resume and self.run.checkpoint.exists() else None
-        if checkpoint is not None and checkpoint.originals != subject.sha256:
+        if checkpoint is not None and checkpoint.originals != original.sha256:
             raise ConfigError(f"{self.run.path} was started with other original weights; give those, or start a new run with output=DIR")
-        parts = self._parts(subject)
-        fitting = Fitting(experiment, subject, parts, self.run, self.registry.watchers, self._open, checkpoint, began)
+        context = self._context(original)
+        check_phases(experiment, context, self._open)
+        loop = TrainingLoop(experiment, self.registry, original, context, self.run, self._calls, self._open, checkpoint, began)
         with fast_float32(self.device):
-            fitting.run(resolved, stop)
-        result = self._finish(subject, parts.representation, fitting) if self.processes.first else None
+            loop.run(resolved, stop)
+        result = None
+        if self.processes.first:
+            self._artifact, result = finish(loop, self._open, self.dtype)
         result = self.processes.all_objects(result)[0]
         assert result is not None
         if not self.processes.first:
-            self._artifact = artifact.load(self.run.artifact, self.registry)
+            self._artifact = load(self.run.artifact, self.registry)
         return result
-
-    def _finish(self, subject: Subject, representation: Representation, fitting: Fitting) -> Result:
-        """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result."""
-        experiment = self.experiment
-        data = self._open(experiment.task)
-        representation.eval()
-        final = {name: value.detach().clone() for name, value in representation.state_dict().items()}
-        chosen = fitting.best["parameters"] if fitting.best else final
-        another = fitting.best is not None and fitting.best["iteration"] != fitting.iteration
-        records: dict[str, Any] = {
-            "final": {"iteration": fitting.iteration, "heldout": fitting.latest},
-            "chosen": {"iteration": fitting.best["iteration"], "heldout": fitting.best["metrics"]} if fitting.best and another else None,
-        }
-        original: Score | None = None
-        tested = "test" in data.splits
-        if tested:
-            original_logits, labels = predict(subject.network, data, "test", self.device)
-            original = score(original_logits, labels, original_logits)
-        for name, parameters in (("final", final), ("chosen", chosen)):
-            representation.load_state_dict(parameters)
-            representation.round()
-            if records[name] is None:
-                records[name] = records["final"]
-            elif tested:
-                logits, labels = predict(with_weights(subject.network, representation.reconstruct()), data, "test", self.device)
-                records[name]["test"] = score(logits, labels, original_logits).metrics()
-                hook = self.registry.watchers.nern_evaluated
-                hook(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])
-        notes = {"task": _without_paths(config.unstructure(experiment.task, self.registry)), "checkpoints": records}
-        self._artifact = Artifact(
-            representation, experiment.architecture, experiment.embedding, experiment.predictor,
-            subject.network.cpu(), subject.dtypes, self.registry, subject.sha256, notes,
-        )  # fmt: skip
-        sizes = self._artifact.save(self.run.artifact)
-        before, after = (grid_smoothness(subject.grid, subject.state, orders) for orders in (None, subject.orders))
-        result = Result(
-            original_top1=original.top1 if original else None,
-            reconstructed_top1=records["chosen"].get("test", {}).get("top1"),
-            seconds=round(fitting.seconds(), 3),
-            iterations=fitting.iteration,
-            bytes=sizes,
-            run_dir=str(self.run.path),
-            artifact=str(self.run.artifact),
-            checkpoints=records,
-            smoothness={"before": before, "after": after},
-            seed=experiment.seed,
-            environment=environment(self.device, self.dtype),
-        )
-        self.run.write_result(result.to_dict())
-        return result
-
-
-def _without_paths(task: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in task.items() if name != "root"}

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from nern.options import above, at_least, option
 
 if TYPE_CHECKING:
-    from nern.coordinates import KernelGrid, LayerMapping
-    from nern.networks import NetworkPair
-    from nern.ordering import LayerOrder
+    from nern.kernels.coordinates import KernelGrid, LayerMapping
+    from nern.kernels.orders import LayerOrder
+    from nern.networks.pair import NetworkPair
 
 
 @functools.cache
@@ -64,7 +64,7 @@ class Architecture(ABC):
     def build(self) -> nn.Module:
         """The network with freshly initialised weights.
 
-        Activations should not work in place (`nern.walking.out_of_place`): a compared map that is changed is copied first.
+        Activations should not work in place (`nern.toolkit.architectures.out_of_place`): a compared map that is changed is copied first.
         """
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Architecture(ABC):
         """Names of the feature maps that distillation compares, in forward order.
 
         A map is the output of the module of that name, which a forward pass calls once, or a sum of two tensors in a
-        module (`block.sum`, then `block.sum2`, …; see `nern.trial.SumWatcher`).
+        module (`block.sum`, then `block.sum2`, …; see `nern.networks.tracing.AdditionTracer`).
         """
 
     def preprocessing(self) -> Preprocessing:
@@ -89,7 +89,7 @@ class Architecture(ABC):
         Raises:
             DataError: the file is missing, unreadable or holds another network's weights.
         """
-        from nern.weights import load_weights
+        from nern.networks.state_dicts import load_weights
 
         assert self.weights is not None
         return load_weights(network, self.weights)
@@ -104,7 +104,7 @@ class Embedding(ABC):
         """A module with attribute `dim: int` and `forward(coordinates [n, 3] int64) -> [n, dim] float32`.
 
         Where the embedding is a sum or concatenation of one vector per coordinate, a method
-        `tables() -> nern.embedded.AxisTables` lets predictors replace their first matrix product by look-ups.
+        `tables() -> nern.representation.lookup.AxisTables` lets predictors replace their first matrix product by look-ups.
         Parameters of the module are trained with the predictor and stored in the artifact.
         """
 
@@ -117,8 +117,8 @@ class Predictor(ABC):
     def build(self, inputs: int, outputs: int) -> nn.Module:
         """A module with `forward(embedded [n, inputs]) -> [n, outputs]`.
 
-        A module that sets `accepts_lookup = True` may be handed a `nern.embedded.Lookup` instead of a tensor, and
-        passes it to `nern.embedded.linear`.
+        A module that sets `accepts_lookup = True` may be handed a `nern.representation.lookup.Lookup` instead of a tensor, and
+        passes it to `nern.representation.lookup.linear`.
         """
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
@@ -148,7 +148,7 @@ class Sampler(ABC):
             layers: the position of its layer, [n] int64.
 
         Returns a function from the step number to indices [m] int64 into the kernels, on their device, or None for
-        every kernel. It depends on nothing but its argument and `seed`: use `nern.random.generator(seed, step)`.
+        every kernel. It depends on nothing but its argument and `seed`: use `nern.support.seeding.generator(seed, step)`.
         """
 
 
@@ -160,7 +160,7 @@ class Smoother(ABC):
     def order(self, kernels: Tensor) -> LayerOrder:
         """Order one layer. Several layers are ordered at a time, each on a thread of its own.
 
-        Long ones may call `nern.parallel.advance`, which shows progress and lets Ctrl-C end them.
+        Long ones may call `nern.support.threads.advance`, which shows progress and lets Ctrl-C end them.
 
         Args:
             kernels: [filters, channels, kh·kw] float32 on the CPU, in the original order.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
+
+from nern.errors import ConfigError
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -18,6 +21,19 @@ class OptionError(ValueError):
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name} {problem}")
         self.name, self.problem = name, problem
+
+
+@contextmanager
+def located(path: str) -> Iterator[None]:
+    """Say where in a configuration the option is that a block finds impossible.
+
+    Raises:
+        ConfigError: the block raised an `OptionError`; its message begins with `path` and the option's name.
+    """
+    try:
+        yield
+    except OptionError as error:
+        raise ConfigError(f"{path}.{error.name}: {error.problem}") from error
 
 
 def option(default: Any = attrs.NOTHING, *, help: str, check: Validator | Sequence[Validator] = (), factory: Any = None) -> Any:
@@ -50,12 +66,6 @@ at_least = _bound(">=", lambda value, limit: value >= limit)
 at_most = _bound("<=", lambda value, limit: value <= limit)
 above = _bound(">", lambda value, limit: value > limit)
 below = _bound("<", lambda value, limit: value < limit)
-
-
-def two_decays(instance: Any, attribute: Any, value: Any) -> None:
-    """Decay rates of the first and the second moment (Kingma & Ba 2015)."""
-    if len(value) != 2 or not all(0 <= rate < 1 for rate in value):
-        raise OptionError(attribute.name, f"must be two numbers >= 0 and < 1, got {value}")
 
 
 @attrs.frozen

@@ -13,7 +13,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from nern.registry import Registry, create_registry
+from nern.registry.discovery import create_registry
+from nern.registry.registry import Registry
 
 settings.register_profile("nern", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("nern")

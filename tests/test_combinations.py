@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import nern
 from nern.builtin.architectures.cifar_resnet import CifarResNet
-from nern.files import write_tensors
-from nern.registry import create_registry
-from nern.storage import NAMES
+from nern.registry.discovery import create_registry
+from nern.representation.quantization import NAMES
+from nern.support.files import write_tensors
 
 REGISTRY = create_registry(entry_points=False)
 NETWORK = {"depth": 8, "width": 2, "size": 8, "channels": 1, "mean": [0.3], "std": [0.4], "shortcut": "B"}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import nern
-from nern.registry import KINDS
+from nern.registry.registry import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 

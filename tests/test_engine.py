@@ -11,17 +11,17 @@ import attrs
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import DISTILLATION, RECONSTRUCTION, network, same, trained, weights_file, write_experiment
 from torch import Tensor
 
 import nern
-from nern import config
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.builtin.tasks.digits import Digits
+from nern.config.loading import load_experiment
 from nern.engine import Engine
 from nern.errors import ConfigError, Interrupted
 from nern.interfaces import Data, Preprocessing
-from nern.registry import create_registry
+from nern.registry.discovery import create_registry
+from tests.helpers import DISTILLATION, RECONSTRUCTION, network, same, trained, weights_file, write_experiment
 
 QUICK = {"phases.0.iterations": 3, "phases.1.iterations": 3}
 
@@ -194,8 +194,8 @@ def test_noise_needs_no_images_at_all(tmp_path: Path) -> None:
 
 
 def test_no_network_runs_where_no_loss_needs_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nern.networks import NetworkPair
-    from nern.representation import Representation
+    from nern.networks.pair import NetworkPair
+    from nern.representation.representation import Representation
 
     ran: list[str] = []
     predicted: list[int] = []
@@ -258,7 +258,7 @@ def test_a_run_that_is_interrupted_twice_ends_with_the_same_weights(tmp_path: Pa
                 raise Interrupted(f"at {iteration}")
 
     for step, every in ((7, 7), (19, 19)):
-        loaded, registry = config.load_experiment(path, {"checkpoint_every": every}, create_registry(entry_points=False))
+        loaded, registry = load_experiment(path, {"checkpoint_every": every}, create_registry(entry_points=False))
         registry.register(StopAt(step), "stop")
         with pytest.raises(Interrupted):
             Engine(loaded, registry).fit(resume=step > 7)

@@ -1,4 +1,4 @@
-"""Puts source code into a page: a line `{{ source nern.smoothness.layer_smoothness }}` becomes that function's text."""
+"""Puts source code into a page: a line `{{ source nern.kernels.smoothness.layer_smoothness }}` becomes that function's text."""
 
 from __future__ import annotations
 

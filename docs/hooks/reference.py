@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,11 +20,13 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 import nern
-from nern import config as configuration
-from nern import experiment, hookspecs, interfaces, testing
-from nern.cli import cli
+from nern import hookspecs, interfaces, testing, toolkit
+from nern.cli.main import cli
+from nern.config import experiment
+from nern.config.sources import presets as shipped_presets
 from nern.options import OptionInfo, describe
-from nern.registry import KINDS, Entry, Registry, create_registry
+from nern.registry.discovery import create_registry
+from nern.registry.registry import KINDS, Entry, Registry
 
 #: Public names that are neither classes nor functions, and so have no docstring of their own.
 VALUES = {
@@ -53,7 +56,7 @@ def all_pages(registry: Registry) -> Iterator[tuple[str, str]]:
     for kind in KINDS:
         yield f"extend/{kind}.md", extension_point(kind, registry)
     yield "reference/configuration.md", configuration_reference()
-    yield "reference/presets.md", presets(configuration.presets())
+    yield "reference/presets.md", presets(shipped_presets())
     yield "reference/cli.md", verbs(cli)
     yield from api_pages()
 
@@ -311,7 +314,8 @@ Everything a program or a plugin needs is a name of the package `nern` itself; e
 
 {table(("name", "what it is"), sorted(rows))}
 
-[`nern.testing`](testing.md) holds the contract checks for plugins. What may change is written down under
+[`nern.testing`](testing.md) holds the contract checks for plugins, [`nern.toolkit`](toolkit.md) what components are made from.
+What may change is written down under
 [Compatibility](../compatibility.md).
 """,
     )
@@ -320,10 +324,29 @@ Everything a program or a plugin needs is a name of the package `nern` itself; e
         if members:
             yield f"api/{page_name(module)}.md", api_page(module, members)
     yield "api/testing.md", api_page("nern.testing", testing.__all__)
+    yield "api/toolkit.md", toolkit_page()
+
+
+def toolkit_page() -> str:
+    """The page of everything that components are made from."""
+    text = f"# nern.toolkit\n\n{documented(toolkit, 'nern.toolkit')}\n"
+    for module in sorted(info.name for info in pkgutil.iter_modules(toolkit.__path__, "nern.toolkit.")):
+        found = importlib.import_module(module)
+        text += f"\n## {module}\n\n{documented(found, module)}\n"
+        for name, value in vars(found).items():
+            if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and is_of_toolkit(value, module):
+                text += f"\n::: {module}.{name}\n    options: {{heading_level: 3}}\n"
+    return text
+
+
+def is_of_toolkit(value: Any, module: str) -> bool:
+    """Whether a name is defined in a module of the toolkit, or handed on by one that defines nothing itself."""
+    hands_on = not any(getattr(other, "__module__", None) == module for other in vars(importlib.import_module(module)).values())
+    return value.__module__ == module or hands_on
 
 
 def page_name(module: str) -> str:
-    """`nern.ordering` → `ordering`."""
+    """`nern.kernels.orders` → `kernels.orders`."""
     return module.removeprefix("nern.")
 
 

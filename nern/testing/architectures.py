@@ -10,37 +10,37 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from nern.coordinates import KernelGrid, LayerMapping
-from nern.files import write_tensors
 from nern.interfaces import Architecture, Preprocessing
-from nern.networks import NetworkPair
-from nern.random import generator
-from nern.testing.comparing import close, require, same
+from nern.kernels.coordinates import KernelGrid, LayerMapping
+from nern.networks.pair import NetworkPair
+from nern.networks.tracing import trace_forward
+from nern.support.files import write_tensors
+from nern.support.seeding import generator
+from nern.testing.assertions import close, expect, same
 from nern.testing.modules import build_seeded, check_moves, device_of
 from nern.testing.options import check_options
-from nern.trial import trial
 
 
 def check_architecture(architecture: Architecture) -> None:
     """The network builds the same under a seed, and runs; kernels and weights convert both ways; weights load."""
     check_options("architecture", architecture)
     network, again = (build_seeded(architecture.build) for _ in range(2))
-    require(same(network.state_dict(), again.state_dict()), "build() gives other weights under the same seed")
+    expect(same(network.state_dict(), again.state_dict()), "build() gives other weights under the same seed")
     network.eval()
     layers = list(architecture.layers(network))
-    require(len(layers) > 0, "layers() gives no layer: there is nothing to represent")
+    expect(len(layers) > 0, "layers() gives no layer: there is nothing to represent")
     state = network.state_dict()
     for layer in layers:
         _check_mapping(layer, state)
     grid = KernelGrid(tuple(layers))
     coordinates = grid.coordinates()
-    require(len(torch.unique(coordinates, dim=0)) == len(coordinates), "two kernels have the same coordinates")
+    expect(len(torch.unique(coordinates, dim=0)) == len(coordinates), "two kernels have the same coordinates")
     preprocessing = architecture.preprocessing()
-    require(isinstance(preprocessing, Preprocessing), "preprocessing() must return a nern.Preprocessing")
+    expect(isinstance(preprocessing, Preprocessing), "preprocessing() must return a nern.Preprocessing")
     inputs = torch.randn(2, *preprocessing.size, generator=generator(0, "inputs"))
     features = list(architecture.features(network))
     logits = _check_features(network, features, inputs)
-    require(bool(logits.isfinite().all()), "the network's logits are not finite")
+    expect(bool(logits.isfinite().all()), "the network's logits are not finite")
     _check_pair(network, layers, features, inputs, logits)
     _check_weights(architecture, network)
     check_moves(network, lambda module: module(inputs.to(device_of(module))), "network")
@@ -48,41 +48,41 @@ def check_architecture(architecture: Architecture) -> None:
 
 def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
     name = layer.parameter
-    require(name in state, f"layer '{name}' is no entry of the network's state dict")
+    expect(name in state, f"layer '{name}' is no entry of the network's state dict")
     weight = state[name]
-    require(
+    expect(
         tuple(weight.shape) == tuple(layer.shape), f"layer '{name}' has shape {list(weight.shape)}, its mapping says {list(layer.shape)}"
     )
-    require(layer.filters * layer.channels == layer.count, f"layer '{name}': filters · channels must be count ({layer.count})")
+    expect(layer.filters * layer.channels == layer.count, f"layer '{name}': filters · channels must be count ({layer.count})")
     coordinates = layer.coordinates()
-    require(coordinates.dtype == torch.int64, f"layer '{name}': coordinates() must be int64")
-    require(list(coordinates.shape) == [layer.count, 3], f"layer '{name}': coordinates() must be [{layer.count}, 3]")
-    require(bool((coordinates >= 0).all()), f"layer '{name}': coordinates() must not be negative")
+    expect(coordinates.dtype == torch.int64, f"layer '{name}': coordinates() must be int64")
+    expect(list(coordinates.shape) == [layer.count, 3], f"layer '{name}': coordinates() must be [{layer.count}, 3]")
+    expect(bool((coordinates >= 0).all()), f"layer '{name}': coordinates() must not be negative")
     distinct = 1 + torch.arange(weight.numel(), dtype=torch.float64).reshape(weight.shape)
     kernels = layer.split(distinct)
-    require(
+    expect(
         list(kernels.shape) == [layer.count, *layer.kernel],
         f"layer '{name}': split() must give [{layer.count}, {layer.kernel[0]}, {layer.kernel[1]}], gave {list(kernels.shape)}",
     )
-    require(torch.equal(layer.join(kernels), distinct), f"layer '{name}': join() does not invert split()")
+    expect(torch.equal(layer.join(kernels), distinct), f"layer '{name}': join() does not invert split()")
     leaf = kernels.clone().requires_grad_()
     (layer.join(leaf) * distinct).sum().backward()  # type: ignore[no-untyped-call]
     reached = 0 if leaf.grad is None else int(leaf.grad.ne(0).sum())
-    require(reached == weight.numel(), f"layer '{name}': join() passes gradients for {reached} of {weight.numel()} weights")
+    expect(reached == weight.numel(), f"layer '{name}': join() passes gradients for {reached} of {weight.numel()} weights")
 
 
 def _check_features(network: nn.Module, features: Sequence[str], inputs: Tensor) -> Tensor:
     """Run the network and look for its feature maps; returns the logits."""
     with torch.no_grad():
         logits: Tensor = network(inputs)
-    require(logits.dim() == 2 and len(logits) == 2, f"the network must give logits [b, classes], gave {list(logits.shape)} for two images")
-    made = [event.name for event in trial(network, inputs.shape[1:])]
+    expect(logits.dim() == 2 and len(logits) == 2, f"the network must give logits [b, classes], gave {list(logits.shape)} for two images")
+    made = [event.name for event in trace_forward(network, inputs.shape[1:])]
     for name in features:
-        require(name in made or name in dict(network.named_modules()), f"features() names '{name}', which is no module of the network")
+        expect(name in made or name in dict(network.named_modules()), f"features() names '{name}', which is no module of the network")
     called = [name for name in made if name in features]
-    require(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
+    expect(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
     with torch.no_grad():
-        require(torch.equal(network(inputs), logits), "the network in eval mode gives other logits each time")
+        expect(torch.equal(network(inputs), logits), "the network in eval mode gives other logits each time")
     return logits
 
 
@@ -94,7 +94,7 @@ def _check_pair(network: nn.Module, layers: Sequence[LayerMapping], features: Se
     close(outputs.logits, logits, "the network gives other logits when its own weights are handed in", 1e-3)
     outputs.logits.square().sum().backward()  # type: ignore[no-untyped-call]
     for name, weight in weights.items():
-        require(weight.grad is not None, f"layer '{name}' does not reach the logits: its convolution is never called")
+        expect(weight.grad is not None, f"layer '{name}' does not reach the logits: its convolution is never called")
 
 
 def _check_weights(architecture: Architecture, network: nn.Module) -> None:
@@ -103,5 +103,5 @@ def _check_weights(architecture: Architecture, network: nn.Module) -> None:
         write_tensors(path, network.state_dict())
         fresh = architecture.build().eval()
         dtypes = attrs.evolve(architecture, weights=str(path)).load(fresh)
-    require(same(fresh.state_dict(), network.state_dict()), "load() does not give back the weights of a file")
-    require(set(dtypes) == set(network.state_dict()), "load() must return the dtype of every entry of the state dict")
+    expect(same(fresh.state_dict(), network.state_dict()), "load() does not give back the weights of a file")
+    expect(set(dtypes) == set(network.state_dict()), "load() must return the dtype of every entry of the state dict")

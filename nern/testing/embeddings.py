@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import torch
 
-from nern.coordinates import KernelGrid
 from nern.interfaces import Embedding
-from nern.testing import small
-from nern.testing.comparing import check_tensor, close, require
+from nern.kernels.coordinates import KernelGrid
+from nern.testing import fixtures
+from nern.testing.assertions import check_tensor, close, expect
 from nern.testing.modules import build_seeded, check_gradients, check_moves, check_state, device_of
 from nern.testing.options import check_options
 
@@ -17,15 +17,15 @@ from nern.testing.options import check_options
 def check_embedding(embedding: Embedding, grid: KernelGrid | None = None) -> None:
     """Coordinates [n, 3] int64 become finite vectors [n, dim] float32, each row on its own; parameters train and are stored."""
     check_options("embedding", embedding)
-    grid = grid or small.grid()
+    grid = grid or fixtures.grid()
     module, again = (build_seeded(lambda: embedding.build(grid)) for _ in range(2))
     dim = getattr(module, "dim", None)
-    require(isinstance(dim, int), "the module that build() returns needs an attribute 'dim' (int)")
+    expect(isinstance(dim, int), "the module that build() returns needs an attribute 'dim' (int)")
     coordinates = grid.coordinates()
     vectors = module(coordinates)
     check_tensor(vectors, [len(coordinates), cast(int, dim)], "forward(coordinates)")
-    require(torch.equal(vectors, again(coordinates)), "build() gives another embedding under the same seed")
-    require(bool((vectors != vectors[:1]).any()), "every coordinate gets the same vector")
+    expect(torch.equal(vectors, again(coordinates)), "build() gives another embedding under the same seed")
+    expect(bool((vectors != vectors[:1]).any()), "every coordinate gets the same vector")
     close(module(coordinates[2:5]), vectors[2:5], "a row's vector depends on the other rows")
     if hasattr(module, "tables"):
         tables: Any = module.tables

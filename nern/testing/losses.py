@@ -9,44 +9,44 @@ import torch
 from torch import Tensor
 
 from nern.interfaces import Kernels, Loss, LossContext
-from nern.random import generator
-from nern.testing import small
-from nern.testing.comparing import require
+from nern.support.seeding import generator
+from nern.testing import fixtures
+from nern.testing.assertions import expect
 from nern.testing.options import check_options
 
 
 def check_loss(loss: Loss) -> None:
     """A finite scalar, smallest where both sides agree, with a gradient for the reconstructed side only."""
     check_options("loss", loss)
-    require(loss.needs in ("weights", "logits", "features"), '\'needs\' must be "weights", "logits" or "features"')
-    context = small.context()
+    expect(loss.needs in ("weights", "logits", "features"), '\'needs\' must be "weights", "logits" or "features"')
+    context = fixtures.context()
     compare = loss.start(context)
     original, other = _sides(loss.needs, context)
     tensors = _tensors(other)
     before = [value.detach().clone() for value in [*_tensors(original), *tensors]]
     value = compare(original, other)
-    require(isinstance(value, Tensor) and value.dim() == 0, "the loss must be a scalar tensor")
-    require(value.dtype == torch.float32, f"the loss must be float32, is {value.dtype}")
-    require(bool(value.isfinite()), f"the loss is {float(value)}")
-    require(value.requires_grad, "the loss is not differentiable in the reconstructed side")
+    expect(isinstance(value, Tensor) and value.dim() == 0, "the loss must be a scalar tensor")
+    expect(value.dtype == torch.float32, f"the loss must be float32, is {value.dtype}")
+    expect(bool(value.isfinite()), f"the loss is {float(value)}")
+    expect(value.requires_grad, "the loss is not differentiable in the reconstructed side")
     value.backward()  # type: ignore[no-untyped-call]
-    require(
+    expect(
         any(tensor.grad is not None and bool(tensor.grad.ne(0).any()) for tensor in tensors), "no gradient reaches the reconstructed side"
     )
     finite = all(bool(tensor.grad.isfinite().all()) for tensor in tensors if tensor.grad is not None)
-    require(finite, "the gradient is not finite")
+    expect(finite, "the gradient is not finite")
     after = [*_tensors(original), *tensors]
-    require(all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), "the loss changes its arguments")
-    require(torch.equal(compare(original, other), value), "the loss of the same arguments differs from call to call")
+    expect(all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), "the loss changes its arguments")
+    expect(torch.equal(compare(original, other), value), "the loss of the same arguments differs from call to call")
     agreeing = _with_grad(original)
     least = compare(original, agreeing)
-    require(
+    expect(
         float(least) <= float(value) + 1e-6,
         f"the loss is {float(least):.4g} where both sides agree, more than where they differ ({float(value):.4g})",
     )
     least.backward()  # type: ignore[no-untyped-call]
     finite = all(bool(tensor.grad.isfinite().all()) for tensor in _tensors(agreeing) if tensor.grad is not None)
-    require(finite, "the gradient is not finite where both sides agree")
+    expect(finite, "the gradient is not finite where both sides agree")
 
 
 def _sides(needs: str, context: LossContext) -> tuple[Any, Any]:
@@ -55,7 +55,7 @@ def _sides(needs: str, context: LossContext) -> tuple[Any, Any]:
         original: Any = context.kernels
         values = original.values + 0.1 * torch.randn(original.values.shape, generator=generator(0, "other"))
         return original, attrs.evolve(original, values=values.requires_grad_())
-    inputs = small.inputs()
+    inputs = fixtures.inputs()
     outputs = context.networks.original(inputs, features=True)
     if needs == "logits":
         other = outputs.logits + torch.randn(outputs.logits.shape, generator=generator(0, "other"))

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nern.files import write_tensors
-from nern.random import generator, seeded
-from nern.testing.comparing import close, require
+from nern.support.files import write_tensors
+from nern.support.seeding import generator, seeded
+from nern.testing.assertions import close, expect
 
 
 def build_seeded(build: Callable[[], nn.Module]) -> nn.Module:
     """A module built under the one seed of the checks."""
     with seeded(0, "nern.testing"):
         module = build()
-    require(isinstance(module, nn.Module), f"build() must return a torch module, returned {type(module).__name__}")
+    expect(isinstance(module, nn.Module), f"build() must return a torch module, returned {type(module).__name__}")
     return module
 
 
@@ -34,8 +34,8 @@ def check_gradients(module: nn.Module, outputs: Tensor, what: str) -> None:
     factors = torch.randn(outputs.shape, generator=generator(0, "factors"))
     (outputs * factors).sum().backward()  # type: ignore[no-untyped-call]
     for name, value in trained:
-        require(value.grad is not None, f"no gradient reaches parameter '{name}' of the {what}")
-        require(bool(cast(Tensor, value.grad).isfinite().all()), f"the gradient of parameter '{name}' of the {what} is not finite")
+        expect(value.grad is not None, f"no gradient reaches parameter '{name}' of the {what}")
+        expect(bool(cast(Tensor, value.grad).isfinite().all()), f"the gradient of parameter '{name}' of the {what} is not finite")
     module.zero_grad(set_to_none=True)
 
 
@@ -54,7 +54,7 @@ def check_state(module: nn.Module, build: Callable[[], nn.Module], run: Callable
             except RuntimeError as error:
                 raise AssertionError(f"the {what}'s state dict does not load into a fresh one: {' '.join(str(error).split())}") from error
         same = torch.equal(run(module), run(fresh))
-    require(same, f"the {what} has state that is not in its state dict: a loaded one gives other outputs")
+    expect(same, f"the {what} has state that is not in its state dict: a loaded one gives other outputs")
 
 
 def check_moves(module: nn.Module, run: Callable[[nn.Module], Tensor], what: str) -> None:
@@ -74,11 +74,11 @@ def check_moves(module: nn.Module, run: Callable[[nn.Module], Tensor], what: str
             run(copy.deepcopy(module).to("meta"))
         except (RuntimeError, NotImplementedError) as error:  # some operations need values, which the meta device has none of
             mixed = re.search(r"same device|expected device|on device", str(error))
-            require(not mixed, f"the {what} mixes devices after a move: {' '.join(str(error).split())}")
+            expect(not mixed, f"the {what} mixes devices after a move: {' '.join(str(error).split())}")
         if torch.cuda.is_available():
             before = run(module)
             moved = run(copy.deepcopy(module).to("cuda"))
-            require(moved.device.type == "cuda", f"the {what} on the GPU gives outputs on the {moved.device}")
+            expect(moved.device.type == "cuda", f"the {what} on the GPU gives outputs on the {moved.device}")
             close(moved.cpu(), before, f"the {what} gives other outputs on the GPU", 1e-2)
 
 

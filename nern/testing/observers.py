@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from nern.interfaces import Observer
-from nern.observing import Watchers
-from nern.registry import Registry
-from nern.testing import small
-from nern.testing.comparing import require
+from nern.registry.registry import Registry
+from nern.run.observers import ObserverCalls
+from nern.testing import fixtures
+from nern.testing.assertions import expect
 from nern.testing.options import check_options
 
 
@@ -19,15 +19,14 @@ def check_observer(observer: Observer) -> None:
     """It watches a run that ends well and one that fails without raising, and leaves stdout alone."""
     check_options("observer", observer)
     registry = Registry()
-    problems: list[str] = []
-    watchers = Watchers(registry.manager, lambda name, reason: problems.append(reason))
+    watchers = ObserverCalls(registry)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), tempfile.TemporaryDirectory() as folder:
         for number, error in enumerate((None, RuntimeError("a run that failed"))):
             run_dir = Path(folder) / str(number)
             run_dir.mkdir()
             with watchers.joined_by({"checked": observer}):
-                for hook, arguments in small.run(run_dir, error):
+                for hook, arguments in fixtures.run(run_dir, error):
                     getattr(watchers, hook)(**arguments)
-    require(not problems, problems[0] if problems else "")
-    require(not printed.getvalue(), f"it prints on stdout, which belongs to --json: {printed.getvalue()!r}")
+    expect(not registry.failures, registry.failures[0].reason if registry.failures else "")
+    expect(not printed.getvalue(), f"it prints on stdout, which belongs to --json: {printed.getvalue()!r}")

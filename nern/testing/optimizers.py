@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nern.interfaces import Optimizer
-from nern.random import generator, seeded
-from nern.testing.comparing import require, same
+from nern.support.seeding import generator, seeded
+from nern.testing.assertions import expect, same
 from nern.testing.options import check_options
 
 
@@ -25,16 +25,16 @@ def check_optimizer(optimizer: Optimizer) -> None:
     total = 40
     for step in range(total + 1):
         factor = optimizer.factor(step, total)
-        require(0 <= factor < float("inf"), f"factor({step}, {total}) is {factor}")
-        require(optimizer.factor(step, total) == factor, f"factor({step}, {total}) differs from call to call")
+        expect(0 <= factor < float("inf"), f"factor({step}, {total}) is {factor}")
+        expect(optimizer.factor(step, total) == factor, f"factor({step}, {total}) differs from call to call")
     started = optimizer.start(list(network.named_parameters()))
     is_list = isinstance(started, list) and len(started) > 0 and all(isinstance(one, torch.optim.Optimizer) for one in started)
-    require(is_list, "start() must return a list of torch optimisers")
+    expect(is_list, "start() must return a list of torch optimisers")
     stepped = [id(value) for one in started for group in one.param_groups for value in group["params"]]
-    require(sorted(stepped) == sorted(map(id, network.parameters())), "start() must hand every parameter to exactly one optimiser")
+    expect(sorted(stepped) == sorted(map(id, network.parameters())), "start() must hand every parameter to exactly one optimiser")
 
     rates = [[group["lr"] for group in one.param_groups] for one in started]
-    require(all(rate > 0 for own in rates for rate in own), "an optimiser starts with a learning rate of zero")
+    expect(all(rate > 0 for own in rates for rate in own), "an optimiser starts with a learning rate of zero")
 
     def loss() -> Tensor:
         error: Tensor = network(points) - targets
@@ -55,14 +55,14 @@ def check_optimizer(optimizer: Optimizer) -> None:
     states = _through_a_file([one.state_dict() for one in started])
     run(started, range(total // 2, total))
     last = float(loss())
-    require(last < first, f"{total} steps on a small regression do not lower its loss ({first:.4g} → {last:.4g})")
+    expect(last < first, f"{total} steps on a small regression do not lower its loss ({first:.4g} → {last:.4g})")
     final = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(kept)
     resumed = optimizer.start(list(network.named_parameters()))
     for one, state in zip(resumed, states, strict=True):
         one.load_state_dict(state)
     run(resumed, range(total // 2, total))
-    require(same(network.state_dict(), final), "a run that is resumed from saved states ends with other parameters")
+    expect(same(network.state_dict(), final), "a run that is resumed from saved states ends with other parameters")
 
 
 def _through_a_file(states: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nern.interfaces import Sampler
-from nern.random import generator
-from nern.testing.comparing import equal, require
+from nern.support.seeding import generator
+from nern.testing.assertions import equal, expect
 from nern.testing.options import check_options
 
 
@@ -23,15 +23,13 @@ def check_sampler(sampler: Sampler) -> None:
         for step, rows in enumerate(drawn):
             if rows is None:
                 continue
-            require(isinstance(rows, Tensor) and rows.dtype == torch.int64 and rows.dim() == 1, f"step {step} must give [m] int64 or None")
-            require(len(rows) > 0, f"step {step} draws no kernel")
-            require(bool(((rows >= 0) & (rows < 60)).all()), f"step {step} draws rows outside 0 … {59}")
+            expect(isinstance(rows, Tensor) and rows.dtype == torch.int64 and rows.dim() == 1, f"step {step} must give [m] int64 or None")
+            expect(len(rows) > 0, f"step {step} draws no kernel")
+            expect(bool(((rows >= 0) & (rows < 60)).all()), f"step {step} draws rows outside 0 … {59}")
         for step in (13, 2, 13):
-            require(
+            expect(
                 equal(draw(step), drawn[step]), f"step {step} drawn again, after other steps, gives other rows: a resumed run would differ"
             )
-            require(equal(other(step), drawn[step]), "two starts with the same seed draw different rows")
-        require(
-            torch.equal(torch.get_rng_state(), state), "the sampler draws from torch's global generator; use nern.generator(seed, step)"
-        )
-        require(torch.equal(norms, before), "the sampler changes the norms")
+            expect(equal(other(step), drawn[step]), "two starts with the same seed draw different rows")
+        expect(torch.equal(torch.get_rng_state(), state), "the sampler draws from torch's global generator; use nern.generator(seed, step)")
+        expect(torch.equal(norms, before), "the sampler changes the norms")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from nern.interfaces import Smoother
-from nern.ordering import ORDER_KINDS, BitReader, LayerOrder, pack
-from nern.random import generator
-from nern.testing.comparing import require
+from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, pack_orders
+from nern.support.seeding import generator
+from nern.testing.assertions import expect
 from nern.testing.options import check_options
 
 
@@ -20,16 +20,16 @@ def check_smoother(smoother: Smoother) -> None:
             before = kernels.clone()
             order = smoother.order(kernels)
             what = f"order() of kernels {list(shape)}"
-            require(isinstance(order, LayerOrder), f"{what} must be a LayerOrder, is {type(order).__name__}")
-            require((order.filters, order.channels) == shape[:2], f"{what} is for {order.filters} × {order.channels} kernels")
+            expect(isinstance(order, LayerOrder), f"{what} must be a LayerOrder, is {type(order).__name__}")
+            expect((order.filters, order.channels) == shape[:2], f"{what} is for {order.filters} × {order.channels} kernels")
             indices = order.indices()
             count = shape[0] * shape[1]
-            require(torch.equal(indices.sort().values, torch.arange(count)), f"{what} is no permutation of the {count} kernels")
-            require(torch.equal(smoother.order(kernels).indices(), indices), f"{what} differs from call to call")
-            require(torch.equal(kernels, before), f"{what} changes the kernels")
-            require(
+            expect(torch.equal(indices.sort().values, torch.arange(count)), f"{what} is no permutation of the {count} kernels")
+            expect(torch.equal(smoother.order(kernels).indices(), indices), f"{what} differs from call to call")
+            expect(torch.equal(kernels, before), f"{what} changes the kernels")
+            expect(
                 ORDER_KINDS.get(order.kind) is type(order), f"{what} has a kind that no file can hold; use one of {', '.join(ORDER_KINDS)}"
             )
-            reader = BitReader(pack([order]))
+            reader = BitReader(pack_orders([order]))
             restored = type(order).from_bits(*shape[:2], reader)
-            require(torch.equal(restored.indices(), indices), f"{what} is another one after packing and unpacking")
+            expect(torch.equal(restored.indices(), indices), f"{what} is another one after packing and unpacking")

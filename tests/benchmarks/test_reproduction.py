@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from benchmarks import reproduction
-from nern import config
-from nern.coordinates import LayerMapping
+from nern.config.sources import presets
+from nern.kernels.coordinates import LayerMapping
 
 
 def result(preset, seed, top1, **more):
@@ -82,9 +82,9 @@ def test_figures_appear_where_they_were_drawn(folder):
 def test_every_row_of_a_table_is_on_the_page_and_every_row_on_the_page_is_a_preset():
     tables = yaml.safe_load(reproduction.PAPER.read_text(encoding="utf-8"))
     named = [f"{table['family']}/{name}" for table in tables for name in table["rows"]]
-    shipped = [name for name in config.presets() if "/" in name and not name.endswith("-fast")]
+    shipped = [name for name in presets() if "/" in name and not name.endswith("-fast")]
     assert sorted(named) == sorted(shipped)
-    assert all(f"{name}-fast" in config.presets() for name in named)
+    assert all(f"{name}-fast" in presets() for name in named)
 
 
 def test_the_size_of_orderings_is_the_papers_formula_rounded_up():

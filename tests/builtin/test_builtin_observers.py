@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from nern import Engine, Interrupted, PluginError, TrainingError, config
+from nern import Engine, Interrupted, PluginError, TrainingError
 from nern.builtin.observers.progress import ProgressBar
-from nern.registry import Registry
-from nern.scalars import failed, headline
+from nern.config.structuring import to_yaml
+from nern.registry.registry import Registry
+from nern.toolkit.trackers import failed, headline
 
 TINY = {
     "pretrain.epochs": 1, "architecture.width": 4, "predictor.hidden": 8, "phases.0.iterations": 4, "phases.1.iterations": 4,
@@ -211,7 +212,7 @@ def test_a_missing_client_is_named_with_the_way_to_install_it(
 
 def test_an_observer_that_is_switched_off_is_not_imported() -> None:
     program = (
-        "import sys\nfrom nern.config import load_experiment\nload_experiment('digits')\n"
+        "import sys\nfrom nern.config.loading import load_experiment\nload_experiment('digits')\n"
         "print([name for name in ('tensorboard', 'torch.utils.tensorboard', 'wandb', 'clearml') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
@@ -220,7 +221,7 @@ def test_an_observer_that_is_switched_off_is_not_imported() -> None:
 
 def test_what_an_observer_keeps_during_a_run_is_no_option(tmp_path: Path, registry: Registry) -> None:
     engine = Engine.from_yaml("digits", {**TINY, "observers.csv": {}, "observers.wandb": {"mode": "offline"}}, registry)
-    observers = yaml.safe_load(config.to_yaml(engine.experiment, registry))["observers"]
+    observers = yaml.safe_load(to_yaml(engine.experiment, registry))["observers"]
     assert observers["csv"] == {"name": "csv", "file": "metrics.csv"}
     assert set(observers["wandb"]) == {"name", "project", "title", "entity", "tags", "mode"}
 

@@ -14,7 +14,7 @@ from nern import Engine
 from nern.builtin.embeddings.fourier import Fourier
 from nern.builtin.embeddings.learned import Learned
 from nern.builtin.embeddings.positional import Positional
-from nern.coordinates import KernelGrid, LayerMapping
+from nern.kernels.coordinates import KernelGrid, LayerMapping
 
 SHAPES = [(4, 3, 3, 3), (5, 4, 3, 3), (2, 7, 1, 1)]
 GRID = KernelGrid(tuple(LayerMapping(f"conv{index}", shape, index) for index, shape in enumerate(SHAPES)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nern.builtin.embeddings.positional import Positional
 from nern.builtin.predictors.mlp import ACTIVATIONS, MLP, ResidualMLP, SkipMLP, expectation, mean_square
-from nern.coordinates import KernelGrid, LayerMapping
+from nern.kernels.coordinates import KernelGrid, LayerMapping
 
 VARIANTS = [MLP, SkipMLP, ResidualMLP]
 NORMALISATIONS = ["none", "layer", "batch"]

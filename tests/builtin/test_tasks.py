@@ -14,9 +14,9 @@ from nern.builtin.tasks.cifar import Cifar10, Cifar100
 from nern.builtin.tasks.digits import Digits
 from nern.builtin.tasks.folders import ImageFolder
 from nern.builtin.tasks.noise import NormalNoise, UniformNoise
-from nern.data import FileData
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing, Task
+from nern.toolkit.images import FileData
 
 CPU = torch.device("cpu")
 CIFAR = Preprocessing()

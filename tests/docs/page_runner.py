@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from markdown_blocks import CHECKED_ONLY, Block, blocks, commands
+from tests.docs.markdown_blocks import CHECKED_ONLY, Block, blocks, commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,35 +71,37 @@ def write_file(block: Block, written: set[str]) -> None:
 
 
 def check_experiment(path: str, place: str) -> None:
-    from nern import config
+    from nern.config.loading import load_experiment
     from nern.errors import NernError
 
     try:
-        config.load_experiment(path)
+        load_experiment(path)
     except NernError as error:
         sys.exit(f"{place}: {error}")
 
 
 def check_fragment(code: str, place: str) -> None:
     """A part of a configuration has to fit into a whole one."""
-    from nern import config
+    from nern.config.sources import presets
+    from nern.config.structuring import structure
+    from nern.config.yaml_reading import read_yaml
     from nern.errors import NernError
-    from nern.registry import create_registry
+    from nern.registry.discovery import create_registry
 
-    whole = config.read_yaml(config.presets()["digits"], "digits")
-    part = config.read_yaml(code, place)
+    whole = read_yaml(presets()["digits"], "digits")
+    part = read_yaml(code, place)
     try:
-        config.structure({**whole, **part}, create_registry(), place)
+        structure({**whole, **part}, create_registry(), place)
     except NernError as error:
         sys.exit(str(error))
 
 
 def check_commands(block: Block, place: str) -> None:
     """Commands that are not run: experiments and overrides must be right, verbs, files, modules and targets exist."""
-    from nern import config
-    from nern.cli import cli
+    from nern.cli.main import cli
+    from nern.config.loading import load_experiment
     from nern.errors import NernError
-    from nern.sweep import parse_grid
+    from nern.studies.sweep import parse_grid
 
     syntax = subprocess.run(["bash", "-n", "-c", block.code], capture_output=True, text=True)
     if syntax.returncode:
@@ -113,7 +115,7 @@ def check_commands(block: Block, place: str) -> None:
                 reference, *overrides = [word for word in words[2:] if not word.startswith("-") and ("=" in word or word == words[2])]
                 try:
                     axes, single = parse_grid(overrides)
-                    config.load_experiment(reference, {**single, **{path: values[0] for path, values in axes.items()}})
+                    load_experiment(reference, {**single, **{path: values[0] for path, values in axes.items()}})
                 except NernError as error:
                     problem = str(error)
         elif words[0] == "make" and f"\n{words[1]}:" not in (ROOT / "Makefile").read_text():

@@ -14,7 +14,7 @@ import click
 
 from nern import hookspecs
 from nern.options import describe
-from nern.registry import Registry
+from nern.registry.registry import Registry
 
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 

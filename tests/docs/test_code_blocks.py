@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from markdown_blocks import Block, blocks, commands, pages
-from page_runner import run_page
+
+from tests.docs.markdown_blocks import Block, blocks, commands, pages
+from tests.docs.page_runner import run_page
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = Path(__file__).with_name("page_runner.py")

@@ -11,7 +11,14 @@ from types import ModuleType, SimpleNamespace
 import attrs
 import click
 import pytest
-from site_reading import (
+from torch import Tensor
+
+import nern
+from nern.cli.main import cli
+from nern.config import experiment
+from nern.interfaces import Draw, Sampler
+from nern.registry.registry import Registry
+from tests.docs.site_reading import (
     Site,
     every_hook,
     undocumented_hooks,
@@ -20,13 +27,6 @@ from site_reading import (
     undocumented_options,
     undocumented_verbs,
 )
-from torch import Tensor
-
-import nern
-from nern import experiment
-from nern.cli import cli
-from nern.interfaces import Draw, Sampler
-from nern.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,9 +92,9 @@ def test_every_verb_and_option(site: Site) -> None:
 
 
 def test_every_preset(site: Site) -> None:
-    from nern import config
+    from nern.config.sources import presets
 
-    assert [name for name in config.presets() if name not in site.pages["reference/presets.html"].text] == []
+    assert [name for name in presets() if name not in site.pages["reference/presets.html"].text] == []
 
 
 # -- the checks can fail ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from nern.builtin.architectures.cifar_resnet import CifarResNet
-from nern.files import write_tensors
+from nern.support.files import write_tensors
 
 Install = Callable[..., None]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import nern
-from nern.cli import run
+from nern.cli.main import run
 from nern.errors import ArtifactError, ConfigError, PluginError
-from nern.registry import create_registry
+from nern.registry.discovery import create_registry
 
 LOSS = """
 import attrs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -143,17 +144,39 @@ def test_packages_own_tests(package, python, tmp_path):
     assert " passed" in call(python, tmp_path, *arguments).stdout
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_packages_import_public_names_only(package):
+def toolkit_names(module: str) -> set[str]:
+    """The public names of a module of nern.toolkit."""
+    return {name for name in vars(importlib.import_module(module)) if not name.startswith("_")}
+
+
+def check_public_imports(folder: Path) -> None:
+    """Raises AssertionError where a file imports from nern what is not public."""
     public = {*nern.__all__, "testing"}
-    for path in PACKAGES[package].rglob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module in ("nern", "nern.testing"):
                 allowed = public if node.module == "nern" else set(nern.testing.__all__)
                 assert {name.name for name in node.names} <= allowed, path
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nern.toolkit."):
+                assert {name.name for name in node.names} <= toolkit_names(node.module), path
             elif isinstance(node, ast.ImportFrom):
                 assert not (node.module or "").startswith("nern."), f"{path} imports {node.module}"
             elif isinstance(node, ast.Import):
                 assert not [name.name for name in node.names if name.name.startswith("nern.")], path
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "nern":
                 assert node.attr in public, f"{path} uses nern.{node.attr}"
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES.values(), ROOT / "nern" / "builtin"], ids=[*PACKAGES, "built-ins"])
+def test_plugins_import_public_names_only(folder):
+    check_public_imports(folder)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from nern.kernels.orders import pack_orders", "import nern.engine", "from nern.toolkit.images import _pool", "from nern import step"],
+)
+def test_a_private_import_is_found(tmp_path, line):
+    (tmp_path / "plugin.py").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(AssertionError):
+        check_public_imports(tmp_path)

@@ -299,7 +299,7 @@ def write_weights(path: Path, architecture: Mapping[str, Any], kind: str) -> Pat
             wide = math.sqrt(6 / math.prod(value.shape[1:])) * (0.3 if value.dim() == 2 else 1.0)  # logits of moderate size
             numbers = np.where(np.abs(drawn - 0.5) < 0.25, 0, drawn - 0.5) if kind == "pruned" else drawn - 0.5
             numbers = 2 * wide * numbers
-        elif name.endswith("running_var") or name.endswith(".weight"):
+        elif name.endswith(("running_var", ".weight")):
             numbers = 0.5 + drawn
         else:
             numbers = 0.4 * (drawn - 0.5)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import DISTILLATION, RECONSTRUCTION, command_line, environment, same, started, trained, write_experiment
 
-from nern.checkpoint import Checkpoint
+from nern.run.checkpoint import Checkpoint
+from tests.helpers import DISTILLATION, RECONSTRUCTION, command_line, environment, same, started, trained, write_experiment
 
 RANGER = {**copy.deepcopy(DISTILLATION), "name": "joint", "iterations": 24, "optimizer": {"name": "ranger"}}
 PHASES = {"muon-adamw": [RECONSTRUCTION, DISTILLATION], "ranger": [RANGER]}
@@ -51,7 +51,7 @@ def test_a_stopped_run_exits_130_and_goes_on_to_the_same_weights(tmp_path: Path,
     _, err = child.communicate(timeout=240)
     assert child.returncode == 130, err
     assert "Traceback" not in err
-    assert "go on with --resume" in err
+    assert "continue with --resume" in err
     done = stopped_at(tmp_path / "run")
     assert 30 <= done < 200 * len(phases)
     assert f"stopped at step {done} of {200 * len(phases)}" in err
@@ -77,7 +77,7 @@ def test_the_original_networks_training_is_resumed_too(tmp_path: Path) -> None:
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=240)
     assert child.returncode == 130, err
-    assert "stopped while training the original network; go on with --resume" in err
+    assert "stopped while training the original network; continue with --resume" in err
     assert not (tmp_path / "run" / "original.safetensors").exists()
     assert command_line(*arguments, "--resume") == 0
     assert command_line(*arguments, f"output={tmp_path / 'whole'}") == 0
@@ -88,13 +88,13 @@ def test_the_original_networks_training_is_resumed_too(tmp_path: Path) -> None:
 #: Starts a run for every line it reads, in a process of its own; what takes long to import is imported once.
 SERVER = """
 import json, os, sys
-import sklearn.datasets, nern.cli, nern.engine, nern.registry
-nern.registry.create_registry(entry_points=False)
+import sklearn.datasets, nern.cli.main, nern.engine, nern.registry.discovery
+nern.registry.discovery.create_registry(entry_points=False)
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
         os.dup2(2, 1)
-        os._exit(nern.cli.run(json.loads(line)))
+        os._exit(nern.cli.main.run(json.loads(line)))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """

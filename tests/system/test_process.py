@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import DISTILLATION, RECONSTRUCTION, environment, process, started, write_experiment
+
+from tests.helpers import DISTILLATION, RECONSTRUCTION, environment, process, started, write_experiment
 
 
 @pytest.fixture(scope="module")

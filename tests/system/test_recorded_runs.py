@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from system import recording
+
+from tests.system import recording
 
 RECORDED = json.loads(recording.FILE.read_text(encoding="utf-8"))
 

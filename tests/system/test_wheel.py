@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, weights_file
+
+from tests.helpers import REPOSITORY, weights_file
 
 build = pytest.importorskip("build", reason="needs the packages of nern[test]")
 pytest.importorskip("hatchling", reason="needs the packages of nern[test]")
@@ -29,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"nern/py.typed", "nern/cli.py", "nern/presets/digits.yaml", "nern/builtin/predictors/mlp.py"} <= names
+    assert {"nern/py.typed", "nern/cli/main.py", "nern/presets/digits.yaml", "nern/builtin/predictors/mlp.py"} <= names
     here = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "nern").rglob("*.py")}
     here |= {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "nern" / "presets").glob("*.yaml")}
     assert here <= names

@@ -15,8 +15,9 @@ from nern import (
     testing,
 )
 from nern.errors import NernError
-from nern.registry import KINDS, Entry, create_registry
-from nern.testing import small
+from nern.registry.discovery import create_registry
+from nern.registry.registry import KINDS, Entry
+from nern.testing import fixtures
 
 BUILTINS = create_registry(entry_points=False)
 
@@ -125,6 +126,6 @@ def test_builtin_observer(entry, monkeypatch, tmp_path):
 
 
 def test_checked_run_calls_every_observer_hook():
-    from nern.observing import OBSERVER_HOOKS
+    from nern.registry.hook_errors import OBSERVER_HOOKS
 
-    assert {hook for hook, _ in small.run(Path(), None)} == set(OBSERVER_HOOKS)
+    assert {hook for hook, _ in fixtures.run(Path(), None)} == set(OBSERVER_HOOKS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 import pytest
 import torch
-from failing import fails
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,7 +19,8 @@ from nern import (
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.builtin.predictors.mlp import MLP
 from nern.builtin.samplers.uniform import Uniform
-from nern.embedded import AxisTables
+from nern.representation.lookup import AxisTables
+from tests.testing.failing import fails
 
 SEEDS: list[int] = []
 

@@ -7,7 +7,6 @@ from typing import ClassVar
 import attrs
 import pytest
 import torch
-from failing import fails
 
 from nern import (
     Loss,
@@ -20,7 +19,8 @@ from nern import (
     testing,
 )
 from nern.builtin.tasks.noise import NoiseData, UniformNoise
-from nern.ordering import KernelOrder
+from nern.kernels.orders import KernelOrder
+from tests.testing.failing import fails
 
 SEEDS: list[int] = []
 

@@ -9,10 +9,7 @@ import attrs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nern.coordinates import LayerMapping
-from nern.hookspecs import hookimpl
-from nern.interfaces import Architecture, Preprocessing
-from nern.options import OptionError, at_least, option
+from nern import Architecture, LayerMapping, OptionError, Preprocessing, at_least, hookimpl, option
 
 
 class Shortcut(nn.Module):

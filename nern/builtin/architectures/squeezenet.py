@@ -7,10 +7,8 @@ from typing import Literal
 
 import attrs
 
-from nern.builtin.architectures.torchvision import TorchvisionNetwork
-from nern.hookspecs import hookimpl
-from nern.interfaces import Architecture
-from nern.options import option
+from nern import Architecture, hookimpl, option
+from nern.toolkit.torchvision_networks import TorchvisionNetwork
 
 
 @attrs.frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import attrs
 from torch import nn
 
-from nern.errors import ConfigError
-from nern.hookspecs import hookimpl
-from nern.interfaces import Architecture, Preprocessing
-from nern.options import OptionError, at_least, option
-from nern.walking import LibraryArchitecture, out_of_place
+from nern import Architecture, ConfigError, OptionError, Preprocessing, at_least, hookimpl, option
+from nern.toolkit.architectures import LibraryArchitecture, out_of_place
+from nern.toolkit.messages import did_you_mean
 
 
 def _known(instance: Any, attribute: Any, value: str) -> None:
@@ -25,9 +22,8 @@ def _known(instance: Any, attribute: Any, value: str) -> None:
         if not tag or value in timm.list_models(f"{name}.*", pretrained=True):
             return
     known = timm.list_models() + timm.list_models(pretrained=True)
-    near = difflib.get_close_matches(value, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "timm.list_models() lists them"
-    raise OptionError(attribute.name, f"must be the name of a timm model, got '{value}'; {hint}")
+    hint = did_you_mean(value, known, "; timm.list_models() lists them", before="; ")
+    raise OptionError(attribute.name, f"must be the name of a timm model, got '{value}'{hint}")
 
 
 @attrs.frozen

@@ -9,10 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from nern.coordinates import KernelGrid
-from nern.hookspecs import hookimpl
-from nern.interfaces import Embedding
-from nern.options import OptionError, at_least, option
+from nern import Embedding, KernelGrid, OptionError, at_least, hookimpl, option
 
 
 class RandomFourier(nn.Module):

@@ -10,11 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from nern.coordinates import KernelGrid
-from nern.embedded import AxisTables
-from nern.hookspecs import hookimpl
-from nern.interfaces import Embedding
-from nern.options import above, at_least, option
+from nern import AxisTables, Embedding, KernelGrid, above, at_least, hookimpl, option
 
 
 def gamma(values: Tensor, base: float, frequencies: int) -> Tensor:

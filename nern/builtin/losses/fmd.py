@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nern.errors import ConfigError
-from nern.hookspecs import hookimpl
-from nern.interfaces import Loss, LossContext
-from nern.options import option
+from nern import Loss, LossContext, OptionError, hookimpl, option
 
 EPSILON = 1e-3
 
@@ -37,7 +34,7 @@ class FeatureMapDistillation(Loss):
         names = context.networks.features
         for pattern in self.maps or [""]:
             if not any(fnmatch(name, pattern) for name in names):
-                raise ConfigError(f"losses.fmd.maps: '{pattern}' fits none of the feature maps ({', '.join(names)})")
+                raise OptionError("maps", f"'{pattern}' matches none of the feature maps ({', '.join(names)})")
         chosen = [i for i, name in enumerate(names) if any(fnmatch(name, pattern) for pattern in self.maps)]
         return lambda original, reconstructed: self([original[i] for i in chosen], [reconstructed[i] for i in chosen])
 

@@ -9,9 +9,7 @@ import attrs
 from torch import Tensor
 from torch.nn import functional as F
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Loss
-from nern.options import OptionError, above, option
+from nern import Loss, OptionError, above, hookimpl, option
 
 
 @attrs.frozen

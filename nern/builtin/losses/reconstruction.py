@@ -9,9 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Kernels, Loss, LossContext
-from nern.options import at_least, option
+from nern import Kernels, Loss, LossContext, at_least, hookimpl, option
+
 
 @attrs.frozen
 class Reconstruction(Loss):

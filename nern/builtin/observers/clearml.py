@@ -12,12 +12,10 @@ from typing import Any
 
 import attrs
 
-from nern.extras import require
-from nern.files import write_text
-from nern.hookspecs import hookimpl
-from nern.interfaces import Observer
-from nern.options import option
-from nern.scalars import ScalarObserver, failed, headline
+from nern import Observer, hookimpl, option
+from nern.toolkit.files import write_text
+from nern.toolkit.optional import import_optional
+from nern.toolkit.trackers import ScalarObserver, failed, headline
 
 
 @attrs.define
@@ -38,7 +36,7 @@ class ClearML(ScalarObserver):
     def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
         if self._state.task is not None:
             return
-        task_of = require("clearml", "clearml", "observer 'clearml'").Task
+        task_of = import_optional("clearml", "clearml", "observer 'clearml'").Task
         identity = run_dir / "clearml.id"
         known = identity.read_text(encoding="utf-8").strip() if identity.exists() else None
         task_of.set_offline(self.offline)

@@ -10,10 +10,8 @@ from typing import Any
 
 import attrs
 
-from nern.files import write_text
-from nern.hookspecs import hookimpl
-from nern.interfaces import Observer
-from nern.options import option
+from nern import Observer, hookimpl, option
+from nern.toolkit.files import write_text
 
 FIRST = ["iteration", "phase", "split", "learning_rate"]
 

@@ -12,9 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Observer
-from nern.options import above, option
+from nern import Observer, above, hookimpl, option
 
 
 @attrs.define

@@ -8,11 +8,9 @@ from typing import Any
 
 import attrs
 
-from nern.extras import require
-from nern.hookspecs import hookimpl
-from nern.interfaces import Observer
-from nern.options import above, option
-from nern.scalars import ScalarObserver
+from nern import Observer, above, hookimpl, option
+from nern.toolkit.optional import import_optional
+from nern.toolkit.trackers import ScalarObserver
 
 
 @attrs.define
@@ -31,7 +29,7 @@ class TensorBoard(ScalarObserver):
     def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
         if self._state.writer is not None:
             return
-        require("tensorboard", "tensorboard", "observer 'tensorboard'")
+        import_optional("tensorboard", "tensorboard", "observer 'tensorboard'")
         from torch.utils.tensorboard import SummaryWriter
 
         purge = iteration + 1 if iteration else None

@@ -8,12 +8,10 @@ from typing import Any, Literal
 
 import attrs
 
-from nern.extras import require
-from nern.files import write_text
-from nern.hookspecs import hookimpl
-from nern.interfaces import Observer
-from nern.options import option
-from nern.scalars import ScalarObserver, failed, headline
+from nern import Observer, hookimpl, option
+from nern.toolkit.files import write_text
+from nern.toolkit.optional import import_optional
+from nern.toolkit.trackers import ScalarObserver, failed, headline
 
 
 @attrs.define
@@ -35,7 +33,7 @@ class WeightsAndBiases(ScalarObserver):
     def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
         if self._state.run is not None:
             return
-        wandb = require("wandb", "wandb", "observer 'wandb'")
+        wandb = import_optional("wandb", "wandb", "observer 'wandb'")
         identity = run_dir / "wandb.id"
         known = identity.read_text(encoding="utf-8").strip() if identity.exists() else None
         run = wandb.init(

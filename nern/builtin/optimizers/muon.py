@@ -8,9 +8,8 @@ import attrs
 import torch
 from torch import nn
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Optimizer
-from nern.options import above, at_least, below, option
+from nern import Optimizer, above, at_least, below, hookimpl, option
+from nern.toolkit.optimizers import on_gpu
 
 
 @attrs.frozen
@@ -33,7 +32,7 @@ class Muon(Optimizer):
                 )
             )
         if others:
-            started.append(torch.optim.AdamW(others, lr=self.lr * self.other_lr, weight_decay=0.0, fused=others[0].is_cuda))
+            started.append(torch.optim.AdamW(others, lr=self.lr * self.other_lr, weight_decay=0.0, fused=on_gpu(others)))
         return started
 
 

@@ -9,9 +9,8 @@ import attrs
 import torch
 from torch import nn
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Optimizer
-from nern.options import above, at_least, at_most, option, two_decays
+from nern import Optimizer, above, at_least, at_most, hookimpl, option
+from nern.toolkit.optimizers import two_decays
 
 
 @attrs.frozen

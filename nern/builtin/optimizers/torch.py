@@ -8,14 +8,8 @@ import attrs
 import torch
 from torch import nn
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Optimizer
-from nern.options import above, at_least, below, option, two_decays
-
-
-def on_gpu(values: Sequence[nn.Parameter]) -> bool:
-    """Whether torch can step all parameters in one kernel."""
-    return bool(values) and all(value.is_cuda for value in values)
+from nern import Optimizer, above, at_least, below, hookimpl, option
+from nern.toolkit.optimizers import on_gpu, two_decays
 
 
 @attrs.frozen

@@ -11,11 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nern import embedded as lookup
-from nern.embedded import Lookup
-from nern.hookspecs import hookimpl
-from nern.interfaces import Predictor
-from nern.options import at_least, option
+from nern import Lookup, Predictor, at_least, hookimpl, option
+from nern.toolkit.predictors import linear
 
 
 class Sine(nn.Module):
@@ -68,11 +65,11 @@ class Layers(nn.Module):
 
     def forward(self, embedded: Tensor | Lookup) -> Tensor:
         """[n, inputs] → [n, outputs]."""
-        x = self.activation(self.norms[0](lookup.linear(self.first, embedded)))
+        x = self.activation(self.norms[0](linear(self.first, embedded)))
         for index, layer in enumerate(self.hidden):
             y = layer(x)
             if self.again is not None and index == self.skip:
-                y = y + lookup.linear(self.again, embedded)
+                y = y + linear(self.again, embedded)
             y = self.activation(self.norms[index + 1](y))
             x = x + y if self.residual else y
         outputs: Tensor = self.last(x)

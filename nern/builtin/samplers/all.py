@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import attrs
 from torch import Tensor
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Draw, Sampler
+from nern import Draw, Sampler, hookimpl
 
 
 @attrs.frozen

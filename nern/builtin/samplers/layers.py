@@ -8,9 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Draw, Sampler
-from nern.random import generator
+from nern import Draw, Sampler, generator, hookimpl
 
 
 def _rows_by_layer(layers: Tensor) -> list[Tensor]:

@@ -8,10 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Draw, Sampler
-from nern.options import at_least, at_most, option
-from nern.random import generator
+from nern import Draw, Sampler, at_least, at_most, generator, hookimpl, option
 
 
 @attrs.frozen

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import attrs
 from torch import Tensor
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Smoother
-from nern.ordering import FilterOrder, KernelOrder, LayerOrder
-from nern.paths import greedy_path, greedy_paths
+from nern import FilterOrder, KernelOrder, LayerOrder, Smoother, greedy_path, hookimpl
+from nern.toolkit.orders import greedy_paths
 
 
 @attrs.frozen

@@ -8,12 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Smoother
-from nern.local_search import shorter_path
-from nern.options import at_least, option
-from nern.ordering import FilterOrder, KernelOrder, LayerOrder
-from nern.paths import greedy_path, greedy_paths
+from nern import FilterOrder, KernelOrder, LayerOrder, Smoother, at_least, greedy_path, hookimpl, option
+from nern.toolkit.orders import greedy_paths, shorter_path
 
 
 @attrs.frozen

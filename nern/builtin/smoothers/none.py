@@ -7,9 +7,7 @@ from collections.abc import Mapping
 import attrs
 from torch import Tensor
 
-from nern.hookspecs import hookimpl
-from nern.interfaces import Smoother
-from nern.ordering import LayerOrder, Unordered
+from nern import LayerOrder, Smoother, Unordered, hookimpl
 
 
 @attrs.frozen

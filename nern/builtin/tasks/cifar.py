@@ -10,12 +10,9 @@ from typing import Any, ClassVar, Literal
 import attrs
 import torch
 
-from nern.builtin.tasks.folders import open_folders
-from nern.data import ImageData
-from nern.errors import DataError
-from nern.hookspecs import hookimpl
-from nern.interfaces import Data, Preprocessing, Task
-from nern.options import option
+from nern import Data, DataError, Preprocessing, Task, hookimpl, option
+from nern.toolkit.image_folders import open_folders
+from nern.toolkit.images import ImageData
 
 
 @attrs.frozen

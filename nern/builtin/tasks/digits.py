@@ -7,11 +7,8 @@ from collections.abc import Mapping
 import attrs
 import torch
 
-from nern.data import ImageData
-from nern.errors import DataError
-from nern.hookspecs import hookimpl
-from nern.interfaces import Data, Preprocessing, Task
-from nern.random import generator
+from nern import Data, DataError, Preprocessing, Task, generator, hookimpl
+from nern.toolkit.images import ImageData
 
 TEST_IMAGES = 397
 

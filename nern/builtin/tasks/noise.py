@@ -9,11 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from nern.errors import DataError
-from nern.hookspecs import hookimpl
-from nern.interfaces import Data, Preprocessing, Task
-from nern.options import above, option
-from nern.random import generator
+from nern import Data, DataError, Preprocessing, Task, above, generator, hookimpl, option
 
 HELDOUT_IMAGES = 1024
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from nern.builtin.samplers.magnitude import Magnitude
 from nern.builtin.samplers.uniform import Uniform
 from nern.builtin.smoothers.greedy import CrossFilter, InFilter
-from nern.convolutions import map_convolutions
-from nern.coordinates import KernelGrid
-from nern.ordering import LayerOrder, Unordered
-from nern.representation import KernelSet, Representation
+from nern.kernels.coordinates import KernelGrid
+from nern.kernels.orders import LayerOrder, Unordered
+from nern.networks.convolutions import map_convolutions
+from nern.representation.original_kernels import OriginalKernels
+from nern.representation.representation import Representation
 
 CPU = torch.device("cpu")
 
@@ -78,7 +79,7 @@ def test_orders_are_greedy_within_each_layer(network: nn.Module, grid: KernelGri
 
 def test_kernels_are_drawn_by_their_own_norm(network: nn.Module, grid: KernelGrid) -> None:
     orders: list[LayerOrder] = [Unordered(layer.filters, layer.channels) for layer in grid.layers]
-    kernels = KernelSet(grid, dict(network.state_dict()), orders, CPU).original()
+    kernels = OriginalKernels(grid, dict(network.state_dict()), orders, CPU).original()
     norms = torch.cat([network.state_dict()[name].double().flatten(2).norm(dim=2).flatten() for name in NAMES])
     draw = Magnitude(batch=40000, uniform=0.0).start(kernels.values.norm(dim=1), kernels.layer, 0)(0)
     assert draw is not None
@@ -91,7 +92,7 @@ def test_kernels_are_drawn_by_their_own_norm(network: nn.Module, grid: KernelGri
 
 def test_statistics_are_of_real_weights(network: nn.Module, grid: KernelGrid) -> None:
     orders = [CrossFilter().order(network.state_dict()[layer.parameter].flatten(2)) for layer in grid.layers]
-    real = KernelSet(grid, dict(network.state_dict()), orders, CPU).real()
+    real = OriginalKernels(grid, dict(network.state_dict()), orders, CPU).weights_in_rows()
     everything = torch.cat([network.state_dict()[name].flatten() for name in NAMES])
     assert list(real.shape) == [len(everything) // 28, 28]
     left = everything.tolist()
@@ -138,7 +139,7 @@ def test_predictions_become_kernels_of_each_size(sampling: str, network: nn.Modu
     outputs = torch.randn(grid.rows, 28)
     representation = Representation(nn.Identity(), Constant(outputs), grid, orders)
     weights = representation.weights(outputs)
-    kernels = KernelSet(grid, state, orders, CPU)
+    kernels = OriginalKernels(grid, state, orders, CPU)
     predicted, original = kernels.predicted(outputs), kernels.original()
     squares, row = 0.0, 0
     for layer, order in zip(grid.layers, orders, strict=True):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from nern.artifact import assemble
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.builtin.architectures.imagenet_resnet import ImageNetResNet
 from nern.builtin.architectures.squeezenet import SqueezeNet
 from nern.builtin.embeddings.positional import Positional
 from nern.builtin.predictors.mlp import MLP
-from nern.coordinates import KernelGrid
 from nern.interfaces import Architecture
-from nern.ordering import Unordered
+from nern.kernels.coordinates import KernelGrid
+from nern.kernels.orders import Unordered
+from nern.representation.representation import assemble
 
 MB = 4 / 2**20  # of a float32 weight, as the paper counts
 

@@ -21,7 +21,7 @@ from nern.builtin.tasks.folders import ImageFolder
 from nern.engine import Engine
 from nern.errors import ConfigError, DataError
 from nern.interfaces import Preprocessing
-from nern.weights import read_state_dict
+from nern.networks.state_dicts import read_state_dict
 
 CPU = torch.device("cpu")
 CLASSES = 20  # of the thousand, the first by name: their labels are those of ImageNet

@@ -12,15 +12,15 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nern import artifact
+from nern.artifact import artifact
 from nern.builtin.architectures.imagenet_resnet import ImageNetResNet
 from nern.builtin.architectures.squeezenet import SqueezeNet
 from nern.builtin.architectures.timm import Timm
 from nern.builtin.architectures.torchvision import Torchvision
 from nern.engine import Engine
-from nern.files import write_tensors
-from nern.networks import NetworkPair
-from nern.walking import LibraryArchitecture
+from nern.networks.pair import NetworkPair
+from nern.support.files import write_tensors
+from nern.toolkit.architectures import LibraryArchitecture
 
 CPU = torch.device("cpu")
 

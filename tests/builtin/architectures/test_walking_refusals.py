@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from nern import artifact
-from nern.artifact import Artifact
+from nern.artifact import artifact
+from nern.artifact.artifact import Artifact
 from nern.builtin.architectures.timm import Timm
 from nern.builtin.architectures.torchvision import Torchvision
 from nern.builtin.embeddings.positional import Positional
 from nern.builtin.predictors.mlp import MLP
-from nern.convolutions import map_convolutions
-from nern.coordinates import KernelGrid
 from nern.errors import ConfigError, DataError
-from nern.feature_maps import choose_feature_maps
-from nern.files import write_tensors
-from nern.networks import NetworkPair
+from nern.kernels.coordinates import KernelGrid
+from nern.kernels.orders import Unordered
+from nern.networks.convolutions import map_convolutions
+from nern.networks.feature_maps import choose_feature_maps
+from nern.networks.pair import NetworkPair
 from nern.options import OptionError
-from nern.ordering import Unordered
-from nern.registry import create_registry
+from nern.registry.discovery import create_registry
+from nern.support.files import write_tensors
 
 CPU = torch.device("cpu")
 SIZE = (3, 8, 8)

@@ -1,0 +1,287 @@
+"""The file a user keeps: one safetensors file from which the whole network can be rebuilt.
+
+Tensors: `predictor.*` and `embedding.*` (integers with their steps where `storage` says so, see `nern.storage`; of a pruned
+predictor, a bitmask and the values that are left), `ordering`
+(packed bits, uint8), `zeros` (packed bits, where weights stay zero), `scales` (one for each layer, where layers are
+scaled), and `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the
+network's state dict, one tensor per dtype, since a name and a shape for each would cost more bytes than many of them hold.
+Metadata: `nern`, a JSON object, with a checksum over itself and all tensors: a changed option would rebuild another network
+as surely as a changed weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nern.artifact.encoding import decode, encode
+from nern.config.structuring import structure_component, unstructure
+from nern.errors import ArtifactError, ConfigError, DataError, PluginError
+from nern.interfaces import Architecture, Embedding, Predictor
+from nern.kernels.coordinates import KernelGrid
+from nern.kernels.orders import ORDER_KINDS, BitReader, pack_orders
+from nern.networks.state_dicts import digest, with_weights
+from nern.registry.discovery import create_registry
+from nern.registry.registry import Registry
+from nern.representation.quantization import NumberFormat
+from nern.representation.representation import Representation, assemble
+from nern.support.bits import pack_bits, unpack_bits
+from nern.support.files import write_tensors
+
+FORMAT_VERSION = 1
+
+
+@attrs.frozen
+class Bytes:
+    """Bytes on disk."""
+
+    original: int  # the original network's state dict as a safetensors file
+    predictor: int
+    embedding: int
+    ordering: int
+    zeros: int  # where weights stay zero
+    copied: int
+    header: int  # names, shapes and metadata
+    total: int  # the whole file
+
+
+@attrs.define
+class Artifact:
+    """A representation together with everything needed to rebuild the network."""
+
+    representation: Representation
+    architecture: Architecture
+    embedding: Embedding
+    predictor: Predictor
+    network: nn.Module  # the original architecture with the copied parameters in place
+    dtypes: dict[str, torch.dtype]  # dtype of every entry of the original state dict
+    registry: Registry
+    sha256: str  # of the original weights
+    notes: dict[str, Any]  # the task without paths, figures of the run
+
+    def reconstruct(self) -> nn.Module:
+        """The network with predicted weights, in eval mode, every entry with its original name, shape and dtype."""
+        network = with_weights(self.network, {name: value.cpu() for name, value in self.representation.reconstruct().items()})
+        for name, value in [*network.named_parameters(), *network.named_buffers()]:
+            if value.dtype != self.dtypes[name]:
+                value.data = value.data.to(self.dtypes[name])
+        return network.eval()
+
+    def check_original(self, network: nn.Module) -> None:
+        """See that `network` holds the weights that this representation was made from.
+
+        Raises:
+            DataError: it holds others.
+        """
+        if digest(network.state_dict()) != self.sha256:
+            raise DataError("these are not the weights that the representation was made from; name those with architecture.weights")
+
+    def save(self, path: str | Path) -> Bytes:
+        """Write the file.
+
+        Raises:
+            ArtifactError: the folder is missing, full or read-only; a file that was there stays as it was.
+        """
+        path = Path(path)
+        tensors, metadata = self._content()
+        try:
+            write_tensors(path, tensors, metadata)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
+        return self.bytes()
+
+    def bytes(self) -> Bytes:
+        """Size of the file and of its parts."""
+        tensors, metadata = self._content()
+        sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "zeros": 0, "copied": 0}
+        for name, value in tensors.items():
+            sizes["predictor" if name == "scales" else name.split(".")[0]] += value.numel() * value.element_size()
+        total = len(save(tensors, metadata))
+        state = {name: torch.empty(value.shape, dtype=self.dtypes[name]) for name, value in self.network.state_dict().items()}
+        return Bytes(original=len(save(state)), header=total - sum(sizes.values()), total=total, **sizes)
+
+    def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        numbers, storage = [name for name, _ in self.representation.named_parameters()], self.representation.storage
+        state, _ = _untied(self.representation.state_dict(keep_vars=True))
+        tensors, sparse = encode({name: value.detach().cpu().contiguous() for name, value in state.items()}, numbers, storage)
+        masks = self.representation.masks
+        if masks:
+            tensors["zeros"] = pack_bits(torch.cat([mask.reshape(-1) for mask in masks.values()]))
+        tensors["ordering"] = pack_orders(self.representation.orders)
+        tensors |= _join_copied(self._copied())
+        represented = self.representation.grid
+        about = {
+            "version": FORMAT_VERSION,
+            "architecture": {**unstructure(self.architecture, self.registry), "weights": None},
+            "embedding": unstructure(self.embedding, self.registry),
+            "predictor": unstructure(self.predictor, self.registry),
+            "sampling": represented.sampling,
+            "orders": _run_lengths([order.kind for order in self.representation.orders]),
+            "dtypes": {
+                name: str(dtype).removeprefix("torch.")
+                for name, dtype in self.dtypes.items()
+                if dtype != self.network.state_dict()[name].dtype
+            },
+            "layout": _layout(self.network, represented),
+            **({"storage": storage.name} if storage.bits else {}),
+            **({"sparse": sparse} if sparse else {}),
+            **({"zeros": list(masks)} if masks else {}),
+            "sha256_original": self.sha256,
+            "notes": self.notes,
+        }
+        return tensors, {"nern": _compact({"sha256": _seal(about, tensors), **about})}
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.to(self.dtypes[name]) for name, value in _copied_entries(self.network, self.representation.grid).items()}
+
+
+def load(path: str | Path, registry: Registry | None = None) -> Artifact:
+    """Read a representation file, checking everything in it.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, foreign, or needs a plugin that is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"representation file {path} does not exist")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is not a complete representation file ({error}); write it again with nern train") from error
+    if "nern" not in metadata:
+        raise ArtifactError(f"{path} is a safetensors file, but no representation written by nern")
+    try:
+        about = json.loads(metadata["nern"])
+        if about.pop("sha256") != _seal(about, tensors):
+            raise ArtifactError(f"{path} is damaged: its content does not match its checksum; write it again with nern train")
+        if about["version"] > FORMAT_VERSION:
+            raise ArtifactError(f"{path} has format version {about['version']}, this nern reads up to {FORMAT_VERSION}; update nern")
+        return _rebuild(path, about, tensors, registry or create_registry())
+    except (ConfigError, PluginError) as error:
+        raise ArtifactError(f"{path} needs a plugin: {error}; install the package that offers it") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged or was not written by nern ({type(error).__name__}: {error})") from error
+
+
+def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], registry: Registry) -> Artifact:
+    architecture, embedding, predictor = (
+        structure_component(kind, _owned(about[kind]), registry, kind) for kind in ("architecture", "embedding", "predictor")
+    )
+    network = architecture.build().eval()
+    grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
+    if about["layout"] != _layout(network, grid):
+        raise ArtifactError(
+            f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ"
+        )
+    reader = BitReader(tensors["ordering"])
+    kinds = [kind for kind, count in about["orders"] for _ in range(count)]
+    orders = [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
+    reader.finish()
+    representation = assemble(grid, orders, embedding, predictor)
+    own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "scales")}
+    numbers = [name for name, _ in representation.named_parameters()]
+    storage = NumberFormat(about.get("storage", "float32"))
+    like, tied = _untied(representation.state_dict(keep_vars=True))
+    own = decode(own, numbers, storage, about.get("sparse", []), like)
+    own |= {name: own[first] for name, first in tied.items()}
+    if "scales" in own:
+        representation.scale(torch.ones(len(grid.layers)))
+    if "zeros" in about:
+        representation.keep_zeros(_masks(tensors["zeros"], about["zeros"], grid))
+    floats = [str(own[name].dtype).removeprefix("torch.") for name in numbers if name in own]
+    representation.storage = storage if storage.bits or not floats else NumberFormat(floats[0])
+    try:
+        representation.load_state_dict(own)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path} does not fit its own predictor: {' '.join(str(error).split())}") from error
+    dtypes = {name: value.dtype for name, value in network.state_dict().items()}
+    dtypes |= {name: getattr(torch, dtype) for name, dtype in about["dtypes"].items()}
+    copied = _copied_entries(network, grid)
+    for name, value in _split_copied(tensors, copied, dtypes).items():
+        copied[name].copy_(value)
+    return Artifact(
+        representation.eval(),
+        architecture, embedding, predictor, network, dtypes, registry, about["sha256_original"], about["notes"],
+    )  # fmt: skip
+
+
+def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the metadata and the tensors."""
+    return hashlib.sha256(f"{digest(tensors)} {_compact(about)}".encode()).hexdigest()
+
+
+def _compact(about: dict[str, Any]) -> str:
+    return json.dumps(about, separators=(",", ":"))
+
+
+def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A state dict without parameters that another name holds, too; and which name that is, by the one left out."""
+    firsts: dict[int, str] = {}
+    tied = {name: firsts[id(value)] for name, value in state.items() if firsts.setdefault(id(value), name) != name}
+    return {name: value for name, value in state.items() if name not in tied}, tied
+
+
+def _masks(packed: Tensor, names: list[str], grid: KernelGrid) -> dict[str, Tensor]:
+    """Where weights are not zero, by parameter name."""
+    shapes = {layer.parameter: layer.shape for layer in grid.layers}
+    sizes = [math.prod(shapes[name]) for name in names]
+    parts = torch.split(unpack_bits(packed, sum(sizes)), sizes)
+    return {name: part.reshape(shapes[name]) for name, part in zip(names, parts, strict=True)}
+
+
+def _layout(network: nn.Module, grid: KernelGrid) -> str:
+    """A fingerprint of the names and shapes that the file relies on."""
+    entries = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
+    layers = [(layer.parameter, layer.layer, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
+    return hashlib.sha256(repr((entries, layers)).encode()).hexdigest()[:16]
+
+
+def _copied_entries(network: nn.Module, grid: KernelGrid) -> dict[str, Tensor]:
+    """Entries of the state dict that are not represented, under this name or that of another layer with the same weight."""
+    state = network.state_dict(keep_vars=True)
+    represented = {id(state[layer.parameter]) for layer in grid.layers}
+    return {name: value.detach() for name, value in state.items() if id(value) not in represented}
+
+
+def _join_copied(copied: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    by_dtype: dict[str, list[Tensor]] = {}
+    for value in copied.values():
+        by_dtype.setdefault(str(value.dtype).removeprefix("torch."), []).append(value.detach().cpu().reshape(-1))
+    return {f"copied.{dtype}": torch.cat(values) for dtype, values in by_dtype.items()}
+
+
+def _split_copied(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
+    split, used = {}, dict.fromkeys((name for name in tensors if name.startswith("copied.")), 0)
+    for name, value in like.items():
+        key = f"copied.{str(dtypes[name]).removeprefix('torch.')}"
+        start = used[key]
+        used[key] = start + value.numel()
+        split[name] = tensors[key][start : used[key]].reshape(value.shape)
+    for key, count in used.items():
+        if count != tensors[key].numel():
+            raise ValueError(f"{key} holds {tensors[key].numel()} values, the network has {count}")
+    return split
+
+
+def _owned(component: dict[str, Any]) -> dict[str, Any]:
+    """A bare name in a file is a built-in's, whoever else offers it now."""
+    return {**component, "name": component["name"] if ":" in component["name"] else f"nern:{component['name']}"}
+
+
+def _run_lengths(values: list[str]) -> list[tuple[str, int]]:
+    runs: list[tuple[str, int]] = []
+    for value in values:
+        runs[-1:] = [(value, runs[-1][1] + 1)] if runs and runs[-1][0] == value else [*runs[-1:], (value, 1)]
+    return runs

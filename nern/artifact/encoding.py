@@ -1,0 +1,80 @@
+"""What a file holds of a representation's numbers, and how they are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nern.artifact.bitmask import MASK, VALUES, compress, restore
+from nern.representation.quantization import NumberFormat as Storage
+from nern.representation.quantization import counts, row_steps
+from nern.support.bits import pack_integers, unpack_bits, unpack_integers
+
+STEPS = "(steps)"
+
+
+def encode(state: Mapping[str, Tensor], numbers: Sequence[str], storage: Storage) -> tuple[dict[str, Tensor], list[str]]:
+    """What the file holds of a rounded representation.
+
+    Matrices that are stored as integers are int8 of the same shape, or packed bits where they take fewer than eight;
+    `section.(steps)` float32 holds the steps of their rows, one after the other.
+
+    Args:
+        state: tensors on the CPU, by names that start with their section.
+        numbers: the parameters among them; other tensors stay as they are.
+
+    Returns:
+        The tensors, and the names that `nern.artifact.bitmask.compress` gives.
+    """
+    bits, found, steps = storage.bits or 0, dict(state), dict[str, list[Tensor]]()
+    integers = [name for name in numbers if storage.has_steps(state[name])]
+    for name in numbers:
+        value = state[name]
+        if name in integers:
+            own = row_steps(value, bits)
+            found[name] = counts(value, own, bits).to(torch.int8).reshape(value.shape)
+            steps.setdefault(f"{name.split('.')[0]}.{STEPS}", []).append(own.reshape(-1))
+        else:
+            found[name] = value.to(storage.dtype)
+    found, sparse = compress(found, "predictor", integers if bits else numbers, bits or None)
+    if 0 < bits < 8:
+        for name in [*integers, f"predictor.{VALUES}"]:
+            if name in found:
+                found[name] = pack_integers(found[name], bits)
+    return {**found, **{name: torch.cat(parts) for name, parts in steps.items()}}, sparse
+
+
+def decode(
+    tensors: Mapping[str, Tensor], numbers: Sequence[str], storage: Storage, sparse: list[str], like: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Undo `encode`.
+
+    Args:
+        like: tensors with the shapes that the names have.
+
+    Raises:
+        ValueError: what is stored and the shapes do not fit each other.
+    """
+    bits, found = storage.bits or 0, dict(tensors)
+    integers = [name for name in numbers if name in like and storage.has_steps(like[name])]
+    if 0 < bits < 8:
+        for name in integers:
+            if name not in sparse:
+                found[name] = unpack_integers(found[name], like[name].numel(), bits).reshape(like[name].shape)
+        if sparse:
+            kept = unpack_bits(found[f"predictor.{MASK}"], sum(like[name].numel() for name in sparse))
+            found[f"predictor.{VALUES}"] = unpack_integers(found[f"predictor.{VALUES}"], int(kept.sum()), bits)
+    found = restore(found, "predictor", sparse, like)
+    used = {name: 0 for name in found if name.endswith(STEPS)}
+    for name in integers:
+        key, value = f"{name.split('.')[0]}.{STEPS}", found[name]
+        own = found[key][used[key] : used[key] + len(value)]
+        used[key] += len(value)
+        if len(own) == len(value):
+            found[name] = (value.flatten(1).float() * own.unsqueeze(1)).reshape(value.shape)
+    for key, count in used.items():
+        if count != found[key].numel():
+            raise ValueError(f"{key} holds {found[key].numel()} steps, the rows are {count}")
+    return {name: value for name, value in found.items() if name not in used}

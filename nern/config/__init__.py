@@ -1,0 +1,1 @@
+"""An experiment: YAML files, presets and overrides become checked attrs classes."""

@@ -1,0 +1,116 @@
+"""The configuration of a run, as attrs classes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from nern.interfaces import Architecture, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
+from nern.options import above, at_least, at_most, below, option
+from nern.representation.quantization import Name
+
+
+@attrs.frozen
+class LossTerm:
+    """A loss and its part in the objective: weight · loss (Ashkenazi et al. 2023, eq. 2)."""
+
+    loss: Loss
+    weight: float = option(1.0, help="factor of the term in the objective (the paper's α and β)", check=at_least(0))
+    warmup: int = option(0, help="steps at the start of the phase during which the term is off", check=at_least(0))
+
+
+@attrs.frozen
+class Phase:
+    """A part of training with its own length, losses, optimiser, sampler and inputs."""
+
+    iterations: int = option(help="steps", check=at_least(1))
+    name: str = option("joint", help="what metrics and messages call the phase")
+    batch: int = option(256, help="images a step, where a loss needs the networks", check=at_least(1))
+    losses: dict[str, LossTerm] | None = option(None, help="losses of this phase instead of the top-level ones")
+    sampler: Sampler | None = option(None, help="sampler of this phase instead of the top-level one")
+    optimizer: Optimizer | None = option(None, help="optimiser of this phase instead of the top-level one")
+    inputs: Task | None = option(None, help="source of training inputs instead of the task's training set")
+    clip: float | None = option(None, help="largest norm of the gradient; larger ones are scaled down", check=above(0))
+
+
+@attrs.frozen
+class Pretrain:
+    """How to train the original network where no weights are given: SGD with momentum and a cosine schedule."""
+
+    epochs: int = option(20, help="passes over the training set", check=at_least(1))
+    batch: int = option(128, help="images a step", check=at_least(1))
+    lr: float = option(0.1, help="learning rate at the start", check=above(0))
+    momentum: float = option(0.9, help="momentum", check=[at_least(0), below(1)])
+    weight_decay: float = option(5e-4, help="ℓ2 penalty on every parameter", check=at_least(0))
+    smoothness: float = option(0.0, help="factor of the smoothness term (Ashkenazi et al. 2023, eq. 6)", check=at_least(0))
+
+
+@attrs.frozen
+class Experiment:
+    """Everything a run is made of."""
+
+    architecture: Architecture = option(help="the original network")
+    task: Task = option(help="where images come from")
+    phases: list[Phase] = option(help="parts of training, in order")
+    embedding: Embedding = option(help="coordinates to vectors")
+    predictor: Predictor = option(help="vectors to kernels")
+    sampler: Sampler = option(help="which kernels carry gradient in a step")
+    smoother: Smoother = option(help="order of the kernels")
+    losses: dict[str, LossTerm] = option(help="terms of the objective")
+    optimizer: Optimizer = option(help="optimiser of the predictor")
+    observers: dict[str, Observer] = option(help="what watches the run")
+    small_kernels: Literal["centre", "average", "max"] = option(
+        "centre",
+        help="how a kernel smaller than the largest is read from the k × k output: its centre, or averages or maxima of its regions",
+    )
+    storage: Name = option(
+        "float32",
+        help="the predictor's and the embedding's numbers in the file, as measured: floats are rounded in the end, matrices of integers, "
+        "with a step for each row, are trained with; their vectors are float16",
+    )
+    scale_layers: bool = option(
+        False, help="predictions of a layer are multiplied by the root mean square of its original weights; costs 4 bytes a layer"
+    )
+    keep_zeros: bool = option(
+        False, help="weights that are exactly zero in the original stay zero, for a pruned network; costs one bit for each weight"
+    )
+    pretrain: Pretrain | None = option(None, help="trains the original network where architecture.weights is null")
+    heldout: float = option(0.1, help="fraction of the training set kept for choosing among checkpoints", check=[at_least(0), below(1)])
+    evaluate_every: int = option(
+        500, help="steps between evaluations on the held-out images, 0 for the end of each phase only", check=at_least(0)
+    )
+    checkpoint_every: int = option(500, help="steps between checkpoints, 0 for the end of each phase only", check=at_least(0))
+    log_every: int = option(50, help="steps between reports of the losses", check=at_least(1))
+    precision: Literal["float32", "bfloat16", "auto"] = option(
+        "auto", help="arithmetic of the networks and the predictor; auto takes bfloat16 where the processor computes in it"
+    )
+    seed: int = option(0, help="source of everything random", check=[at_least(0), at_most(2**31 - 1)])
+    device: str = option("auto", help='"cpu", "cuda", "cuda:1", …; auto takes a GPU where there is one')
+    cuda_graphs: bool = option(
+        True,
+        help="record a step on a GPU once and replay it; false for a component whose work depends on more than the tensors it is given",
+    )
+    threads: int | None = option(None, help="CPU threads; null leaves torch's choice", check=at_least(1))
+    output: str = option("runs/{name}", help="run directory; {name} stands for the preset's or file's name")
+    plugins: list[str] = option(factory=list, help="local plugins: Python files, relative to this file, or module names")
+
+    def __attrs_post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("phases must hold at least one phase")
+        for index, phase in enumerate(self.phases):
+            terms = self.losses if phase.losses is None else phase.losses
+            if not any(term.weight > 0 and term.warmup == 0 for term in terms.values()):
+                raise ValueError(f"phases.{index} has no loss from its first step on: one needs a weight above 0 and no warmup")
+
+
+#: What a configuration that leaves a section out gets: the paper's choices.
+DEFAULTS: dict[str, Any] = {
+    "embedding": {"name": "positional"},
+    "predictor": {"name": "mlp"},
+    "sampler": {"name": "magnitude"},
+    "smoother": {"name": "cross-filter"},
+    "losses": {"reconstruction": {}, "kd": {"weight": 1e-4}, "fmd": {"weight": 1e-4}},
+    "optimizer": {"name": "ranger"},
+    "observers": {"progress": {}},
+}

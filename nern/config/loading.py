@@ -1,0 +1,80 @@
+"""Reads an experiment from YAML and dotted overrides; every mistake is named with its path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nern.config.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
+from nern.config.overrides import apply_overrides, parse_override
+from nern.config.sources import no_such_preset, presets, read_source
+from nern.config.structuring import structure, structure_component, to_yaml, unstructure
+from nern.config.yaml_reading import read_yaml
+from nern.registry.discovery import create_registry
+from nern.registry.registry import Registry
+
+log = logging.getLogger("nern")
+__all__ = [
+    "DEFAULTS",
+    "Experiment",
+    "LossTerm",
+    "Phase",
+    "Pretrain",
+    "apply_overrides",
+    "load_experiment",
+    "no_such_preset",
+    "parse_override",
+    "presets",
+    "read_source",
+    "read_yaml",
+    "structure",
+    "structure_component",
+    "to_yaml",
+    "unstructure",
+]
+
+
+def load_experiment(
+    reference: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    registry: Registry | None = None,
+    disabled: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+) -> tuple[Experiment, Registry]:
+    """Read, override and check an experiment.
+
+    Args:
+        reference: a YAML file or the name of a preset.
+        overrides: dotted paths to values, or strings `key.sub=value`.
+        registry: where components come from; by default built-ins, installed plugins and those the file names.
+        disabled: plugins to leave out, by name or package.
+        plugins: local plugins besides those that the file names; paths are relative to the working directory.
+
+    Raises:
+        ConfigError: one line for every mistake, with its path.
+    """
+    source = read_source(reference)
+    if not isinstance(overrides, Mapping):
+        overrides = dict(parse_override(text) for text in overrides)
+    values = apply_overrides(source.values, overrides, DEFAULTS)
+    values["plugins"] = named = _all_plugins(values.get("plugins"), source.folder, plugins)
+    if registry is None:
+        local = [plugin for plugin in named if isinstance(plugin, str)] if isinstance(named, list) else []
+        registry = create_registry(local, folder=source.folder, disabled=disabled)
+        for failure in registry.failures:
+            if failure.plugin in local:  # named in the file, so somebody waits for it
+                log.warning("nern: plugin %s; the run goes on without it", failure)
+    if isinstance(values.get("output", "runs/{name}"), str):
+        values["output"] = values.get("output", "runs/{name}").replace("{name}", source.name)
+    return structure(values, registry, source.place), registry
+
+
+def _all_plugins(named: Any, folder: Path | None, more: Sequence[str]) -> Any:
+    """The plugins of a file and those that are added, files with their full path; a wrong type stays for the check."""
+    if named is not None and not isinstance(named, list):
+        return named
+    place = folder or Path.cwd()
+    found = [str(place / plugin) if isinstance(plugin, str) and plugin.endswith(".py") else plugin for plugin in named or []]
+    return found + [str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin for plugin in more]

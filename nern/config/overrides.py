@@ -1,0 +1,75 @@
+"""Dotted overrides, `key.sub=value`, and how they change nested dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nern.config.yaml_reading import read_yaml
+from nern.errors import ConfigError
+from nern.options import kind_of
+from nern.registry.registry import KINDS
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key.sub=value` → path and value; the value is read as YAML."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"override '{text}' must look like key.sub=value")
+    return path.strip(), read_yaml(value, f"override {path}")
+
+
+def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `values` with every dotted path set; a list is entered by position or name (`phases.0.iterations`).
+
+    Null at an entry of a list removes it (`phases.distillation=null`). Giving a component another `name` drops the
+    options that belonged to the old one, unless they are overridden too.
+    """
+    values = copied(values)
+    for path in sorted(overrides, key=lambda path: (path.count("."), not path.endswith(".name"))):  # a section before what is in it
+        _set(values, path, overrides[path], defaults)
+    return values
+
+
+def _set(values: Any, path: str, value: Any, defaults: Mapping[str, Any]) -> None:
+    *parents, last = path.split(".")
+    for depth, key in enumerate(parents):
+        if isinstance(values, dict):
+            if isinstance(values.get(key), str) and key in KINDS:  # `predictor: mlp` is short for {name: mlp}
+                values[key] = {"name": values[key]}
+            if values.get(key) is None:
+                values[key] = copied(defaults.get(key, {})) if depth == 0 else {}
+            values = values[key]
+        elif isinstance(values, list):
+            values = values[_position(values, key, path)]
+        else:
+            raise ConfigError(f"{path}: '{'.'.join(parents[:depth])}' is {kind_of(values)} and has no '{key}'")
+    if isinstance(values, list) and value is None:
+        del values[_position(values, last, path)]
+    elif isinstance(values, list):
+        values[_position(values, last, path)] = value
+    elif isinstance(values, dict):
+        if last == "name" and value != values.get("name") and parents and parents[-1] in KINDS:
+            kept = {"weights"} if parents[-1] == "architecture" else {"root"} if parents[-1] == "task" else set()
+            for key in set(values) - kept:
+                del values[key]
+        values[last] = value
+    else:
+        raise ConfigError(f"{path}: '{'.'.join(parents)}' is {kind_of(values)} and has no '{last}'")
+
+
+def _position(values: list[Any], key: str, path: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in values]
+    if key in names:
+        return names.index(key)
+    if key.isdigit() and int(key) < len(values):
+        return int(key)
+    known = ", ".join([f"0 to {len(values) - 1}", *filter(None, names)])
+    raise ConfigError(f"{path}: the list has no entry '{key}' (there are: {known})")
+
+
+def copied(value: Any) -> Any:
+    """A copy of nested dictionaries and lists."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value

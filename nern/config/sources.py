@@ -1,0 +1,142 @@
+"""Where a configuration comes from: YAML files and presets, as nested dictionaries."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import attrs
+import yaml
+
+from nern.config import preset_families
+from nern.config.experiment import DEFAULTS
+from nern.config.overrides import apply_overrides, copied
+from nern.config.preset_families import Row
+from nern.config.yaml_reading import _Loader, read_yaml
+from nern.errors import ConfigError
+from nern.options import kind_of
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class Presets(Mapping[str, str]):
+    """Shipped experiments: name → complete YAML text, which begins with a comment that says what it is."""
+
+    def __init__(self, rows: Mapping[str, str | Row]) -> None:
+        self._rows = dict(sorted(rows.items(), key=lambda item: _natural(item[0])))
+
+    def __getitem__(self, name: str) -> str:
+        row = self._rows[name]
+        if isinstance(row, str) and "extends" not in read_yaml(row, f"preset {name}"):
+            return row
+        body: str = yaml.safe_dump(self.values_of(name), sort_keys=False, allow_unicode=True, width=100)
+        return f"# {self.summary(name)}\n{body}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def summary(self, name: str) -> str:
+        """What a preset is, in a line."""
+        row = self._rows[name]
+        return row.splitlines()[0].removeprefix("# ") if isinstance(row, str) else row.summary
+
+    def values_of(self, name: str) -> dict[str, Any]:
+        """The configuration of a preset, complete."""
+        row = self._rows[name]
+        if isinstance(row, str):
+            return _extended(read_yaml(row, f"preset {name}"), None, (name,))
+        return apply_overrides(self.values_of(row.extends), row.overrides, DEFAULTS)
+
+
+@functools.cache
+def presets() -> Presets:
+    """The shipped experiments, by name: single ones, and the rows of families such as `table1/…`."""
+    rows: dict[str, str | Row] = {}
+    for file in resources.files("nern").joinpath("presets").iterdir():
+        if file.name.endswith(".yaml"):
+            name, text = file.name.removesuffix(".yaml"), file.read_text(encoding="utf-8")
+            values = read_yaml(text, f"preset {name}")
+            rows |= preset_families.rows(name, text.splitlines()[0].removeprefix("# "), values) if "rows" in values else {name: text}
+    return Presets(rows)
+
+
+def no_such_preset(name: str) -> str:
+    """What to tell a user who asked for a preset that does not exist."""
+    near = difflib.get_close_matches(name, presets(), n=1)
+    hint = f", did you mean '{near[0]}'?" if near else " (nern presets lists them)"
+    return f"there is no preset and no YAML file called '{name}'{hint}"
+
+
+@attrs.frozen
+class Source:
+    """A configuration before it is checked."""
+
+    name: str
+    place: str  # what messages call it
+    folder: Path | None  # local plugins are relative to it
+    values: dict[str, Any]
+
+
+def read_source(reference: str | Path) -> Source:
+    """A YAML file, or the preset of that name.
+
+    A file with `extends: PRESET_OR_FILE` starts from another experiment: `set` changes single values by their dotted
+    paths, and a section that the file writes itself replaces the other's.
+
+    Raises:
+        ConfigError: there is neither, or it does not hold a mapping.
+    """
+    return _read_source(reference, None, ())
+
+
+def _read_source(reference: str | Path, folder: Path | None, seen: tuple[str, ...]) -> Source:
+    path = (folder or Path()) / reference
+    shipped = presets()
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        if str(reference) not in shipped:
+            raise ConfigError(no_such_preset(str(reference)))
+        return Source(str(reference), str(reference), None, shipped.values_of(str(reference)))
+    place = str(path.resolve())
+    if place in seen:
+        raise ConfigError(f"{reference}: extends itself, by way of {' and '.join(seen)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {getattr(error, 'strerror', None) or error}") from error
+    values = read_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: an experiment is a mapping of keys such as 'architecture' and 'task', got {kind_of(values)}")
+    return Source(path.stem, str(reference), path.resolve().parent, _extended(values, path.resolve().parent, (*seen, place)))
+
+
+def _extended(values: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The values of a file over those of the experiment that it extends."""
+    if "extends" not in values:
+        return values
+    own = {key: value for key, value in values.items() if key not in ("extends", "set")}
+    changes = values.get("set") or {}
+    if not isinstance(values["extends"], str) or not isinstance(changes, dict):
+        raise ConfigError(f"{seen[-1]}: 'extends' is the name of a preset or file, and 'set' a mapping of dotted paths to values")
+    base = _read_source(values["extends"], folder, seen)
+    inherited = copied(base.values)
+    if base.folder and isinstance(inherited.get("plugins"), list):
+        inherited["plugins"] = [str(base.folder / p) if str(p).endswith(".py") else p for p in inherited["plugins"]]
+    return apply_overrides({**inherited, **own}, changes, DEFAULTS)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts table2 before table10, and single presets before families."""
+    parts = re.findall(r"\d+|[^\d]+", name)
+    return [("/" in name, 0, ""), *((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)]

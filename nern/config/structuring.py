@@ -1,0 +1,293 @@
+"""Nested dictionaries to checked attrs objects and back; every mistake is named with its path."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import operator
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import attrs
+import cattrs
+import yaml
+from cattrs.errors import (
+    AttributeValidationNote,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+
+from nern.config.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
+from nern.config.overrides import copied
+from nern.errors import ConfigError, PluginError
+from nern.interfaces import Observer
+from nern.options import OptionError, article, kind_of, option_fields, option_name, type_name
+from nern.registry.registry import KINDS, Registry
+
+_INTERFACES = {interface: kind for kind, (_, interface) in KINDS.items()}
+
+
+def structure(values: Mapping[str, Any], registry: Registry, place: str = "config") -> Experiment:
+    """Nested dictionaries → Experiment.
+
+    Raises:
+        ConfigError: one line for every mistake, with its path.
+    """
+    complete = {**copied(DEFAULTS), **{key: value for key, value in values.items() if value is not None or key not in DEFAULTS}}
+    try:
+        return _converter(registry).structure(complete, Experiment)
+    except (ClassValidationError, IterableValidationError) as error:
+        problems = list(_problems(error, ""))
+    except ValueError as error:
+        problems = [str(error)]
+    raise ConfigError("\n".join(f"{place}: {problem}" for problem in problems))
+
+
+def structure_component(kind: str, values: Mapping[str, Any], registry: Registry, place: str) -> Any:
+    """One section, such as `{name: mlp, hidden: 160}`, to its component."""
+    try:
+        return _converter(registry).structure(values, KINDS[kind][1])
+    except (ClassValidationError, IterableValidationError) as error:
+        raise ConfigError("\n".join(f"{place}: {problem}" for problem in _problems(error, ""))) from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def unstructure(value: Any, registry: Registry) -> Any:
+    """An Experiment or component as nested dictionaries, every default written out."""
+    if isinstance(value, LossTerm):
+        return {**_named(value.loss, registry), "weight": value.weight, "warmup": value.warmup}
+    if isinstance(value, tuple(_INTERFACES)):
+        return _named(value, registry)
+    if attrs.has(type(value)):
+        return {field.name: unstructure(getattr(value, field.name), registry) for field in attrs.fields(type(value))}
+    if isinstance(value, dict):
+        return {key: unstructure(item, registry) for key, item in value.items()}
+    return [unstructure(item, registry) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _named(component: Any, registry: Registry) -> dict[str, Any]:
+    options = {option_name(field): unstructure(getattr(component, field.name), registry) for field in option_fields(type(component))}
+    return {"name": registry.name_of(component), **options}
+
+
+def to_yaml(experiment: Experiment, registry: Registry) -> str:
+    """The resolved configuration, as a file that gives the same experiment."""
+    text: str = yaml.safe_dump(unstructure(experiment, registry), sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def _converter(registry: Registry) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    for primitive in (int, float, bool, str):
+        converter.register_structure_hook(primitive, _primitive)
+    converter.register_structure_hook_func(_is_optional, lambda value, hint: _optional(converter, value, hint))
+    converter.register_structure_hook_func(lambda hint: _origin(hint) is list, lambda value, hint: _list(converter, value, hint))
+    converter.register_structure_hook_func(lambda hint: _origin(hint) is tuple, lambda value, hint: tuple(_list(converter, value, hint)))
+    converter.register_structure_hook_func(lambda hint: _origin(hint) is Literal, _literal)
+    for interface, kind in _INTERFACES.items():
+        converter.register_structure_hook_func(partial(operator.is_, interface), partial(_component, converter, registry, kind))
+    for mapping, kind in ((dict[str, LossTerm], "loss"), (dict[str, Observer], "observer")):
+        converter.register_structure_hook_func(partial(operator.eq, mapping), partial(_by_name, converter, registry, kind))
+    for section in (Phase, Pretrain, Experiment):
+        make = cattrs.gen.make_dict_structure_fn(section, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True)
+        converter.register_structure_hook(section, partial(_checked, converter, make))
+    return converter
+
+
+def _component(converter: cattrs.Converter, registry: Registry, kind: str, value: Any, _: Any = None) -> Any:
+    if isinstance(value, str):
+        value = {"name": value}
+    options = dict(_mapping(value, f"a {kind}'s name, or a mapping with 'name'"))
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"needs a 'name' (one of: {', '.join(registry.names(kind))})")
+    cls = registry.find(kind, name).cls
+    make: Callable[..., Any] = cattrs.gen.make_dict_structure_fn(
+        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, _cattrs_use_alias=True
+    )
+    return _checked(converter, make, options, cls)
+
+
+def _checked(converter: cattrs.Converter, make: Callable[..., Any], values: Any, cls: type) -> Any:
+    """Structure first, validate every field then, so that all wrong types and impossible values are reported together."""
+    values = _mapping(values)
+    try:
+        with attrs.validators.disabled():
+            built = make(values, cls)
+    except ClassValidationError as error:
+        impossible = _impossible(cls, _readable(converter, values, cls))
+        named = {problem.name for problem in error.exceptions if isinstance(problem, OptionError)}
+        more = [problem for problem in impossible if not (isinstance(problem, OptionError) and problem.name in named)]
+        raise ClassValidationError("", [*error.exceptions, *more], cls) from error
+    errors = _impossible(cls, {field.name: getattr(built, field.name) for field in attrs.fields(cls)})
+    if errors:
+        raise ClassValidationError("", errors, cls)
+    return built
+
+
+def _impossible(cls: type, values: Mapping[str, Any]) -> list[Exception]:
+    """What the validators of a class say of the fields in `values`."""
+    errors: list[Exception] = []
+    for field in attrs.fields(cls):
+        try:
+            if field.validator and field.name in values:
+                field.validator(None, field, values[field.name])
+        except Exception as error:
+            errors.append(error)
+    return errors
+
+
+def _readable(converter: cattrs.Converter, values: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """The fields in `values` that have the right type."""
+    hints, readable = typing.get_type_hints(cls), {}
+    for field in attrs.fields(cls):
+        if field.validator and option_name(field) in values:
+            with contextlib.suppress(Exception):
+                readable[field.name] = converter.structure(values[option_name(field)], hints[field.name])
+    return readable
+
+
+def _by_name(converter: cattrs.Converter, registry: Registry, kind: str, value: Any, _: Any = None) -> dict[str, Any]:
+    """`{kd: {weight: 1}}`: components by their own name, or by a label with `name` inside; null switches one off."""
+    built, errors = {}, []
+    for label, options in _mapping(value).items():
+        if options is None:
+            continue
+        try:
+            options = {"name": label, **_mapping(options)}
+            if kind == "loss":
+                term = {key: options.pop(key) for key in ("weight", "warmup") if key in options}
+                built[label] = _loss_term(converter, registry, options, term)
+            else:
+                built[label] = _component(converter, registry, kind, options)
+        except Exception as error:
+            error.__notes__ = [IterableValidationNote("", label, None)]
+            errors.append(error)
+    if errors:
+        raise IterableValidationError("", errors, dict)
+    return built
+
+
+def _loss_term(converter: cattrs.Converter, registry: Registry, options: dict[str, Any], term: dict[str, Any]) -> LossTerm:
+    parts: list[Any] = []
+    errors: list[Exception] = []
+    for build in (lambda: _component(converter, registry, "loss", options), lambda: _term(converter, term)):
+        try:
+            parts.append(build())
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise ClassValidationError("", errors, LossTerm)
+    return LossTerm(loss=parts[0], **parts[1])
+
+
+def _term(converter: cattrs.Converter, values: dict[str, Any]) -> dict[str, Any]:
+    checked, errors = {}, []
+    for field in attrs.fields(LossTerm):
+        if field.name in values:
+            try:
+                checked[field.name] = converter.structure(values[field.name], float if field.name == "weight" else int)
+                for validate in [field.validator] if field.validator else []:
+                    validate(None, field, checked[field.name])
+            except Exception as error:
+                if not isinstance(error, OptionError):  # which names its field itself
+                    error.__notes__ = [AttributeValidationNote("", field.name, None)]
+                errors.append(error)
+    if errors:
+        raise ClassValidationError("", errors, LossTerm)
+    return checked
+
+
+def _mapping(value: Any, expected: str = "a mapping") -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be {expected}, got {kind_of(value)}")
+    return value
+
+
+def _primitive(value: Any, hint: type) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ValueError(f"must be {article(type_name(hint))}, got {kind_of(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"must be a finite number, got {value}")
+    return value
+
+
+def _literal(value: Any, hint: Any) -> Any:
+    choices = typing.get_args(hint)
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+    raise ValueError(f"must be one of {', '.join(map(str, choices))}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def _origin(hint: Any) -> Any:
+    return typing.get_origin(hint)
+
+
+def _is_optional(hint: Any) -> bool:
+    return _origin(hint) in (typing.Union, types.UnionType)
+
+
+def _optional(converter: cattrs.Converter, value: Any, hint: Any) -> Any:
+    """`X | None` and small unions such as `str | list[str]`: the first member that takes the value."""
+    members = [member for member in typing.get_args(hint) if member is not type(None)]
+    if value is None and len(members) < len(typing.get_args(hint)):
+        return None
+    for member in members[:-1]:
+        try:
+            return converter.structure(value, member)
+        except Exception:
+            continue
+    return converter.structure(value, members[-1])
+
+
+def _list(converter: cattrs.Converter, value: Any, hint: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list, got {kind_of(value)}")
+    member = (typing.get_args(hint) or (Any,))[0]
+    items, errors = [], []
+    for index, item in enumerate(value):
+        try:
+            items.append(converter.structure(item, member))
+        except Exception as error:
+            error.__notes__ = [IterableValidationNote("", index, member)]
+            errors.append(error)
+    if errors:
+        raise IterableValidationError("", errors, list)
+    return items
+
+
+def _problems(error: BaseException, path: str) -> typing.Iterator[str]:
+    """Flatten cattrs' error tree into lines `path: what is wrong`."""
+    if isinstance(error, (ClassValidationError, IterableValidationError)):
+        noted, others = error.group_exceptions()
+        for inner, note in noted:
+            key = str(note.index if isinstance(note, IterableValidationNote) else note.name.removeprefix("_"))
+            yield from _problems(inner, f"{path}.{key}" if path else key)
+        for inner in others:
+            yield from _problems(inner, path)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = [option_name(field) for field in option_fields(error.cl)]
+        if error.cl is not Experiment and error.cl not in (Phase, Pretrain):
+            known = ["name", *known]
+        for key in sorted(error.extra_fields, key=str):
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
+            yield f"{path + '.' if path else ''}{key}: unknown key, {hint}"
+    elif isinstance(error, OptionError):
+        yield f"{path + '.' if path else ''}{error.name}: {error.problem}"
+    elif isinstance(error, KeyError):
+        yield f"{path}: is missing"
+    elif isinstance(error, (ValueError, PluginError, TypeError)):
+        yield f"{path}: {error}" if path else str(error)
+    else:
+        raise error

@@ -1,0 +1,170 @@
+"""Which kernel sits at which coordinate (layer, filter, channel), computed and never stored per kernel.
+
+A represented convolution's weight is a grid of kernels: filters × channels × (kh × kw). The *rows* of the whole grid
+are all kernels of all layers in coordinate order; an ordering says which original kernel stands in each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.kernels.orders import LayerOrder, Unordered
+
+
+@attrs.frozen
+class LayerMapping:
+    """How one convolution's weight [f, c, kh, kw] becomes kernels with coordinates, and back.
+
+    Subclass it and override `split`, `join` and `coordinates` for another mapping; `join` inverts `split` and is
+    differentiable.
+    """
+
+    parameter: str  # name of the weight in the network's state dict
+    shape: tuple[int, ...]  # of the weight
+    layer: int  # first coordinate
+
+    @property
+    def filters(self) -> int:
+        return self.shape[0]
+
+    @property
+    def channels(self) -> int:
+        return self.shape[1]
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of a kernel."""
+        return self.shape[2], self.shape[3]
+
+    @property
+    def count(self) -> int:
+        """Number of kernels."""
+        return self.filters * self.channels
+
+    @property
+    def area(self) -> int:
+        """Number of weights in a kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    def split(self, weight: Tensor) -> Tensor:
+        """Weight → kernels [filters · channels, kh, kw]."""
+        return weight.reshape(self.count, *self.kernel)
+
+    def join(self, kernels: Tensor) -> Tensor:
+        """Kernels [filters · channels, kh, kw] → weight."""
+        return kernels.reshape(self.shape)
+
+    def coordinates(self) -> Tensor:
+        """[filters · channels, 3] int64: layer, filter, channel."""
+        index = torch.arange(self.count)
+        return torch.stack([torch.full_like(index, self.layer), index // self.channels, index % self.channels], dim=1)
+
+
+@attrs.frozen
+class KernelGrid:
+    """All represented kernels of a network, layer after layer."""
+
+    layers: tuple[LayerMapping, ...]
+    sampling: str = "centre"  # how a kernel smaller than the largest is read from the k × k output
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the largest kernel; the predictor's output is their product."""
+        return max(layer.kernel[0] for layer in self.layers), max(layer.kernel[1] for layer in self.layers)
+
+    @property
+    def outputs(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """First row of each layer, and the number of rows at the end."""
+        starts = [0]
+        for layer in self.layers:
+            starts.append(starts[-1] + layer.count)
+        return tuple(starts)
+
+    @property
+    def rows(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def weights(self) -> int:
+        """Number of represented weights."""
+        return sum(layer.count * layer.area for layer in self.layers)
+
+    def coordinates(self) -> Tensor:
+        """[rows, 3] int64."""
+        return torch.cat([layer.coordinates() for layer in self.layers])
+
+    def sample_down(self, outputs: Tensor, kernel: tuple[int, int]) -> Tensor:
+        """Predictor outputs [n, k²] → kernels [n, kh, kw] (Ashkenazi et al. 2023, sec. 3.1: sample from the middle)."""
+        height, width = self.size
+        grid = outputs.reshape(-1, height, width)
+        if kernel == self.size:
+            return grid
+        if self.sampling == "centre":
+            top, left = (height - kernel[0]) // 2, (width - kernel[1]) // 2
+            return grid[:, top : top + kernel[0], left : left + kernel[1]]
+        pool = torch.nn.functional.adaptive_avg_pool2d if self.sampling == "average" else torch.nn.functional.adaptive_max_pool2d
+        return pool(grid.unsqueeze(1), kernel).squeeze(1)
+
+    def pad_up(self, kernels: Tensor) -> Tensor:
+        """Kernels [n, kh, kw] → rows [n, k²] with zeros around smaller ones."""
+        height, width = self.size
+        top, left = (height - kernels.shape[1]) // 2, (width - kernels.shape[2]) // 2
+        rows = kernels.new_zeros(len(kernels), height, width)
+        rows[:, top : top + kernels.shape[1], left : left + kernels.shape[2]] = kernels
+        return rows.flatten(1)
+
+    def flatten(self, parameters: Mapping[str, Tensor], orders: Sequence[LayerOrder] | None = None) -> Tensor:
+        """Weights of a network → [weights], kernel after kernel in coordinate order."""
+        flat, start = torch.empty(self.weights, dtype=parameters[self.layers[0].parameter].dtype), 0
+        for index, layer in enumerate(self.layers):
+            kernels = layer.split(parameters[layer.parameter]).flatten(1)
+            if orders and not isinstance(orders[index], Unordered):
+                kernels = kernels[orders[index].indices().to(kernels.device)]
+            flat[start : start + kernels.numel()] = kernels.reshape(-1)
+            start += kernels.numel()
+        return flat
+
+
+class RowTable(nn.Module):
+    """Layers and coordinates of rows of a grid, computed from a few numbers for each layer."""
+
+    starts: Tensor
+    counts: Tensor
+    channels: Tensor
+    firsts: Tensor
+    stored: Tensor | None
+
+    def __init__(self, grid: KernelGrid) -> None:
+        super().__init__()
+        self.rows = grid.rows
+        self.register_buffer("starts", torch.tensor(grid.starts[:-1]), persistent=False)
+        self.register_buffer("counts", torch.tensor([layer.count for layer in grid.layers]), persistent=False)
+        self.register_buffer("channels", torch.tensor([layer.channels for layer in grid.layers]), persistent=False)
+        self.register_buffer("firsts", torch.tensor([layer.layer for layer in grid.layers]), persistent=False)
+        # mappings may have coordinates of their own
+        plain = all(type(layer).coordinates is LayerMapping.coordinates for layer in grid.layers)
+        self.register_buffer("stored", None if plain else grid.coordinates(), persistent=False)
+
+    def layers(self, rows: Tensor | None = None) -> Tensor:
+        """[m] int64: position of the layer of some rows [m] int64, or of all."""
+        if rows is None:
+            return torch.repeat_interleave(self.counts, output_size=self.rows)
+        return torch.bucketize(rows, self.starts, right=True) - 1
+
+    def coordinates(self, rows: Tensor | None = None) -> Tensor:
+        """[m, 3] int64: layer, filter, channel of some rows, or of all."""
+        if self.stored is not None:
+            return self.stored if rows is None else self.stored[rows]
+        layers = self.layers(rows)
+        rows = torch.arange(self.rows, device=self.starts.device) if rows is None else rows
+        within, channels = rows - self.starts[layers], self.channels[layers]
+        return torch.stack([self.firsts[layers], within // channels, within % channels], dim=1)

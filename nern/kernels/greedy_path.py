@@ -1,0 +1,291 @@
+"""The greedy path through kernels, in far less than quadratic time."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from nern.kernels.distances import units
+from nern.support.threads import advance
+
+#: Distances closer than this count as equal, so that ties do not hang on rounding.
+TIE = 1e-12
+_FLAT = 16  # dimensions above which a tree visits nearly every point
+_FEW = 512  # points up to which the table of all distances is quicker than a tree
+_TABLE = 1 << 24  # distances held at a time
+_NEIGHBOURS = 8  # nearest neighbours looked up at once, the point itself among them
+_WIDE = 64  # neighbours looked up where those do not suffice
+_CHUNK = 1 << 14  # points whose neighbours are looked up in one call
+
+
+def greedy_path(vectors: Tensor) -> Tensor:
+    """The greedy nearest-neighbour path: from vector 0, always on to the nearest vector not yet visited.
+
+    Cosine distance for d > 1, ℓ2 for d = 1; a zero vector is at cosine distance 1 of everything. Among vectors that are
+    equally near, to 1e-12, the one with the lowest index. Exact, in float64. Up to 16 dimensions a k-d tree keeps the
+    cost far below quadratic; the memory is linear.
+
+    Args:
+        vectors: [n, d] float.
+
+    Returns:
+        [n] int64, a permutation.
+    """
+    if vectors.dim() != 2:
+        raise ValueError(f"vectors must be [n, d], got {list(vectors.shape)}")
+    return greedy_paths(vectors[None])[0]
+
+
+def greedy_paths(vectors: Tensor) -> Tensor:
+    """`greedy_path` of each of several sets of vectors: [b, n, d] float → [b, n] int64."""
+    if vectors.dim() != 3:
+        raise ValueError(f"vectors must be [b, n, d], got {list(vectors.shape)}")
+    points = vectors.detach().cpu().double().numpy()
+    sets, count, dimensions = points.shape
+    if count <= 2:
+        return torch.arange(count).repeat(sets, 1)
+    paths = np.empty((sets, count), np.int64)
+    if dimensions == 1:
+        for index in range(sets):
+            paths[index] = _walk_line(points[index, :, 0])
+            advance(count)
+    elif count <= _FEW or (dimensions > _FLAT and count**2 <= _TABLE):
+        step = max(1, _TABLE // count**2)
+        for start in range(0, sets, step):
+            paths[start : start + step] = _walk_table(units(points[start : start + step]))
+            advance(count * len(paths[start : start + step]))
+    else:
+        walk = _walk_flat if dimensions > _FLAT else _walk_tree
+        for index in range(sets):
+            paths[index] = walk(units(points[index]))
+    return torch.from_numpy(paths)
+
+
+def _walk_table(points: np.ndarray) -> np.ndarray:
+    """Greedy paths [b, n] through unit (or zero) vectors [b, n, d], all sets in step, from all distances at once."""
+    sets, count, _ = points.shape
+    distances = np.matmul(points, points.transpose(0, 2, 1))
+    np.subtract(1, distances, out=distances)
+    taken = np.zeros((sets, count))
+    paths = np.zeros((sets, count), np.int64)
+    every = np.arange(sets)
+    for step in range(1, count):
+        here = paths[:, step - 1]
+        taken[every, here] = np.inf
+        row = distances[every, here] + taken
+        paths[:, step] = (row <= row.min(axis=1, keepdims=True) + TIE).argmax(axis=1)
+    return paths
+
+
+def _walk_flat(points: np.ndarray) -> np.ndarray:
+    """Greedy path [n] through unit (or zero) vectors [n, d] by comparing with every one that is left."""
+    path = np.zeros(len(points), np.int64)
+    left = np.arange(1, len(points))
+    done = 1
+    while len(left):
+        rest, taken = points[left], np.zeros(len(left))
+        stretch = len(left) if len(left) <= 64 else len(left) // 4  # then what is taken is dropped
+        for step in range(done, done + stretch):
+            row = 1 - rest @ points[path[step - 1]] + taken
+            at = int((row <= row.min() + TIE).argmax())
+            taken[at] = np.inf
+            path[step] = left[at]
+            advance(1)
+        left, done = left[taken == 0], done + stretch
+    return path
+
+
+def _walk_line(values: np.ndarray) -> np.ndarray:
+    """Greedy path [n] through numbers [n]: the nearest unvisited has the next lower or the next higher value."""
+    unique, group = np.unique(values, return_inverse=True)
+    members = np.argsort(group, kind="stable").tolist()  # by value, then by index
+    ends = np.cumsum(np.bincount(group)).tolist()
+    heads = [0, *ends[:-1]]  # first unvisited member of each value
+    value, groups, last = unique.tolist(), group.tolist(), len(unique)
+    lower, higher = list(range(-1, last - 1)), list(range(1, last + 1))  # linked list of values with members left
+    close = _Lowest(members) if last > 1 and np.diff(unique).min() <= TIE else None
+    here, path = groups[0], [0]
+    for _ in range(1, len(values)):
+        heads[here] += 1  # members of a value are visited by rising index
+        spent = heads[here] == ends[here]
+        down, up = lower[here], higher[here]
+        below = value[here] - value[down] if down >= 0 else np.inf
+        beyond = value[up] - value[here] if up < last else np.inf
+        if close is not None:
+            close.drop(heads[here] - 1)
+            reach = (min(below, beyond) if spent else 0.0) + TIE
+            first, final = bisect_left(value, value[here] - reach), bisect_right(value, value[here] + reach) - 1
+            following = groups[close.between(ends[first - 1] if first else 0, ends[final])]
+        elif not spent:
+            following = here
+        elif abs(below - beyond) <= TIE:
+            following = down if members[heads[down]] < members[heads[up]] else up
+        else:
+            following = down if below < beyond else up
+        if spent:
+            if up < last:
+                lower[up] = down
+            if down >= 0:
+                higher[down] = up
+        here = following
+        path.append(members[heads[here]])
+    return np.array(path)
+
+
+class _Lowest:
+    """The lowest of the numbers left between two places of a list, in logarithmic time."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self._size = size = len(numbers)
+        self._least = [0] * size + numbers
+        for node in range(size - 1, 0, -1):
+            self._least[node] = min(self._least[2 * node], self._least[2 * node + 1])
+
+    def drop(self, at: int) -> None:
+        least, node = self._least, at + self._size
+        least[node] = self._size  # above every index
+        while node > 1:
+            node //= 2
+            least[node] = min(least[2 * node], least[2 * node + 1])
+
+    def between(self, start: int, end: int) -> int:
+        """The lowest number at places start to end - 1."""
+        found, start, end = self._size, start + self._size, end + self._size
+        while start < end:
+            if start & 1:
+                found = min(found, self._least[start])
+                start += 1
+            if end & 1:
+                end -= 1
+                found = min(found, self._least[end])
+            start, end = start // 2, end // 2
+        return found
+
+
+def _walk_tree(points: np.ndarray) -> np.ndarray:
+    """Greedy path [n] through unit (or zero) vectors [n, d], by a k-d tree over those that are left."""
+    walk = _TreeWalk(points)  # most of the time goes into the first look-up, which counts all kernels as done
+    while walk.left:
+        walk.go_on()
+    return np.array(walk.path)
+
+
+class _TreeWalk:
+    """A greedy walk over *spots*: the distinct vectors, numbered so that near ones have near numbers.
+
+    Neighbours are looked up for all spots at once, which threads share, and again, whenever half of the spots are used
+    up, for those whose list is nearly spent. A list stays right when spots are taken: it holds the nearest ones of a set in
+    which all that are left lie.
+    """
+
+    def __init__(self, points: np.ndarray) -> None:
+        order, starts = distinct(points)
+        spots = points[order[starts]]
+        zero = ~spots.any(axis=1)
+        inside = np.flatnonzero(~zero)
+        near = cKDTree(spots[inside], balanced_tree=False).indices if len(inside) else inside
+        sort = np.concatenate([inside[near], np.flatnonzero(zero)])  # the zero vector has no place in a tree: it comes last
+        self.spots, self.zero = spots[sort], len(inside)
+        members, ends = order.tolist(), np.append(starts[1:], len(order))
+        spans = zip(starts[sort].tolist(), ends[sort].tolist(), strict=True)
+        self.waiting = [members[start:end][::-1] for start, end in spans]  # unvisited indices at each spot, the lowest last
+        self.spot_of = np.empty(len(points), np.int64)
+        self.spot_of[order] = np.repeat(np.argsort(sort), ends - starts)
+        self.taken, self.visited = bytearray(len(sort)), bytearray(len(points))
+        self.near = np.zeros((len(sort), _NEIGHBOURS), np.int32)
+        self.distance = np.full((len(sort), _NEIGHBOURS), np.inf)
+        self.path: list[int] = []
+        self.lowest = 0
+        self.here = int(self.spot_of[0])
+        self.rest = np.arange(len(sort))
+        self._look_up(self.rest[: self.zero], advances=1)
+        advance(len(points) - self.zero)
+        self._take(self.here)
+
+    @property
+    def left(self) -> bool:
+        return len(self.path) < len(self.visited)
+
+    def go_on(self) -> None:
+        """Walk until half of the spots that were left are used up."""
+        spots = len(self.rest) // 2 if len(self.rest) > 64 else len(self.rest)
+        while spots > 0 and self.left:
+            if self.here == self.zero:  # all are equally far from here
+                while self.visited[self.lowest]:
+                    self.lowest += 1
+                self.here = int(self.spot_of[self.lowest])
+            else:
+                found = self._nearest(self.near[self.here].tolist(), self.distance[self.here].tolist())
+                self.here = self._search() if found < 0 else found
+            spots -= self._take(self.here)
+        self._renew()
+
+    def _take(self, spot: int) -> bool:
+        """Visit the lowest index that waits at a spot; says whether none is left there."""
+        index = self.waiting[spot].pop()
+        self.path.append(index)
+        self.visited[index] = 1
+        if self.waiting[spot]:
+            return False
+        self.taken[spot] = 1
+        return True
+
+    def _nearest(self, spots: list[int], distances: list[float]) -> int:
+        """The spot to go to, by the spots nearest to here and their distances, or -1 where these cannot tell."""
+        for place, (spot, distance) in enumerate(zip(spots, distances, strict=True)):
+            if not self.taken[spot]:
+                limit = distance + TIE
+                if distances[-1] <= limit or (limit >= 1 and self.zero < len(self.taken)):
+                    return -1
+                while distances[place + 1] <= limit:
+                    place += 1
+                    if not self.taken[spots[place]] and self.waiting[spots[place]][-1] < self.waiting[spot][-1]:
+                        spot = spots[place]
+                return spot
+        return -1
+
+    def _search(self) -> int:
+        """The spot to go to where the list of this one does not say."""
+        here = self.spots[self.here]
+        if len(self.inside) > _WIDE:
+            distance, at = self.tree.query(here, k=_WIDE)
+            found = self._nearest(self.inside[at].tolist(), (distance**2 / 2).tolist())
+            if found >= 0:
+                return found
+        distance = 1 - self.rest_spots @ here
+        distance[np.frombuffer(self.taken, np.uint8)[self.rest] == 1] = np.inf
+        tied = self.rest[distance <= distance.min() + TIE].tolist()
+        return int(min(tied, key=lambda spot: self.waiting[spot][-1]))
+
+    def _renew(self) -> None:
+        """Forget the spots that are used up."""
+        taken = np.frombuffer(self.taken, np.uint8)
+        self.rest = self.rest[taken[self.rest] == 0]
+        inside = self.rest[self.rest < self.zero]
+        self._look_up(inside[(taken[self.near[inside]] == 0).sum(axis=1) < 3])
+
+    def _look_up(self, spots: np.ndarray, advances: int = 0) -> None:
+        """Make the tree of all that are left, and with it the lists of some spots."""
+        self.rest_spots = self.spots[self.rest]
+        self.inside = self.rest[self.rest < self.zero]
+        self.tree = cKDTree(self.spots[self.inside], leafsize=24, balanced_tree=False)
+        width = min(_NEIGHBOURS, len(self.inside))
+        for start in range(0, len(spots), _CHUNK):
+            some = spots[start : start + _CHUNK]
+            distance, at = self.tree.query(self.spots[some], k=range(1, width + 1), workers=torch.get_num_threads())
+            self.near[some, :width], self.near[some, width:] = self.inside[at], self.inside[at[:, -1:]]
+            self.distance[some, :width], self.distance[some, width:] = distance**2 / 2, distance[:, -1:] ** 2 / 2
+            advance(len(some) * advances)
+
+
+def distinct(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Equal rows of [n, d] float64 side by side: their indices, ascending among equals, and where each group starts."""
+    odd = np.random.default_rng(0).integers(1 << 62, size=points.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    keys = (np.ascontiguousarray(points).view(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
+    order = np.argsort(keys, kind="stable")
+    new = (points[order][1:] != points[order][:-1]).any(axis=1)  # should two keys be equal by chance, equals may stay apart
+    return order, np.concatenate([[0], np.flatnonzero(new) + 1])

@@ -1,0 +1,147 @@
+"""Runs a network once, without arithmetic, to see which modules it calls, what they give and which tensors it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from nern.errors import ConfigError
+
+BATCH = 2  # more than one, so that a map of every image differs in shape from what all images share
+
+
+@attrs.frozen(eq=False)
+class Event:
+    """A module gave an output, or two tensors were added."""
+
+    name: str
+    inputs: tuple[Any, ...]
+    output: Any
+    sum: bool = False
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the output can be compared as a feature map; of sums, whether both parts are maps of one shape."""
+        whole = isinstance(self.output, Tensor) and self.output.is_floating_point() and self.output.dim() >= 2
+        return whole and (not self.sum or (self.output.dim() >= 3 and self.inputs[0].shape == self.inputs[1].shape))
+
+
+class AdditionTracer(TorchFunctionMode):
+    """Tells of every sum of two tensors while it is active, under the name of the module in which they are added.
+
+    The first sum in a module `block` is `block.sum`, the next are `block.sum2`, `block.sum3`, …; a residual network
+    adds its shortcuts there. A module of such a name goes before the sum.
+
+    Args:
+        seen: called with name, summands and sum.
+    """
+
+    _ADDITIONS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
+
+    def __init__(self, network: nn.Module, seen: Callable[[str, tuple[Tensor, Tensor], Tensor], None]) -> None:
+        super().__init__()
+        self._seen = seen
+        self._inside: list[tuple[str, list[Tensor]]] = []  # modules that are running, each with its sums so far
+        self._hooks = []
+        for name, module in network.named_modules():
+            self._hooks.append(module.register_forward_pre_hook(partial(self._enter, name)))
+            self._hooks.append(module.register_forward_hook(self._leave))
+
+    def remove(self) -> None:
+        """Take the hooks off the network."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def __enter__(self) -> Any:
+        self._inside.clear()
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def _enter(self, name: str, module: nn.Module, inputs: Any) -> None:
+        self._inside.append((name, []))
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._inside:
+            self._inside.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") not in self._ADDITIONS or not self._inside:
+            return result
+        if len(args) != 2 or not all(isinstance(value, Tensor) for value in args):
+            return result
+        owner, sums = self._inside[-1]
+        sums.append(result)
+        name = f"{owner}{'.' if owner else ''}sum{len(sums) if len(sums) > 1 else ''}"
+        self._seen(name, args, result)
+        return result
+
+
+def trace_forward(network: nn.Module, size: Sequence[int]) -> list[Event]:
+    """What happens in a forward pass in eval mode, in order; the network is left as it was.
+
+    Parameters and inputs stand on the meta device, where only shapes are computed; a network that needs values runs
+    on zeros.
+
+    Args:
+        size: channels, height and width of the inputs.
+
+    Raises:
+        ConfigError: the network cannot take such inputs, or gives no logits.
+    """
+    events: list[Event] = []
+    reason: Exception | None = None
+    with _recorded(network, events):
+        for device in ("meta", next(network.parameters()).device):
+            events.clear()
+            values = {name: value.detach().to(device) for name, value in [*network.named_parameters(), *network.named_buffers()]}
+            try:
+                output = functional_call(network, values, (torch.zeros(BATCH, *size, device=device),))
+            except Exception as error:
+                reason = error
+                continue
+            check_logits(output)
+            return events
+    raise ConfigError(
+        f"the network cannot take inputs of {' × '.join(map(str, size))} ({str(reason).splitlines()[0]}); set architecture.size"
+    ) from reason
+
+
+def check_logits(output: Any) -> None:
+    """Raise ConfigError where a network's output is anything but logits [b, classes]."""
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        what = f"a tensor of shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ConfigError(f"the network gives {what} where nern needs logits [b, classes]; take a classifier with one output")
+
+
+@contextmanager
+def _recorded(network: nn.Module, events: list[Event]) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+
+    def add(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        events.append(Event(name, inputs, output))
+
+    def seen(name: str, parts: tuple[Tensor, Tensor], output: Tensor) -> None:
+        if name not in modules:
+            events.append(Event(name, parts, output, sum=True))
+
+    modules = dict(network.named_modules())
+    hooks = [module.register_forward_hook(partial(add, name)) for name, module in modules.items()]
+    watcher = AdditionTracer(network, seen)
+    network.eval()
+    try:
+        with torch.no_grad(), watcher:
+            yield
+    finally:
+        watcher.remove()
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,1 @@
+"""Finds plugins and keeps which component each name stands for."""

@@ -1,0 +1,172 @@
+"""Finds plugins: those that ship, those that are installed, and local files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from nern.errors import PluginError
+from nern.registry.hook_errors import BREAKS, reason_of
+from nern.registry.registry import Failure, Registry, canonical
+from nern.support.messages import did_you_mean
+from nern.version import __version__
+
+#: The plugins that ship, by the names of their modules. They are registered like any other plugin.
+BUILTINS = (
+    "nern.builtin.architectures.cifar_resnet",
+    "nern.builtin.architectures.imagenet_resnet",
+    "nern.builtin.architectures.squeezenet",
+    "nern.builtin.architectures.torchvision",
+    "nern.builtin.architectures.timm",
+    "nern.builtin.embeddings.positional",
+    "nern.builtin.embeddings.fourier",
+    "nern.builtin.embeddings.learned",
+    "nern.builtin.predictors.mlp",
+    "nern.builtin.samplers.all",
+    "nern.builtin.samplers.layers",
+    "nern.builtin.samplers.uniform",
+    "nern.builtin.samplers.magnitude",
+    "nern.builtin.smoothers.none",
+    "nern.builtin.smoothers.greedy",
+    "nern.builtin.smoothers.local_search",
+    "nern.builtin.losses.reconstruction",
+    "nern.builtin.losses.kd",
+    "nern.builtin.losses.fmd",
+    "nern.builtin.tasks.folders",
+    "nern.builtin.tasks.cifar",
+    "nern.builtin.tasks.digits",
+    "nern.builtin.tasks.noise",
+    "nern.builtin.optimizers.ranger",
+    "nern.builtin.optimizers.muon",
+    "nern.builtin.optimizers.torch",
+    "nern.builtin.observers.progress",
+    "nern.builtin.observers.csv",
+    "nern.builtin.observers.tensorboard",
+    "nern.builtin.observers.wandb",
+    "nern.builtin.observers.clearml",
+)
+
+
+def create_registry(
+    plugins: Sequence[str] = (), *, folder: Path | None = None, entry_points: bool = True, disabled: Iterable[str] = ()
+) -> Registry:
+    """A registry with the built-ins, the installed plugins and the local ones.
+
+    Args:
+        plugins: local plugins: paths of Python files, relative to `folder`, or module names.
+        entry_points: whether to look for installed plugins; `NERN_DISABLE_PLUGINS=1` in the environment overrules it.
+        disabled: plugins to leave out, by name or package; `NERN_DISABLE_PLUGINS=name,name` adds to them.
+
+    Raises:
+        PluginError: `disabled` names something that is neither an installed nor a local plugin.
+    """
+    registry = Registry()
+    for module in BUILTINS:
+        registry.register(importlib.import_module(module), module, "nern", __version__)
+    if registry.failures:
+        raise PluginError(f"a built-in plugin is broken: {registry.failures[0]}")
+    disabled = list(disabled)
+    _refuse_unknown(disabled, plugins)
+    switched_off = os.environ.get("NERN_DISABLE_PLUGINS", "").strip()
+    everything = not entry_points or switched_off.lower() in ("1", "true", "all")
+    if not everything:
+        load_entry_points(registry, [*disabled, *(name.strip() for name in switched_off.split(",") if name.strip())])
+    elif entry_points:
+        registry.left_out = [f"{point.name} (NERN_DISABLE_PLUGINS={switched_off})" for point in _installed()]
+    for source in plugins:
+        if {source, local_name(source)} & set(disabled):
+            registry.left_out.append(source)
+        else:
+            load_module(registry, source, folder)
+    return registry
+
+
+def load_module(registry: Registry, source: str, folder: Path | None = None) -> None:
+    """Register a local plugin: the path of a Python file, or the name of a module; both may lie in `folder`."""
+    package, folder = local_name(source), folder or Path()
+    try:
+        plugin = _import_file(folder / source) if source.endswith(".py") else _import_module(source, folder)
+    except BREAKS as error:
+        registry.failures.append(Failure(source, package, "local", reason_of(error)))
+        return
+    registry.register(plugin, source, package, "local")
+
+
+def load_entry_points(registry: Registry, disabled: Iterable[str] = ()) -> None:
+    """Register every entry point of group `nern`, except those whose name or package is in `disabled`."""
+    without = {canonical(name) for name in disabled}
+    for point in _installed():
+        package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "-")
+        if {canonical(point.name), canonical(package)} & without:
+            registry.left_out.append(f"{point.name} ({package} {version})")
+            continue
+        try:
+            _check_requirement(point.dist)
+            plugin = point.load()
+        except BREAKS as error:
+            registry.failures.append(Failure(point.name, package, version, reason_of(error)))
+            continue
+        registry.register(plugin, point.name, package, version)
+
+
+def local_name(source: str) -> str:
+    """The package name of a local plugin: a file's stem, a module's first part."""
+    return Path(source).stem if source.endswith(".py") else source.split(".")[0]
+
+
+def _refuse_unknown(disabled: Sequence[str], local: Sequence[str]) -> None:
+    known = [name for point in _installed() for name in (point.name, point.dist.name if point.dist else "")]
+    known += [name for source in local for name in (source, local_name(source))]
+    for name in disabled:
+        if canonical(name) not in map(canonical, known):
+            there = f"installed are: {', '.join(sorted(set(filter(None, known))))}" if known else "none is installed"
+            raise PluginError(f"--no-plugin {name}: there is no such plugin" + did_you_mean(name, known, f" ({there})", cutoff=0.5))
+
+
+def _installed() -> list[importlib.metadata.EntryPoint]:
+    return list(importlib.metadata.entry_points(group="nern"))
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise PluginError(f"there is no file {path}")
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # two files of one name are two modules
+    name = f"nern_local_{path.stem}_{place}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(name: str, folder: Path) -> ModuleType:
+    """Import from the Python path, and from `folder` where that does not have it."""
+    sys.path.append(str(folder.resolve()))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder.resolve()))
+
+
+def _check_requirement(dist: importlib.metadata.Distribution | None) -> None:
+    """Refuse a package whose own requirement on nern excludes the running version."""
+    from packaging.requirements import Requirement
+
+    for text in (dist.requires or []) if dist else []:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if canonical(requirement.name) == "nern" and not requirement.specifier.contains(__version__, prereleases=True):
+            raise PluginError(f"it needs nern{requirement.specifier}, this is nern {__version__}")

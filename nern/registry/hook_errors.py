@@ -1,0 +1,58 @@
+"""What is wrong with the hooks of a plugin, in one line with what would be right."""
+
+from __future__ import annotations
+
+import re
+
+import pluggy
+
+from nern import hookspecs
+from nern.errors import PluginError
+from nern.support.messages import did_you_mean
+
+ALL_HOOKS = [name for name in vars(hookspecs) if name.startswith("nern_")]
+OBSERVER_HOOKS = [name for name in ALL_HOOKS if getattr(hookspecs, name).__annotations__["return"] == "None"]
+
+#: What a plugin may raise without ending nern; Ctrl-C is the user's.
+BREAKS = (Exception, SystemExit)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a plugin could not be used, in one line."""
+    if isinstance(error, pluggy.PluginValidationError):
+        return explain(error)
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def problem_of(cls: type) -> str | None:
+    """What is wrong with the hooks of an observer class: a misspelled one, an argument that the hook does not have."""
+    trial = pluggy.PluginManager("nern")
+    trial.add_hookspecs(hookspecs)
+    try:
+        trial.register(cls)
+        trial.check_pending()
+    except pluggy.PluginValidationError as error:
+        return explain(error)
+    if not trial.get_hookcallers(cls):
+        return f"{cls.__name__} implements no hook; mark methods such as nern_step with @nern.hookimpl"
+    return None
+
+
+def explain(error: pluggy.PluginValidationError) -> str:
+    """One line for what pluggy refuses, with what would be right."""
+    text = " ".join(str(error).split())
+    unknown = re.match(r"unknown hook '([^']+)'", text)
+    if unknown:
+        return f"there is no hook '{unknown[1]}'" + did_you_mean(unknown[1], ALL_HOOKS, f" (there are: {', '.join(ALL_HOOKS)})", cutoff=0.5)
+    foreign = re.search(r"for hook '(nern_\w+)' .*Argument\(s\) \{(.*)\} are declared", text)
+    if foreign:
+        offered = ", ".join(arguments_of(foreign[1])) or "no argument"
+        return f"hook {foreign[1]} has no argument {foreign[2]}; it offers {offered}"
+    return text
+
+
+def arguments_of(hook: str) -> tuple[str, ...]:
+    """The arguments that a hook offers."""
+    specified = getattr(hookspecs, hook, None)
+    return tuple(specified.__code__.co_varnames[: specified.__code__.co_argcount]) if specified else ()

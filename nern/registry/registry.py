@@ -1,0 +1,217 @@
+"""Keeps name → component. What is registered comes only from hooks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import pluggy
+
+from nern import hookspecs, interfaces
+from nern.errors import PluginError
+from nern.options import summary
+from nern.registry.hook_errors import BREAKS, problem_of, reason_of
+from nern.support.messages import did_you_mean
+
+#: Extension point → (hook, interface). The only list of extension points; everything else derives from it.
+KINDS: dict[str, tuple[str, type]] = {
+    "architecture": ("nern_architectures", interfaces.Architecture),
+    "embedding": ("nern_embeddings", interfaces.Embedding),
+    "predictor": ("nern_predictors", interfaces.Predictor),
+    "sampler": ("nern_samplers", interfaces.Sampler),
+    "smoother": ("nern_smoothers", interfaces.Smoother),
+    "loss": ("nern_losses", interfaces.Loss),
+    "task": ("nern_tasks", interfaces.Task),
+    "optimizer": ("nern_optimizers", interfaces.Optimizer),
+    "observer": ("nern_observers", interfaces.Observer),
+}
+
+
+@attrs.frozen
+class Entry:
+    """A registered component and whose it is."""
+
+    kind: str
+    name: str
+    cls: type
+    plugin: str  # dotted module or entry-point name
+    package: str
+    version: str
+
+    @property
+    def summary(self) -> str:
+        return summary(self.cls)
+
+
+@attrs.frozen
+class Failure:
+    """A plugin that could not be used, and why."""
+
+    plugin: str
+    package: str
+    version: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.plugin} ({self.package} {self.version}): {self.reason}"
+
+
+class Registry:
+    """Components by extension point and name, the plugins that failed or were left out, and the hook manager."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager("nern")
+        self.manager.add_hookspecs(hookspecs)
+        self.failures: list[Failure] = []
+        self.left_out: list[str] = []  # installed plugins that were switched off
+        self._entries: dict[tuple[str, str], list[Entry]] = {}
+        self._owners: dict[str, str] = {}  # plugin name → "package version"
+
+    # -- look-ups ------------------------------------------------------------------------------------------------
+
+    def entries(self, kind: str | None = None) -> list[Entry]:
+        """Every component, or those of one extension point, in the order of registration."""
+        return [entry for (k, _), found in self._entries.items() if kind in (None, k) for entry in found]
+
+    def names(self, kind: str) -> list[str]:
+        return sorted({entry.name for entry in self.entries(kind)})
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The component `name` (or `package:name`) of an extension point.
+
+        Raises:
+            PluginError: nobody offers it, or several do and the name does not say which.
+        """
+        package, _, bare = name.rpartition(":")
+        found = [entry for entry in self._entries.get((kind, bare), []) if not package or _owns(entry, package)]
+        if len(found) == 1:
+            return found[0]
+        raise PluginError(self._conflict(found) if found else self._missing(kind, name))
+
+    def conflicts(self) -> list[str]:
+        """One line for every name that several plugins offer, with the ways to write each."""
+        return [self._conflict(found) for found in self._entries.values() if len(found) > 1]
+
+    def name_of(self, component: Any) -> str:
+        """The name of a component's class, for a configuration: `package:name` where the bare name may not be enough.
+
+        Components from outside nern carry their package always, so that a file goes on meaning the same when another
+        plugin is installed.
+        """
+        for entry in self.entries():
+            if entry.cls is type(component):
+                alone = len(self._entries[entry.kind, entry.name]) == 1
+                return entry.name if entry.package == "nern" and alone else self._qualified(entry)
+        raise PluginError(f"{type(component).__name__} is not registered by any plugin")
+
+    def _qualified(self, entry: Entry) -> str:
+        rivals = [other for other in self._entries[entry.kind, entry.name] if _owns(other, entry.package)]
+        return f"{entry.package if len(rivals) == 1 else entry.plugin}:{entry.name}"
+
+    def _conflict(self, found: Sequence[Entry]) -> str:
+        owners = " and ".join(f"{entry.package} {entry.version} ({entry.plugin})" for entry in found)
+        return f"{found[0].kind} '{found[0].name}' is offered by {owners}; write {' or '.join(map(self._qualified, found))}"
+
+    def _missing(self, kind: str, name: str) -> str:
+        package, _, bare = name.rpartition(":")
+        known = self.names(kind)
+        if package and not any(_owns(entry, package) for entry in self.entries()):
+            message = f"{kind} '{bare}' belongs to package '{package}', which is not installed or offers nothing"
+        else:
+            message = f"no {kind} is called '{name}'" + did_you_mean(bare, known, cutoff=0.5)
+        message += f" (there {'are' if len(known) != 1 else 'is'}: {', '.join(known)})"
+        if self.failures:
+            message += "; plugins that failed to load: " + "; ".join(map(str, self.failures))
+        if self.left_out:
+            message += "; plugins that were left out: " + ", ".join(self.left_out)
+        return message
+
+    # -- registration --------------------------------------------------------------------------------------------
+
+    def register(self, plugin: Any, name: str, package: str = "nern", version: str = "") -> None:
+        """Register a plugin (module or object with hook implementations) and collect what it offers.
+
+        A plugin that breaks is put into `failures` and leaves nothing behind; one that is registered already stays as
+        it is.
+        """
+        if self.manager.is_registered(plugin):
+            return
+        if self.manager.has_plugin(name):
+            self.failures.append(Failure(name, package, version, f"the plugin name '{name}' is taken by {self._owners[name]}"))
+            return
+        try:
+            self.manager.register(plugin, name)
+            offered = self._offers(plugin, name, package, version)
+            self.manager.check_pending()
+        except BREAKS as error:
+            if self.manager.has_plugin(name):
+                self.manager.unregister(name=name)
+            self.failures.append(Failure(name, package, version, reason_of(error)))
+            return
+        self._owners[name] = f"{package} {version}"
+        for entry in offered:
+            self._entries.setdefault((entry.kind, entry.name), []).append(entry)
+
+    def observer_failed(self, name: str, reason: str) -> None:
+        """Keep why an observer was switched off during a run."""
+        owner = self._owners.get(name, "")
+        package, _, version = owner.partition(" ")
+        self.failures.append(Failure(name, package or "-", version or "-", reason))
+
+    def _offers(self, plugin: Any, name: str, package: str, version: str) -> list[Entry]:
+        hooks = {hook: (kind, interface) for kind, (hook, interface) in KINDS.items()}
+        callers = self.manager.get_hookcallers(plugin) or []
+        if not callers:
+            raise PluginError("it implements no hook; mark functions such as nern_losses with @nern.hookimpl")
+        entries = []
+        for caller in callers:
+            implementation = next(found for found in caller.get_hookimpls() if found.plugin is plugin)
+            if implementation.wrapper or implementation.hookwrapper:
+                raise PluginError(f"{caller.name} is a wrapper; nern calls plain implementations only")
+            if caller.name not in hooks:
+                continue
+            kind, interface = hooks[caller.name]
+            try:
+                offered = implementation.function()
+            except BREAKS as error:
+                raise PluginError(f"{caller.name} raised {reason_of(error)}") from error
+            if not isinstance(offered, Mapping):
+                raise PluginError(f"{caller.name} must return a mapping from name to class, got {type(offered).__name__}")
+            for component, cls in offered.items():
+                problem = _problem(kind, interface, component, cls)
+                if problem:
+                    raise PluginError(f"{caller.name} offers {component!r}, {problem}")
+                entries.append(Entry(kind, component, cls, name, package, version))
+        return entries
+
+
+_TERM_OPTIONS = {"name", "weight", "warmup"}
+
+
+def _problem(kind: str, interface: type, name: object, cls: object) -> str | None:
+    """What is wrong with an offered component, to stand behind its name; None where nothing is."""
+    if not isinstance(name, str) or not name or ":" in name:
+        return "but a name must be text without a colon"
+    if not (isinstance(cls, type) and issubclass(cls, interface) and attrs.has(cls)):
+        return f"which is not an attrs class derived from nern.{interface.__name__}"
+    if inspect.isabstract(cls):
+        return f"which does not implement {', '.join(sorted(cls.__abstractmethods__))}"
+    reserved = sorted((_TERM_OPTIONS if kind == "loss" else {"name"}) & {field.name for field in attrs.fields(cls)})
+    if reserved:
+        return f"whose option '{reserved[0]}' collides with the configuration's own key of that name"
+    if kind == "loss" and getattr(cls, "needs", None) not in ("weights", "logits", "features"):
+        return 'whose attribute \'needs\' must be "weights", "logits" or "features"'
+    wrong = problem_of(cls) if kind == "observer" else None
+    return f"but {wrong}" if wrong else None
+
+
+def _owns(entry: Entry, package: str) -> bool:
+    return entry.plugin == package or canonical(entry.package) == canonical(package)
+
+
+def canonical(name: str) -> str:
+    """A package's name as installers compare it: lower case, with hyphens alone."""
+    return re.sub(r"[-_.]+", "-", name).lower()

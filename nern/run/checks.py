@@ -1,0 +1,74 @@
+"""What can be found wrong with a run before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from nern.config.experiment import Experiment, Phase
+from nern.errors import ConfigError, DataError
+from nern.interfaces import Data, Task
+from nern.networks.tracing import check_logits
+from nern.run.loop import start_phase
+from nern.run.original import OriginalSource
+from nern.training.step import StepContext
+
+
+def check_inputs(experiment: Experiment, source: OriginalSource, open_task: Callable[[Task], Data]) -> None:
+    """Look at images and original weights before anything is written or trained.
+
+    Args:
+        open_task: finds the images of a task.
+
+    Raises:
+        ConfigError: there is neither a weights file nor a way to train the original network, or the network cannot run.
+        DataError: weights or images are missing, or do not fit each other.
+    """
+    tasks = [experiment.task, *(phase.inputs for phase in experiment.phases if phase.inputs is not None)]
+    classes = max(open_task(task).classes or 0 for task in tasks)
+    outputs = check_network(experiment, source)
+    for phase in experiment.phases:
+        _check_images(experiment, phase, open_task)
+    if classes > outputs:
+        raise DataError(f"the task has {classes} classes and the network {outputs}; set architecture.classes or another task")
+
+
+def check_network(experiment: Experiment, source: OriginalSource) -> int:
+    """Load the original network, or build the one to be trained, and run it once; returns the number of its outputs.
+
+    Raises:
+        ConfigError: there is neither a weights file nor a way to train the original network, or the network cannot run.
+        DataError: the weights are missing or do not fit.
+    """
+    if source.available:
+        network = source.load()[0]
+    elif experiment.pretrain is not None:
+        network = source.build().eval()
+    else:
+        raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
+    with torch.no_grad():
+        logits = network(torch.zeros(1, *experiment.architecture.preprocessing().size))
+    check_logits(logits)
+    return int(logits.shape[1])
+
+
+def check_phases(experiment: Experiment, context: StepContext, open_task: Callable[[Task], Data]) -> None:
+    """Start every phase once, without a step, so that what its components refuse is known before the first phase runs.
+
+    Raises:
+        ConfigError: an option of a loss or a sampler is impossible for this network; names its path.
+    """
+    for index, phase in enumerate(experiment.phases):
+        start_phase(experiment, phase, index, context, open_task)
+
+
+def _check_images(experiment: Experiment, phase: Phase, open_task: Callable[[Task], Data]) -> None:
+    """Raise DataError where a phase runs the networks and there are no training images for it."""
+    losses = experiment.losses if phase.losses is None else phase.losses
+    runs = any(term.weight > 0 and term.loss.needs != "weights" for term in losses.values())
+    if runs and "train" not in open_task(phase.inputs or experiment.task).splits:
+        raise DataError(
+            f"phase '{phase.name}' runs the networks, but the task has no training images; "
+            "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
+        )

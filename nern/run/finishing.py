@@ -1,0 +1,74 @@
+"""The end of a run: its checkpoints measured once on the test set, its artifact and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nern.artifact.artifact import Artifact
+from nern.config.structuring import unstructure
+from nern.interfaces import Data, Task
+from nern.kernels.smoothness import grid_smoothness
+from nern.networks.state_dicts import with_weights
+from nern.run.evaluation import Comparison
+from nern.run.loop import TrainingLoop
+from nern.run.provenance import environment
+from nern.run.results import Result
+
+
+def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.dtype) -> tuple[Artifact, Result]:
+    """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result.
+
+    Args:
+        open_task: finds the images of a task.
+        dtype: in which the networks computed.
+    """
+    experiment, original, registry, folder = loop.experiment, loop.original, loop.registry, loop.folder
+    data, device = open_task(experiment.task), loop.context.device
+    representation = loop.context.representation.eval()
+    final = {name: value.detach().clone() for name, value in representation.state_dict().items()}
+    chosen = loop.best["parameters"] if loop.best else final
+    another = loop.best is not None and loop.best["iteration"] != loop.iteration
+    records: dict[str, Any] = {
+        "final": {"iteration": loop.iteration, "heldout": loop.latest},
+        "chosen": {"iteration": loop.best["iteration"], "heldout": loop.best["metrics"]} if loop.best and another else None,
+    }
+    tested = "test" in data.splits
+    comparison = Comparison(original.network if tested else None, data, "test", device)
+    before_training = comparison.original
+    for name, parameters in (("final", final), ("chosen", chosen)):
+        representation.load_state_dict(parameters)
+        representation.round()
+        if records[name] is None:
+            records[name] = records["final"]
+        elif tested:
+            records[name]["test"] = comparison.score(with_weights(original.network, representation.reconstruct())).metrics()
+            loop.calls.nern_evaluated(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])
+    notes = {"task": _without_paths(unstructure(experiment.task, registry)), "checkpoints": records}
+    artifact = Artifact(
+        representation, experiment.architecture, experiment.embedding, experiment.predictor,
+        original.network.cpu(), original.dtypes, registry, original.sha256, notes,
+    )  # fmt: skip
+    sizes = artifact.save(folder.artifact)
+    before, after = (grid_smoothness(original.grid, original.state, orders) for orders in (None, original.orders))
+    result = Result(
+        original_top1=before_training.top1 if before_training else None,
+        reconstructed_top1=records["chosen"].get("test", {}).get("top1"),
+        seconds=round(loop.seconds(), 3),
+        iterations=loop.iteration,
+        bytes=sizes,
+        run_dir=str(folder.path),
+        artifact=str(folder.artifact),
+        checkpoints=records,
+        smoothness={"before": before, "after": after},
+        seed=experiment.seed,
+        environment=environment(device, dtype),
+    )
+    folder.write_result(result.to_dict())
+    return artifact, result
+
+
+def _without_paths(task: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in task.items() if name != "root"}

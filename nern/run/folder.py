@@ -1,0 +1,132 @@
+"""The folder of a run: resolved configuration, metrics, checkpoint, artifact, result."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nern.config.loading import load_experiment
+from nern.config.structuring import unstructure
+from nern.config.yaml_reading import read_yaml
+from nern.errors import ConfigError, DataError, NernError, TrainingError
+from nern.registry.registry import Registry
+from nern.representation.quantization import NumberFormat
+from nern.support.files import remove_leftovers, write_tensors, write_text
+
+#: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
+FREE = {"output", "observers", "device", "threads", "cuda_graphs", "precision", "plugins"}
+FREE |= {"evaluate_every", "checkpoint_every", "log_every"}
+
+
+class RunFolder:
+    """Paths and files of one run. It can be moved: nothing in it names its own place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
+        self.pretraining = path / "pretraining.pt"
+        self.original = path / "original.safetensors"
+        self.artifact = path / "model.nern"
+        self.result = path / "result.json"
+
+    def explained(self, problem: OSError) -> NernError:
+        """What to tell a user about a file that could not be read or written during this run."""
+        reason, folder = problem.strerror or problem, self.path.absolute()
+        place = Path(os.fsdecode(problem.filename)).absolute() if isinstance(problem.filename, (str, bytes)) else folder
+        if place.is_relative_to(folder) or folder.is_relative_to(place):
+            return TrainingError(f"cannot write the run directory {self.path} ({reason}); free space or set output")
+        return DataError(f"cannot read {place} ({reason})")
+
+    def must_exist(self) -> None:
+        """Raises ConfigError where the folder holds no run."""
+        if not self.config.is_file():
+            raise ConfigError(f"{self.path} holds no run (there is no {self.config})")
+
+    def check(self, resolved: dict[str, Any], resume: bool, registry: Registry | None = None) -> None:
+        """See whether an experiment can start here, or go on here.
+
+        Args:
+            registry: knows the defaults of options that are newer than the run.
+
+        Raises:
+            ConfigError: the folder holds a run and `resume` is not set, or the run is another experiment's.
+        """
+        if not resume:
+            if self.config.exists():
+                raise ConfigError(f"{self.path} already holds a run; continue with --resume, or name another folder with output=DIR")
+            return
+        self.must_exist()
+        before = read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))
+        try:
+            changed = _differences(_fixed(before), _fixed(resolved))
+            if changed and registry is not None:
+                experiment, _ = load_experiment(self.config, registry=registry)
+                changed = _differences(_fixed(unstructure(experiment, registry)), _fixed(resolved))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.config} is not the configuration that a run wrote; start a new run with output=DIR") from error
+        if changed:
+            raise ConfigError(
+                f"{self.path} was started with another {', '.join(changed)}; resume it as it was, or start a new run with output=DIR"
+            )
+
+    def open(self, text: str) -> None:
+        """Make the folder where it is missing and write config.yaml.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path)
+        write_text(self.config, text)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def keep_metrics(self, iteration: int) -> None:
+        """Drop the lines of steps after `iteration`, which are about to be done again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["iteration"] <= iteration:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):  # the line that an interruption cut off
+                continue
+        write_text(self.metrics, "".join(kept))
+
+    def write_original(self, network: nn.Module) -> None:
+        """Keep the original network that the run trained itself."""
+        write_tensors(self.original, network.state_dict())
+        self.pretraining.unlink(missing_ok=True)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+
+def _fixed(values: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that a resumption must share. Files may have moved: weights are known by their SHA-256."""
+    fixed = {key: value for key, value in values.items() if key not in FREE}
+    fixed["architecture"] = {**values["architecture"], "weights": values["architecture"].get("weights") is not None}
+    fixed["task"] = {key: value for key, value in values["task"].items() if key != "root"}
+    if NumberFormat(values.get("storage", "float32")).bits is None:
+        fixed.pop("storage", None)  # floats are rounded in the end, integers trained with
+    fixed["phases"] = [{key: value for key, value in phase.items() if key != "iterations"} for phase in values["phases"]]
+    return fixed
+
+
+def _differences(a: Any, b: Any, path: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = list(dict.fromkeys([*a, *b]))
+        return [found for key in keys for found in _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [found for index, pair in enumerate(zip(a, b, strict=True)) for found in _differences(*pair, f"{path}.{index}")]
+    return [] if a == b else [path]

@@ -1,0 +1,180 @@
+"""The loop over phases and steps of a run, with its reports, evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import Any
+
+from torch import Tensor
+
+from nern.config.experiment import Experiment, Phase
+from nern.errors import ConfigError, Interrupted, TrainingError
+from nern.interfaces import Data, Task
+from nern.networks.state_dicts import with_weights
+from nern.registry.registry import Registry
+from nern.run.checkpoint import Checkpoint
+from nern.run.evaluation import Comparison
+from nern.run.folder import RunFolder
+from nern.run.interruption import StopRequest
+from nern.run.observers import ObserverCalls
+from nern.run.original import Original
+from nern.support.seeding import derive
+from nern.training.step import PhaseTrainer, StepContext
+
+
+class TrainingLoop:
+    """The phases of one run, from their start or from a checkpoint.
+
+    Args:
+        open_task: finds the images of a task.
+        calls: the observers of the run.
+        began: `time.monotonic()` at the start of the run.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        registry: Registry,
+        original: Original,
+        context: StepContext,
+        folder: RunFolder,
+        calls: ObserverCalls,
+        open_task: Callable[[Task], Data],
+        checkpoint: Checkpoint | None,
+        began: float,
+    ) -> None:
+        self.experiment, self.registry, self.original, self.context = experiment, registry, original, context
+        self.folder, self.calls, self.open_task, self.checkpoint = folder, calls, open_task, checkpoint
+        self.began, self.before = began, checkpoint.seconds if checkpoint else 0.0
+        self.iteration = checkpoint.iteration if checkpoint else 0
+        self.total = sum(phase.iterations for phase in self.experiment.phases)
+        self.best = checkpoint.best if checkpoint else None
+        self.latest: dict[str, float] | None = None
+        self.processes = context.processes
+        self.processes.check(context.representation, {f"phases.{i}.batch": phase.batch for i, phase in enumerate(experiment.phases)})
+        if checkpoint:
+            context.representation.load_state_dict(checkpoint.parameters)
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def run(self, resolved: dict[str, Any], stop: StopRequest) -> None:
+        done = self.checkpoint
+        if done:
+            self._check_lengths(done)
+        self.processes.same(self.context.representation.parameters())
+        if self.processes.first:
+            self.folder.keep_metrics(self.iteration)
+            self.calls.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total)
+        for index, phase in enumerate(self.experiment.phases):
+            if done and index < done.phase:
+                continue
+            start = done.step if done and index == done.phase else 0
+            trainer = start_phase(self.experiment, phase, index, self.context, self.open_task)
+            if done and index == done.phase:
+                trainer.load_state_dict(done.optimizers)
+            for step in range(start, phase.iterations):
+                trainer.step(step)
+                self.iteration += 1
+                self._after_step(index, phase, trainer, step, stop)
+            if self.latest is None:  # resumed at the very end of the phase
+                self._evaluate(phase)
+
+    def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
+        experiment, last = self.experiment, step + 1 == phase.iterations
+        evaluate = last or _due(self.iteration, experiment.evaluate_every)
+        save = last or _due(self.iteration, experiment.checkpoint_every)
+        due = evaluate or save or _due(self.iteration, experiment.log_every)
+        # several processes agree to stop when they report, not at every step
+        stopping = self.processes.any(stop.requested) if due or self.processes.size == 1 else False
+        if not (due or stopping):
+            return
+        try:
+            losses = trainer.flush(step)
+            self._check_parameters(phase, step)
+        except TrainingError as error:
+            good = self.folder.checkpoint
+            where = f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet"
+            raise TrainingError(f"{error}; {where}. Lower the learning rate or clip the gradient (phases.{index}.clip)") from error
+        if self.processes.first:
+            self._report(phase, losses, trainer.learning_rate())
+        if evaluate:
+            self._evaluate(phase)
+        if (save or stopping) and self.processes.first:
+            self._save(index, trainer, step)
+        if stopping and self.iteration < self.total:
+            self.processes.wait()
+            raise Interrupted(
+                f"stopped at step {self.iteration} of {self.total}; continue with --resume (checkpoint {self.folder.checkpoint})"
+            )
+
+    def _report(self, phase: Phase, losses: dict[str, float], rate: float) -> None:
+        self.folder.log(
+            {"iteration": self.iteration, "phase": phase.name, "lr": rate, "seconds": round(self.seconds(), 3), "losses": losses}
+        )
+        self.calls.nern_step(phase=phase.name, iteration=self.iteration, total=self.total, losses=losses, learning_rate=rate)
+
+    def _check_parameters(self, phase: Phase, step: int) -> None:
+        """A finite loss can have a gradient that is not; such a step must not become the last good checkpoint."""
+        for name, value in self.context.representation.named_parameters():
+            if not bool(value.isfinite().all()):
+                raise TrainingError(f"the gradient made '{name}' not finite at or before step {step + 1} of phase '{phase.name}'")
+
+    @cached_property
+    def _heldout(self) -> Comparison | None:
+        """Measures networks on held-out images; None where there are none."""
+        tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
+        data = self.open_task(tasks[-1] if tasks else self.experiment.task)
+        return Comparison(self.original.network, data, "heldout", self.context.device) if "heldout" in data.splits else None
+
+    def _evaluate(self, phase: Phase) -> None:
+        """Measure on the held-out images and keep the parameters if they are the best so far."""
+        self.latest = {}
+        if self._heldout is None or not self.processes.first:
+            return
+        representation = self.context.representation.eval()
+        with representation.storage.rounded_while(representation.parameters()):
+            network = with_weights(self.original.network, representation.reconstruct())
+        representation.train()
+        measured = self._heldout.score(network)
+        self.latest = measured.metrics()
+        if self.best is None or measured.key >= tuple(self.best["key"]):
+            parameters = {name: value.detach().cpu().clone() for name, value in representation.state_dict().items()}
+            self.best = {"iteration": self.iteration, "key": list(measured.key), "metrics": self.latest, "parameters": parameters}
+        self.folder.log({"iteration": self.iteration, "phase": phase.name, "heldout": self.latest})
+        self.calls.nern_evaluated(phase=phase.name, iteration=self.iteration, split="heldout", metrics=self.latest)
+
+    def _save(self, index: int, trainer: PhaseTrainer, step: int) -> None:
+        parameters = {name: value.detach().cpu() for name, value in self.context.representation.state_dict().items()}
+        state = Checkpoint(
+            index, step + 1, self.iteration, parameters, trainer.state_dict(), self.best, self.seconds(), self.original.sha256
+        )
+        state.save(self.folder.checkpoint)
+        self.calls.nern_checkpoint_saved(path=self.folder.checkpoint, iteration=self.iteration)
+
+    def _check_lengths(self, done: Checkpoint) -> None:
+        lengths = [phase.iterations for phase in self.experiment.phases]
+        if done.phase >= len(lengths) or sum(lengths[: done.phase]) != done.iteration - done.step:
+            raise ConfigError("phases that have ended cannot change their length on resume")
+        if lengths[done.phase] < done.step:
+            raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
+
+
+def start_phase(experiment: Experiment, phase: Phase, index: int, context: StepContext, open_task: Callable[[Task], Data]) -> PhaseTrainer:
+    """The trainer of a phase; `index` is its position, a part of every random draw's place."""
+    seed, source = derive(experiment.seed, "inputs", index), open_task(phase.inputs or experiment.task)
+
+    @cache
+    def batches() -> Callable[[int], Tensor]:  # opened when a loss first wants it: some phases run no network
+        return source.inputs(phase.batch, seed, context.device)
+
+    return PhaseTrainer(
+        context, phase, experiment.losses if phase.losses is None else phase.losses, phase.sampler or experiment.sampler,
+        phase.optimizer or experiment.optimizer, lambda step: batches()(step), index,
+    )  # fmt: skip
+
+
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0

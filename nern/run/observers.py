@@ -1,0 +1,70 @@
+"""Observers of a run, kept from taking the run down with them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pluggy
+
+from nern.errors import NernError, PluginError
+from nern.registry.hook_errors import OBSERVER_HOOKS, explain
+from nern.registry.registry import Registry
+
+log = logging.getLogger("nern")
+
+
+class ObserverCalls:
+    """Calls the observer hooks of a registry's plugins: `calls.nern_step(phase=…, …)`.
+
+    An exception in one observer is reported once, as a warning that names it, and none of its hooks is called again in
+    this run. A NernError passes: an observer raises one to refuse a setting or to stop a run (`nern.Interrupted`).
+
+    Args:
+        registry: whose plugins and observers are called; it keeps why an observer was switched off.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry, self._manager = registry, registry.manager
+        self._off: list[Any] = []
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        if hook not in OBSERVER_HOOKS:
+            raise AttributeError(f"there is no observer hook '{hook}'")
+        return functools.partial(self._call, hook)
+
+    def _call(self, hook: str, **arguments: Any) -> None:
+        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+            if any(implementation.plugin is plugin for plugin in self._off):
+                continue
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except NernError:
+                raise
+            except Exception as error:
+                self._off.append(implementation.plugin)
+                reason = f"{hook} raised {type(error).__name__}: {' '.join(str(error).split())}"
+                log.warning("nern: %s is switched off for the rest of the run: %s", implementation.plugin_name, reason)
+                log.debug("%s in %s", hook, implementation.plugin_name, exc_info=error)
+                self._registry.observer_failed(implementation.plugin_name, reason)
+
+    @contextmanager
+    def joined_by(self, observers: Mapping[str, Any]) -> Iterator[None]:
+        """Observers (label → observer) that watch what happens in a block, which is one run.
+
+        Raises:
+            PluginError: an observer cannot be registered.
+        """
+        self._off.clear()
+        with ExitStack() as registered:
+            for label, observer in observers.items():
+                try:
+                    self._manager.register(observer, f"observer {label}")
+                except (pluggy.PluginValidationError, ValueError) as error:
+                    reason = explain(error) if isinstance(error, pluggy.PluginValidationError) else str(error)
+                    raise PluginError(f"observer '{label}' cannot watch the run: {reason}") from error
+                registered.callback(self._manager.unregister, observer)
+            yield

@@ -1,0 +1,139 @@
+"""The network to represent, and everything that follows from it before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.config.experiment import Experiment
+from nern.config.structuring import unstructure
+from nern.errors import ConfigError
+from nern.kernels.coordinates import KernelGrid
+from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, pack_orders
+from nern.networks.state_dicts import digest, load_weights
+from nern.registry.registry import Registry
+from nern.run.folder import RunFolder
+from nern.support import cache
+from nern.support.seeding import fingerprint, seeded
+from nern.support.threads import advance, in_parallel
+
+
+class OriginalSource:
+    """Where the original network of a run comes from: its weights, or the training that the run does itself."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self._experiment, self._file = experiment, folder.original
+
+    @property
+    def available(self) -> bool:
+        """Whether there are original weights now."""
+        return self._experiment.architecture.has_weights or self._file.exists()
+
+    def build(self) -> nn.Module:
+        """The network with the fresh weights that its training starts from."""
+        with seeded(self._experiment.seed, "original"):
+            return self._experiment.architecture.build()
+
+    def load(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
+        """The original network in eval mode on the CPU, and the dtype that each entry of its state dict has in the file.
+
+        Raises:
+            DataError: its weights are missing or do not fit.
+        """
+        network = self.build().eval()
+        if self._experiment.architecture.has_weights:
+            return network, self._experiment.architecture.load(network)
+        return network, load_weights(network, self._file)
+
+
+def original_fingerprint(experiment: Experiment, registry: Registry) -> str:
+    """A name for the original network that an experiment trains: experiments that train it alike have the same."""
+    resolved = unstructure(experiment, registry)
+    return fingerprint(*(resolved[key] for key in ("architecture", "task", "pretrain", "heldout", "seed")))
+
+
+@attrs.define
+class Original:
+    """An original network, its represented kernels and their order."""
+
+    network: nn.Module
+    dtypes: dict[str, torch.dtype]  # as stored in the weights file
+    sha256: str
+    grid: KernelGrid
+    orders: list[LayerOrder]
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        dtypes: dict[str, torch.dtype],
+        experiment: Experiment,
+        registry: Registry,
+        report: Callable[[int, int], None] | None = None,
+    ) -> Original:
+        """Map and order the kernels of a loaded network.
+
+        Args:
+            report: called while kernels are ordered with how many are done and how many there are; what it raises ends
+                the ordering.
+
+        Raises:
+            ConfigError: the architecture's mapping does not fit the network.
+        """
+        state = dict(network.state_dict())
+        layers = tuple(experiment.architecture.layers(network))
+        for layer in layers:
+            if layer.parameter not in state:
+                raise ConfigError(f"architecture maps '{layer.parameter}', which is no parameter of the network")
+        if not layers:
+            raise ConfigError("architecture maps no convolution: there is nothing to represent")
+        grid, sha256 = KernelGrid(layers, experiment.small_kernels), digest(state)
+        return cls(network, dtypes, sha256, grid, order_layers(grid, state, sha256, experiment, registry, report))
+
+    def masks(self) -> dict[str, Tensor]:
+        """Where weights are not zero, bool of their shape, by parameter name, for represented layers that hold exact zeros."""
+        weights = {layer.parameter: self.state[layer.parameter] for layer in self.grid.layers}
+        return {name: weight != 0 for name, weight in weights.items() if bool((weight == 0).any())}
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The original state dict."""
+        return dict(self.network.state_dict())
+
+
+def order_layers(
+    grid: KernelGrid,
+    state: Mapping[str, Tensor],
+    sha256: str,
+    experiment: Experiment,
+    registry: Registry,
+    report: Callable[[int, int], None] | None = None,
+) -> list[LayerOrder]:
+    """Order every layer, several at a time; orderings of the same weights by the same smoother are kept in the cache."""
+    smoother = experiment.smoother
+    layout = [(layer.parameter, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
+    key = f"order-{fingerprint(sha256, unstructure(smoother, registry), layout)}"
+    names = list(ORDER_KINDS)
+    stored = cache.load(key)
+    if stored is not None:
+        reader = BitReader(stored["packed"])
+        kinds = [names[index] for index in stored["kinds"].tolist()]
+        return [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
+
+    def order(index: int) -> LayerOrder:
+        layer = grid.layers[index]
+        found = smoother.order(layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1))
+        advance(0)
+        return found
+
+    largest_first = sorted(range(len(grid.layers)), key=lambda index: -grid.layers[index].count)
+    done = in_parallel(
+        [partial(order, index) for index in largest_first], report and (lambda kernels: report(min(kernels, grid.rows), grid.rows))
+    )
+    orders = [found for _, found in sorted(zip(largest_first, done, strict=True), key=lambda pair: pair[0])]
+    cache.store(key, {"packed": pack_orders(orders), "kinds": torch.tensor([names.index(order.kind) for order in orders])})
+    return orders

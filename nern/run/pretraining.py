@@ -1,0 +1,185 @@
+"""Original networks trained from scratch and kept as weights files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nern.config.experiment import Experiment, Pretrain
+from nern.config.structuring import unstructure
+from nern.errors import ArtifactError, ConfigError, DataError, Interrupted, TrainingError
+from nern.interfaces import Data
+from nern.kernels.coordinates import KernelGrid, LayerMapping
+from nern.kernels.smoothness import grid_smoothness, weights_smoothness
+from nern.networks.state_dicts import write_state_dict
+from nern.registry.registry import Registry
+from nern.run.checkpoint import read_checkpoint
+from nern.run.devices import choose_device
+from nern.run.evaluation import Comparison, Score
+from nern.run.interruption import StopRequest
+from nern.run.observers import ObserverCalls
+from nern.run.original import original_fingerprint
+from nern.support.files import write_object
+from nern.support.messages import cannot_write
+from nern.support.seeding import derive, seeded
+from nern.toolkit.images import EpochOrder, ImageData
+
+
+@attrs.frozen
+class Trained:
+    """An original network that was trained."""
+
+    file: str
+    score: Score | None  # on the test set; None where there is none
+    smoothness: float  # eq. 6 over the represented layers
+    factor: float  # of eq. 6 in the training loss
+    epochs: int
+    seconds: float  # of this call
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**attrs.asdict(self), "top1": self.score.top1 if self.score else None}
+
+
+def train_original(experiment: Experiment, registry: Registry, path: Path) -> Trained:
+    """Train the experiment's network by its `pretrain` section and write the weights.
+
+    A checkpoint beside the file is written after every epoch; the same call goes on from it.
+
+    Raises:
+        ConfigError: the file is there already or has an ending of another kind.
+        DataError: the task cannot train a classifier.
+        ArtifactError: the file or its checkpoint cannot be written.
+        Interrupted: Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    began, options = time.monotonic(), experiment.pretrain or Pretrain()
+    if path.exists():
+        raise ConfigError(f"{path} is there already; name another file with -o, or remove it")
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ConfigError(f"{path}: the file must end in .safetensors, .pt or .pth")
+    if not path.absolute().parent.is_dir():
+        raise ArtifactError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+    device = choose_device(experiment.device)
+    data = experiment.task.open(experiment.architecture.preprocessing(), experiment.heldout, experiment.seed)
+    with seeded(experiment.seed, "original"):
+        network = experiment.architecture.build()
+    checkpoint = checkpoint_of(path, experiment, registry)
+    folder, calls = path.absolute().parent, ObserverCalls(registry)
+    error: BaseException | None = None
+    with calls.joined_by(experiment.observers), StopRequest() as stop:
+        try:
+            if not pretrain_observed(experiment, options, network, data, calls, registry, folder, checkpoint, device, stop):
+                raise Interrupted(f"stopped while training; the same command continues (checkpoint {checkpoint})")
+        except OSError as problem:
+            error = ArtifactError(cannot_write(checkpoint, problem, "free space or name another file with -o"))
+            raise error from problem
+        except BaseException as problem:
+            error = problem
+            raise
+        finally:
+            calls.nern_run_finished(run_dir=folder, result=None, error=error)
+    network.cpu()
+    write_state_dict(network.state_dict(), path)
+    checkpoint.unlink(missing_ok=True)
+    measured = Comparison(None, data, "test", device).score(network) if "test" in data.splits else None
+    grid = KernelGrid(tuple(experiment.architecture.layers(network.cpu())), experiment.small_kernels)
+    smoothness = grid_smoothness(grid, dict(network.state_dict()))
+    return Trained(str(path), measured, smoothness, options.smoothness, options.epochs, round(time.monotonic() - began, 3))
+
+
+def checkpoint_of(path: Path, experiment: Experiment, registry: Registry) -> Path:
+    """Where training for `path` keeps its checkpoint: another experiment has another file, so that none resumes a foreign one."""
+    return path.with_name(f"{path.stem}-{original_fingerprint(experiment, registry)}.checkpoint")
+
+
+def pretrain_observed(
+    experiment: Experiment,
+    options: Pretrain,
+    network: nn.Module,
+    data: Data,
+    calls: ObserverCalls,
+    registry: Registry,
+    run_dir: Path,
+    checkpoint: Path,
+    device: torch.device,
+    stop: StopRequest,
+) -> bool:
+    """`pretrain` an experiment's network in place, while observers watch; returns whether training is complete."""
+
+    def report(epoch: int, loss: float) -> bool:
+        losses = {"cross-entropy": loss}
+        calls.nern_step(phase="pretrain", iteration=epoch, total=options.epochs, losses=losses, learning_rate=0.0)
+        return stop.requested
+
+    calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs)
+    layers = list(experiment.architecture.layers(network))
+    return pretrain(network, layers, data, options, seed=experiment.seed, device=device, checkpoint=checkpoint, report=report)
+
+
+def pretrain(
+    network: nn.Module,
+    layers: list[LayerMapping],
+    data: Data,
+    options: Pretrain,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path,
+    report: Callable[[int, float], bool],
+) -> bool:
+    """Train `network` in place with SGD, momentum and a cosine schedule on the task's training images.
+
+    Args:
+        layers: convolutions whose kernels eq. 6 makes smooth, where `options.smoothness` is above zero.
+        checkpoint: written after every epoch; training goes on from it where it exists.
+        report: called with epochs done and the mean loss; returning True stops after the checkpoint.
+
+    Returns:
+        Whether training is complete.
+
+    Raises:
+        DataError: the task cannot train a classifier.
+        TrainingError: the loss is not finite.
+    """
+    if not isinstance(data, ImageData):
+        raise DataError("this task cannot train an original network; give architecture.weights")
+    images, labels = data.labelled()
+    network.to(device).to(memory_format=torch.channels_last).train()
+    weights = [network.get_parameter(layer.parameter) for layer in layers]
+    optimizer = torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+    steps = max(1, len(images) // options.batch)
+    order = EpochOrder(len(images), options.batch, derive(seed, "pretrain"))
+    first = 0
+    if checkpoint.exists():
+        state = read_checkpoint(checkpoint)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["epoch"]
+    total = options.epochs * steps
+    for epoch in range(first, options.epochs):
+        mean = torch.zeros((), device=device)
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            optimizer.param_groups[0]["lr"] = options.lr * (1 + torch.cos(torch.tensor(torch.pi * step / total)).item()) / 2
+            index = order(step)
+            inputs = data.prepare(images[index].to(device), derive(seed, "pretrain", step))
+            loss = F.cross_entropy(network(inputs.contiguous(memory_format=torch.channels_last)), labels[index].to(device))
+            if options.smoothness:
+                loss = loss + options.smoothness * weights_smoothness(weights)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            mean += loss.detach() / steps
+        if not bool(mean.isfinite()):
+            raise TrainingError(f"the original network's loss is {float(mean)} in epoch {epoch + 1}; lower pretrain.lr")
+        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
+        write_object(checkpoint, state)
+        if report(epoch + 1, float(mean)) and epoch + 1 < options.epochs:
+            return False
+    network.eval()
+    return True

@@ -1,0 +1,56 @@
+"""What a run and a measurement give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from nern.artifact.artifact import Bytes
+from nern.run.evaluation import Score
+
+
+@attrs.frozen
+class Evaluation:
+    """The reconstructed network beside the original one, on the test set."""
+
+    original: Score | None  # None where the original weights are not at hand
+    reconstructed: Score
+
+    @property
+    def original_top1(self) -> float | None:
+        """Per cent."""
+        return self.original.top1 if self.original else None
+
+    @property
+    def reconstructed_top1(self) -> float | None:
+        """Per cent."""
+        return self.reconstructed.top1
+
+    def to_dict(self) -> dict[str, Any]:
+        scores = {"original": self.original, "reconstructed": self.reconstructed}
+        return {
+            "original_top1": self.original_top1,
+            "reconstructed_top1": self.reconstructed_top1,
+            **{name: attrs.asdict(found) if found else None for name, found in scores.items()},
+        }
+
+
+@attrs.frozen
+class Result:
+    """What a finished run gives; written as result.json."""
+
+    original_top1: float | None  # per cent on the test set
+    reconstructed_top1: float | None  # of the chosen checkpoint, which is the one in the artifact
+    seconds: float  # wall time of fit, over all resumptions
+    iterations: int
+    bytes: Bytes
+    run_dir: str
+    artifact: str
+    checkpoints: dict[str, Any]  # "chosen" and "final": iteration, held-out and test metrics
+    smoothness: dict[str, float]  # eq. 6 before and after ordering
+    seed: int
+    environment: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)

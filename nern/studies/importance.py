@@ -1,0 +1,154 @@
+"""Which weights a representation gets right: its errors tell what matters (Ashkenazi et al. 2023, sec. 5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.errors import ArtifactError, ConfigError
+from nern.interfaces import Data
+from nern.kernels.coordinates import LayerMapping
+from nern.studies.opening import OpenRepresentation
+from nern.support.files import write_tensors, write_text
+
+
+@attrs.frozen(eq=False)
+class LayerErrors:
+    """Relative errors ‖ŵ − w‖ / ‖w‖ in a layer; not a number where the original weights are all zero."""
+
+    layer: float
+    filters: Tensor  # [filters] float64
+    kernels: Tensor  # [filters, channels] float64
+
+
+@attrs.frozen(eq=False)
+class Activations:
+    """What filters of the original network answer, averaged over images."""
+
+    maps: Tensor  # [filters, h, w] float32, mean of the convolution's output
+    strength: Tensor  # [filters] float64, mean of its magnitude
+
+
+@attrs.frozen(eq=False)
+class Importance:
+    """Errors of every represented layer, and the activations in one of them."""
+
+    errors: dict[str, LayerErrors]  # by parameter name
+    layer: str  # parameter name of the layer that was looked at
+    lowest: list[int]  # its filters of lowest error, best first
+    highest: list[int]  # its filters of highest error, worst first
+    activations: Activations
+    correlation: float  # Spearman's, between error and strength over the layer's filters
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but errors of single kernels and maps, which `save` writes as tensors."""
+        errors = {name: {"layer": found.layer, "filters": found.filters.tolist()} for name, found in self.errors.items()}
+        strength = self.activations.strength.tolist()
+        return {
+            "layer": self.layer, "lowest": self.lowest, "highest": self.highest, "correlation": self.correlation,
+            "strength": strength, "errors": errors,
+        }  # fmt: skip
+
+    def save(self, folder: Path) -> None:
+        """Write `importance.json` and `importance.safetensors` (`kernels.<parameter>`, `lowest` and `highest` maps).
+
+        Raises:
+            ArtifactError: the folder cannot be written.
+        """
+        tensors = {f"kernels.{name}": found.kernels for name, found in self.errors.items()}
+        tensors |= {"lowest": self.activations.maps[self.lowest], "highest": self.activations.maps[self.highest]}
+        text = json.dumps(_without_nan(self.to_dict()), indent=2) + "\n"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(folder / "importance.safetensors", tensors)
+            write_text(folder / "importance.json", text)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {folder} ({error.strerror}); free space or name another folder with -o") from error
+
+
+def importance(opened: OpenRepresentation, layer: str | None = None, filters: int = 10, images: int = 1000) -> Importance:
+    """Errors of all represented weights, and the activations of a layer's filters with the lowest and highest error.
+
+    Args:
+        layer: parameter name or module name; by default the last represented layer.
+        filters: how many of the lowest and of the highest.
+        images: how many test images activations are averaged over.
+
+    Raises:
+        ConfigError: the original weights are not at hand, or there is no such layer.
+    """
+    from scipy.stats import spearmanr
+
+    if opened.original is None:
+        raise ConfigError("importance compares with the original weights: name their file with architecture.weights=FILE")
+    layers = opened.artifact.representation.grid.layers
+    errors = relative_errors(dict(opened.original.named_parameters()), opened.artifact.representation.reconstruct(), layers)
+    name = _find(layer, list(errors))
+    activations = mean_activations(opened.original, name.rpartition(".")[0], opened.data, images, opened.device)
+    error = errors[name].filters
+    order = [index for index in error.argsort(stable=True).tolist() if not bool(error[index].isnan())]
+    correlation = float(spearmanr(error[order].numpy(), activations.strength[order].numpy()).statistic)
+    return Importance(errors, name, order[:filters], order[::-1][:filters], activations, correlation)
+
+
+def relative_errors(
+    original: Mapping[str, Tensor], reconstructed: Mapping[str, Tensor], layers: Sequence[LayerMapping]
+) -> dict[str, LayerErrors]:
+    """‖ŵ − w‖ / ‖w‖ of every kernel, filter and layer, in float64, by parameter name."""
+    found = {}
+    for layer in layers:
+        name, shape = layer.parameter, (layer.filters, layer.channels, -1)
+        truth, guess = (layer.split(weights[name].detach().cpu().double()).reshape(shape) for weights in (original, reconstructed))
+        wrong, there = (guess - truth).square().sum(2), truth.square().sum(2)
+        ratios = [(a / b).sqrt() for a, b in ((wrong.sum(), there.sum()), (wrong.sum(1), there.sum(1)), (wrong, there))]
+        ratios = [torch.where(b == 0, torch.nan, ratio) for ratio, b in zip(ratios, (there.sum(), there.sum(1), there), strict=True)]
+        found[name] = LayerErrors(float(ratios[0]), ratios[1], ratios[2])
+    return found
+
+
+@torch.no_grad()
+def mean_activations(network: nn.Module, module: str, data: Data, images: int, device: torch.device, batch: int = 100) -> Activations:
+    """The output of a convolution of `network`, averaged over the first `images` test images."""
+    network = network.to(device).eval()
+    captured: list[Tensor] = []
+    handle = network.get_submodule(module).register_forward_hook(lambda _, inputs, output: captured.append(output))
+    count, maps, strength = 0, torch.zeros(()), torch.zeros(())
+    try:
+        for inputs, _ in data.batches("test", batch, device):
+            inputs = inputs[: images - count]
+            network(inputs)
+            output = captured.pop().double().cpu()
+            count, maps, strength = count + len(inputs), maps + output.sum(0), strength + output.abs().mean((2, 3)).sum(0)
+            if count >= images:
+                break
+    finally:
+        handle.remove()
+    return Activations((maps / count).float(), strength / count)
+
+
+def _find(layer: str | None, names: list[str]) -> str:
+    if layer is None:
+        return names[-1]
+    for name in names:
+        if layer in (name, name.rpartition(".")[0]):
+            return name
+    import difflib
+
+    near = difflib.get_close_matches(layer, [name.rpartition(".")[0] for name in names], n=1)
+    raise ConfigError(
+        f"layer '{layer}' is not represented" + (f", did you mean '{near[0]}'?" if near else f" (there are: {', '.join(names)})")
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,95 @@
+"""What can be done with a representation file besides training it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from nern.artifact.artifact import Artifact, load
+from nern.config.overrides import apply_overrides, parse_override
+from nern.config.structuring import structure_component
+from nern.engine import Engine
+from nern.errors import ArtifactError, ConfigError
+from nern.interfaces import Data
+from nern.options import kind_of
+from nern.registry.registry import Registry
+from nern.run.devices import choose_device
+from nern.run.evaluation import Comparison
+from nern.run.results import Evaluation
+
+
+def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Evaluation:
+    """Measure a representation file on the test set of the task it was made with, or of another one.
+
+    Args:
+        overrides: `task.root` says where the images are; `architecture.weights` names the original weights, to be
+            measured beside it; `task.name` and `device` choose another task and device.
+        registry: where the components come from; by default built-ins and installed plugins.
+
+    Raises:
+        ConfigError: an override is not one of these sections'.
+        DataError: the weights are not those that the representation was made from.
+    """
+    opened = open_file(path, overrides, registry)
+    comparison = Comparison(opened.original, opened.data, "test", opened.device)
+    reconstructed = comparison.score(opened.artifact.reconstruct().float())
+    return Evaluation(comparison.original, reconstructed)
+
+
+@attrs.frozen
+class OpenRepresentation:
+    """A representation and what it is measured on."""
+
+    artifact: Artifact
+    data: Data
+    original: nn.Module | None  # None where its weights are not at hand
+    device: torch.device
+    engine: Engine | None = None  # of the run that it comes from
+
+
+def open_representation(
+    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None
+) -> OpenRepresentation:
+    """A run directory or a representation file, with overrides as `nern evaluate` takes them.
+
+    Raises:
+        ArtifactError: there is no such file, or the run is not finished.
+    """
+    if not Path(path).is_dir():
+        return open_file(path, overrides, registry)
+    engine = Engine.from_run(path, overrides)
+    if not engine.run.artifact.exists():
+        raise ArtifactError(f"run {path} is not finished: it has no {engine.run.artifact.name}; continue with nern train {path} --resume")
+    original = engine.original() if engine.source.available else None
+    if original is not None:
+        engine.artifact.check_original(original)
+    return OpenRepresentation(engine.artifact, engine.data, original, engine.device, engine)
+
+
+def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> OpenRepresentation:
+    """A representation file; see `evaluate_file` for overrides and errors."""
+    if not isinstance(overrides, Mapping):
+        overrides = dict(parse_override(text) for text in overrides)
+    rebuilt = load(path, registry)
+    for key in overrides:
+        if key.split(".")[0] != "task" and key not in ("architecture.weights", "device"):
+            raise ConfigError(f"{key}: a representation file is measured with task.*, architecture.weights and device only")
+    sections = apply_overrides({"task": rebuilt.notes["task"], "architecture": {}, "device": "auto"}, overrides, {})
+    weights = sections["architecture"].get("weights")
+    if weights is not None and not isinstance(weights, str):
+        raise ConfigError(f"architecture.weights: must be text, got {kind_of(weights)}")
+    task = structure_component("task", sections["task"], rebuilt.registry, "task")
+    device = choose_device(str(sections["device"]))
+    architecture = attrs.evolve(rebuilt.architecture, weights=weights)
+    data = task.open(architecture.preprocessing(), 0.0, 0)
+    network = None
+    if architecture.weights is not None:
+        network = architecture.build().eval()
+        architecture.load(network)
+        rebuilt.check_original(network)
+    return OpenRepresentation(rebuilt, data, network, device)

@@ -1,0 +1,161 @@
+"""Meta-compression: the predictor is a network itself and can be pruned (Ashkenazi et al. 2023, sec. 5 and Figure 5)."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from nern.artifact.artifact import Artifact, Bytes
+from nern.errors import ArtifactError, ConfigError
+from nern.representation.representation import Representation
+from nern.run.evaluation import Comparison, Score
+from nern.studies.opening import OpenRepresentation
+from nern.support.files import write_text
+
+Scope = Literal["global", "layer"]
+RATIOS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
+
+
+@attrs.frozen
+class Point:
+    """The network reconstructed from a predictor of which a part was pruned."""
+
+    ratio: float  # of the predictor's matrix entries that were set to zero
+    zeros: int  # entries that were set to zero
+    score: Score
+    bytes: Bytes
+    file: str
+    finetuned: int  # steps
+
+
+@attrs.frozen
+class Curve:
+    """Accuracy and bytes on disk against the pruning ratio; Figure 5, left."""
+
+    original: Score | None  # None where the original weights are not at hand
+    scope: Scope
+    points: list[Point]
+
+    def to_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row for every ratio."""
+        return [
+            {
+                "ratio": point.ratio, "zeros": point.zeros, "finetuned": point.finetuned, "top1": point.score.top1,
+                "agreement": point.score.agreement, "predictor_bytes": point.bytes.predictor, "total_bytes": point.bytes.total,
+            }
+            for point in self.points
+        ]  # fmt: skip
+
+    def csv(self) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.rows()[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows())
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        lines = ["| pruned | reconstructed top-1 % | predictor bytes | bytes on disk |", "| --- | --- | --- | --- |"]
+        for row in self.rows():
+            top1 = "—" if row["top1"] is None else f"{row['top1']:.2f}"
+            lines.append(f"| {100 * row['ratio']:g} % | {top1} | {row['predictor_bytes']:,} | {row['total_bytes']:,} |")
+        return "\n".join(lines) + "\n"
+
+
+def prune(
+    opened: OpenRepresentation,
+    folder: Path,
+    ratios: Sequence[float] = RATIOS,
+    *,
+    scope: Scope = "global",
+    finetune: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Curve:
+    """Prune the predictor to every ratio, from the same start each time, and measure what is left on the test set.
+
+    The smallest entries of the predictor's matrices become zero (unstructured magnitude pruning). Each pruned
+    representation is written, its zeros stored as a bitmask, so that the bytes are those of a real file.
+
+    Args:
+        folder: gets `pruned-0.30.nern` and so on, and `pruning.json`, `.csv` and `.md`.
+        scope: whether entries compete over the whole predictor or inside each matrix.
+        finetune: steps of the run's last phase after pruning, with the zeros kept.
+        report: called with one line for every ratio.
+
+    Raises:
+        ConfigError: a ratio is impossible, there is nothing to prune, or fine-tuning has no run to take its recipe from.
+        ArtifactError: the folder cannot be written.
+    """
+    if not ratios or not all(isinstance(ratio, (int, float)) and 0 <= ratio < 1 for ratio in ratios):
+        raise ConfigError(f"ratios: must be numbers from 0 to below 1, got {', '.join(map(str, ratios)) or 'none'}")
+    if finetune and opened.engine is None:
+        raise ConfigError("finetune: needs a run directory, which says how the representation was trained; a file does not")
+    comparison = Comparison(opened.original, opened.data, "test", opened.device)
+    points = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ratio in ratios:
+            artifact, zeros = pruned(opened, ratio, scope, finetune)
+            path = folder / f"pruned-{ratio:.2f}.nern"
+            sizes = artifact.save(path)
+            measured = comparison.score(artifact.reconstruct().float())
+            points.append(Point(ratio, zeros, measured, sizes, path.name, finetune if zeros else 0))
+            top1 = points[-1].score.top1
+            report(f"{100 * ratio:g} % pruned: top-1 {'—' if top1 is None else f'{top1:.2f}'} %, {sizes.total:,} bytes")
+        curve = Curve(comparison.original, scope, points)
+        for suffix, text in (("json", json.dumps(curve.to_dict(), indent=2) + "\n"), ("csv", curve.csv()), ("md", curve.markdown())):
+            write_text(folder / f"pruning.{suffix}", text)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {folder} ({error.strerror}); free space or name another folder with -o") from error
+    return curve
+
+
+def pruned(opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int = 0) -> tuple[Artifact, int]:
+    """A copy whose predictor is pruned, and the number of its entries that were set to zero."""
+    artifact = attrs.evolve(opened.artifact, representation=copy.deepcopy(opened.artifact.representation))
+    matrices = _matrices(artifact.representation)
+    masks = magnitude_masks({name: value.detach() for name, value in matrices.items()}, ratio, scope)
+
+    def clear() -> None:
+        with torch.no_grad():
+            for name, mask in masks.items():
+                matrices[name].masked_fill_(~mask, 0)
+
+    clear()
+    zeros = sum(int((~mask).sum()) for mask in masks.values())
+    if finetune and zeros:
+        assert opened.engine is not None
+        opened.engine.tune(artifact.representation, finetune, clear)
+        artifact.representation.round()
+    return artifact, zeros
+
+
+def magnitude_masks(weights: Mapping[str, Tensor], ratio: float, scope: Scope = "global") -> dict[str, Tensor]:
+    """Which entries stay, bool of each weight's shape: all but the ⌊ratio · n⌋ of smallest magnitude, the first ones of equals."""
+    if scope == "layer":
+        return {name: magnitude_masks({name: value}, ratio)[name] for name, value in weights.items()}
+    flat = torch.cat([value.abs().reshape(-1) for value in weights.values()])
+    kept = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+    kept[flat.argsort(stable=True)[: math.floor(ratio * len(flat) + 1e-9)]] = False
+    parts = torch.split(kept, [value.numel() for value in weights.values()])
+    return {name: part.reshape(value.shape) for part, (name, value) in zip(parts, weights.items(), strict=True)}
+
+
+def _matrices(representation: Representation) -> dict[str, Tensor]:
+    """The predictor's parameters with two dimensions or more."""
+    found: dict[str, Tensor] = {name: value for name, value in representation.predictor.named_parameters() if value.dim() >= 2}
+    if not found:
+        raise ConfigError("the predictor has no matrices: there is nothing to prune")
+    return found

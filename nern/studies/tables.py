@@ -1,0 +1,104 @@
+"""Tables of finished runs: means with confidence intervals, as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from nern.config.preset_families import spelled
+
+#: Figures of a run that a sweep averages: name → path in result.json.
+FIGURES = {
+    "original_top1": ("original_top1",),
+    "reconstructed_top1": ("reconstructed_top1",),
+    "reconstructed_top5": ("checkpoints", "chosen", "test", "top5"),
+    "predictor_bytes": ("bytes", "predictor"),
+    "total_bytes": ("bytes", "total"),
+    "seconds": ("seconds",),
+}
+LEVEL = 0.95
+
+
+@attrs.frozen
+class Mean:
+    """A mean over runs with the half width of its 95 % confidence interval."""
+
+    mean: float
+    interval: float | None  # None for a single run
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """Student's t: mean ± t(0.975, n - 1) · s / √n."""
+        from scipy.stats import t
+
+        n, mean = len(values), math.fsum(values) / len(values)
+        if n == 1:
+            return cls(mean, None, 1)
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+        return cls(mean, float(t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / math.sqrt(n), n)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" ± {self.interval:.2f}" if self.interval is not None else "")
+
+
+@attrs.frozen
+class Setting:
+    """The runs that differ in their seed alone."""
+
+    values: dict[str, Any]
+    figures: dict[str, Mean]
+
+
+@attrs.frozen
+class Table:
+    """What a sweep found."""
+
+    axes: list[str]  # what the settings differ in, without the seed
+    settings: list[Setting]
+    runs: list[dict[str, Any]]  # values and figures of every run
+
+    def to_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    def csv(self) -> str:
+        """One line for every setting; means and half widths of the confidence intervals."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*self.axes, "runs", *(column for name in FIGURES for column in (name, f"{name}_interval"))])
+        for setting in self.settings:
+            found = [setting.figures.get(name) for name in FIGURES]
+            cells = [value for mean in found for value in ((mean.mean, mean.interval) if mean else (None, None))]
+            writer.writerow([*setting.values.values(), max(mean.runs for mean in found if mean), *cells])
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        """One line for every setting; mean ± 95 % confidence interval."""
+        heads = [*self.axes, "runs", "original top-1 %", "reconstructed top-1 %", "bytes on disk", "seconds"]
+        lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+        for setting in self.settings:
+            figures = setting.figures
+            cells = [*map(spelled, setting.values.values()), str(max(mean.runs for mean in figures.values()))]
+            cells += [str(figures.get(name, "—")) for name in ("original_top1", "reconstructed_top1")]
+            cells += [f"{figures['total_bytes'].mean:,.0f}", f"{figures['seconds'].mean:,.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+
+def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Table:
+    """Group runs that differ in their seed alone."""
+    settings: dict[str, list[Mapping[str, Any]]] = {}
+    others = [axis for axis in axes if axis != "seed"]
+    for run in runs:
+        settings.setdefault(repr([run["values"][axis] for axis in others]), []).append(run)
+    grouped = []
+    for members in settings.values():
+        values = {axis: members[0]["values"][axis] for axis in others}
+        found = {name: [run[name] for run in members if run[name] is not None] for name in FIGURES}
+        grouped.append(Setting(values, {name: Mean.of(numbers) for name, numbers in found.items() if numbers}))
+    return Table(others, grouped, [dict(run) for run in runs])

@@ -1,0 +1,1 @@
+"""Files, cache, seeds, threads, bits and messages; it knows nothing of networks."""

@@ -1,0 +1,74 @@
+"""Integers packed into bits, most significant bit first and without gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_bits(values: np.ndarray, width: int) -> np.ndarray:
+    """The low `width` (up to 32) bits of each integer [n], in two's complement: uint8 [n · width] of zeros and ones."""
+    whole = next(size for size in (1, 2, 4) if width <= 8 * size)
+    columns = np.unpackbits(values.astype(np.int64).astype(f">i{whole}").reshape(-1, 1).view(np.uint8), axis=1)
+    bits: np.ndarray = columns[:, 8 * whole - width :].reshape(-1)
+    return bits
+
+
+def from_bits(bits: np.ndarray, width: int, *, signed: bool = False) -> np.ndarray:
+    """Undo `to_bits`: uint8 [n · width] of zeros and ones → int64 [n]."""
+    columns = bits.reshape(-1, width).astype(np.int64)
+    places = 1 << np.arange(width - 1, -1, -1, dtype=np.int64)
+    if signed:
+        places[0] = -places[0]
+    values: np.ndarray = columns @ places
+    return values
+
+
+def pack(bits: np.ndarray) -> Tensor:
+    """Zeros and ones [n] → uint8 [⌈n / 8⌉]."""
+    return torch.from_numpy(np.packbits(bits))
+
+
+def unpack(packed: Tensor, count: int, what: str, entries: str) -> np.ndarray:
+    """uint8 [⌈count / 8⌉] → zeros and ones [count].
+
+    Args:
+        what: what is stored, for the message.
+        entries: how much of it belongs there, for the message.
+
+    Raises:
+        ValueError: there are more or fewer bytes.
+    """
+    if packed.numel() != (count + 7) // 8:
+        raise ValueError(f"{packed.numel()} bytes of {what} are stored, {(count + 7) // 8} belong to {entries}")
+    return np.unpackbits(packed.numpy(), count=count)
+
+
+def pack_bits(values: Tensor) -> Tensor:
+    """Truth values [n] → uint8 [⌈n / 8⌉]."""
+    return pack(values.reshape(-1).cpu().numpy().astype(np.uint8))
+
+
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """uint8 [⌈count / 8⌉] → bool [count].
+
+    Raises:
+        ValueError: there are more or fewer bytes.
+    """
+    return torch.from_numpy(unpack(packed, count, "bits", f"{count} entries").astype(bool))
+
+
+def pack_integers(values: Tensor, bits: int) -> Tensor:
+    """int8 of any shape → uint8 [⌈n · bits / 8⌉], the low bits of each."""
+    return pack(to_bits(values.reshape(-1).numpy(), bits))
+
+
+def unpack_integers(packed: Tensor, count: int, bits: int) -> Tensor:
+    """uint8 [⌈count · bits / 8⌉] → int8 [count].
+
+    Raises:
+        ValueError: there are more or fewer bytes.
+    """
+    found = from_bits(unpack(packed, count * bits, "integers", f"{count} of {bits} bits"), bits, signed=True)
+    return torch.from_numpy(found.astype(np.int8))

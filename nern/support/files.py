@@ -1,0 +1,73 @@
+"""Writes files so that a crash leaves the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors.torch import save
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write beside `path`, flush to the disk, rename into place.
+
+    Raises:
+        OSError: the folder is missing, full or read-only; what `path` held is untouched.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically."""
+    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, lambda file: file.write(save(content, metadata)))
+
+
+def write_object(path: Path, value: Any) -> None:
+    """Write with `torch.save`, atomically. It is laid out in memory first: torch hides errors of the file it writes to."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what an interrupted `write_atomically` left in a folder."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,33 @@
+"""Words that many messages share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, before: str = ", ", cutoff: float = 0.6) -> str:
+    """`, did you mean 'x'?` where a known word is near, and `otherwise` where none is.
+
+    Args:
+        before: what stands in front of the question.
+        cutoff: how alike words must be, from 0 to 1 (`difflib.get_close_matches`).
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"{before}did you mean '{near[0]}'?" if near else otherwise
+
+
+def cannot_write(place: object, error: OSError, way_out: str) -> str:
+    """`cannot write x (No space left on device); free space or …`."""
+    return f"cannot write {place} ({error.strerror or error}); {way_out}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def some(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
+    """The first few of a list, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more

@@ -1,0 +1,39 @@
+"""What every check is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def expect(holds: bool, message: str) -> None:
+    """Raise AssertionError with a message unless something holds."""
+    if not holds:
+        raise AssertionError(message)
+
+
+def check_tensor(value: Any, shape: list[int], what: str) -> None:
+    """A finite float32 tensor of a shape."""
+    expect(isinstance(value, Tensor), f"{what} must give a tensor, gave {type(value).__name__}")
+    expect(list(value.shape) == shape, f"{what} must have shape {shape}, has {list(value.shape)}")
+    expect(value.dtype == torch.float32, f"{what} must be float32, is {value.dtype}")
+    expect(bool(value.isfinite().all()), f"{what} has values that are not finite")
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts are equal."""
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def equal(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two tensors, or two Nones, are equal."""
+    return a is b if a is None or b is None else torch.equal(a, b)
+
+
+def close(a: Tensor, b: Tensor, message: str, tolerance: float = 1e-4) -> None:
+    """Equal up to a difference relative to the largest value."""
+    difference = float((a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1e-12))
+    expect(a.shape == b.shape and difference <= tolerance, f"{message} (relative difference {difference:.1e})")

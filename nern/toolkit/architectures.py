@@ -1,0 +1,102 @@
+"""Architectures that are described by walking a network's modules, whoever wrote it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import nn
+
+from nern.errors import DataError
+from nern.interfaces import Architecture
+from nern.kernels.coordinates import LayerMapping
+from nern.networks.convolutions import map_convolutions
+from nern.networks.feature_maps import choose_feature_maps
+from nern.networks.state_dicts import load_weights as load_weights
+from nern.options import OptionError, at_least, option
+
+
+@attrs.frozen
+class DiscoveredArchitecture(Architecture):
+    """A network whose convolutions and feature maps are found by walking its modules.
+
+    A subclass says how to build the network, in which activations should not work in place (`out_of_place`).
+    """
+
+    _layers: list[str] | Literal["all"] = option(
+        "all", help="represented convolutions: all that a forward pass calls, or patterns of parameter names such as layer?.*.weight"
+    )
+    _features: list[str] | None = option(
+        None,
+        help="feature maps to compare: patterns of module names, and of sums such as layer?.*.sum; null for the batch norm (or the "
+        "output) of each represented convolution and every residual sum",
+    )
+
+    def layers(self, network: nn.Module) -> Sequence[LayerMapping]:
+        return map_convolutions(network, self.preprocessing().size, self._patterns())
+
+    def features(self, network: nn.Module) -> Sequence[str]:
+        return choose_feature_maps(network, self.layers(network), self.preprocessing().size, self._features)
+
+    def _patterns(self) -> Sequence[str] | None:
+        """Patterns of the represented parameters' names; None for every convolution."""
+        return None if isinstance(self._layers, str) else self._layers
+
+
+@attrs.frozen
+class LibraryArchitecture(DiscoveredArchitecture):
+    """A network that a library builds by name, with weights of its own to download."""
+
+    classes: int | None = option(None, help="number of classes; null for the library's own", check=at_least(2))
+    size: int | None = option(None, help="height and width of the input images in pixels; null for the model's own", check=at_least(1))
+    resize: int | None = option(
+        None,
+        help="shorter side of photographs before the centre crop, in pixels; null for the model's own, or, where size is set, for "
+        "images that have that size already",
+        check=at_least(1),
+    )
+    pretrained: bool = option(False, help="take the library's own weights, which it downloads; otherwise name a file in weights")
+
+    def __attrs_post_init__(self) -> None:
+        if self.pretrained and self.weights is not None:
+            raise OptionError("pretrained", "must be false where weights names a file")
+        if self.pretrained and self.classes is not None:
+            raise OptionError("classes", "must be null where pretrained is true: the library's weights have classes of their own")
+        if self.resize is not None and self.size is not None and self.resize < self.size:
+            raise OptionError("resize", f"must be >= size ({self.size}), got {self.resize}")
+
+    @property
+    def has_weights(self) -> bool:
+        return self.pretrained or super().has_weights
+
+    @abstractmethod
+    def fetch(self) -> nn.Module:
+        """The library's network with its own weights, which are downloaded where they are not yet there."""
+
+    def load(self, network: nn.Module) -> dict[str, torch.dtype]:
+        if not self.pretrained:
+            return super().load(network)
+        try:
+            state = self.fetch().state_dict()
+        except Exception as error:  # of urllib, of a hub's client, of a file system: as many kinds as libraries
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"cannot get the library's weights ({reason}); set architecture.pretrained=false and weights=FILE") from error
+        own = network.state_dict()
+        network.load_state_dict({name: state[name] for name in own})
+        return {name: value.dtype for name, value in own.items()}
+
+
+def out_of_place(network: nn.Module) -> nn.Module:
+    """Make every activation write a new tensor, so that none changes a feature map that is compared."""
+    for module in network.modules():
+        if getattr(module, "inplace", False) is True:
+            setattr(module, "inplace", False)  # noqa: B010 (a module's attributes are typed as modules and tensors)
+    return network
+
+
+def only(value: Any) -> Any:
+    """The one number in a list of equal ones, as libraries write sizes; a number itself stays."""
+    return value[0] if isinstance(value, (list, tuple)) else value

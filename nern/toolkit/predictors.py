@@ -1,0 +1,5 @@
+"""The first layer of a predictor, without a stored embedding."""
+
+from nern.representation.lookup import AxisTables as AxisTables
+from nern.representation.lookup import Lookup as Lookup
+from nern.representation.lookup import linear as linear

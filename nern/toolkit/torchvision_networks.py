@@ -1,0 +1,81 @@
+"""The base of architectures that torchvision builds."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import nn
+
+from nern.interfaces import Preprocessing
+from nern.networks.state_dicts import load_weights
+from nern.options import OptionError, option
+from nern.toolkit.architectures import LibraryArchitecture, only, out_of_place
+
+
+@attrs.frozen
+class TorchvisionNetwork(LibraryArchitecture):
+    """Base of the networks that torchvision builds."""
+
+    version: str | None = option(
+        None, help="which of torchvision's weights the preprocessing is of, such as IMAGENET1K_V1; null for the newest"
+    )
+    #: Classifiers that only training uses; published weights hold them, what is evaluated does not.
+    auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+
+    @property
+    @abstractmethod
+    def builder(self) -> str:
+        """The name that torchvision builds the network by."""
+
+    def build(self) -> nn.Module:
+        from torchvision.models import get_model
+
+        arguments: dict[str, Any] = {} if self.classes is None else {"num_classes": self.classes}
+        if self.builder in self.auxiliary:
+            arguments |= {"aux_logits": False, "init_weights": True, "transform_input": True}  # the last as with published weights
+        if self.size is not None and self.builder.startswith("vit_"):
+            arguments["image_size"] = self.size
+        if self.size is not None and self.builder.startswith("maxvit"):
+            arguments["input_size"] = (self.size, self.size)
+        return out_of_place(get_model(self.builder, weights=None, **arguments))
+
+    def fetch(self) -> nn.Module:
+        from torchvision.models import get_model
+
+        network: nn.Module = get_model(self.builder, weights=self._published(), progress=False)
+        return network
+
+    def load(self, network: nn.Module) -> dict[str, torch.dtype]:
+        if self.pretrained or self.weights is None:
+            return super().load(network)
+        return load_weights(network, self.weights, skip=self.auxiliary.get(self.builder, ()))
+
+    def preprocessing(self) -> Preprocessing:
+        published = self._published().transforms()
+        side, resize = only(published.crop_size), only(published.resize_size)
+        if self.size is not None:
+            side, resize = self.size, None
+        return Preprocessing(
+            tuple(published.mean), tuple(published.std), (3, side, side), self.resize or resize, published.interpolation.value
+        )
+
+    def _published(self) -> Any:
+        """The weights that `version` names."""
+        from torchvision.models import get_model_weights
+
+        versions = get_model_weights(self.builder)
+        if self.version is None:
+            return versions.DEFAULT
+        names = [published.name for published in versions]
+        if self.version not in names:
+            raise OptionError("version", f"must be one of {', '.join(names)}, got '{self.version}'")
+        return versions[self.version]
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if self.version is not None:
+            self._published()

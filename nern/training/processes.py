@@ -1,0 +1,235 @@
+"""Several processes that train one representation together, as `torchrun` starts them (data parallel).
+
+Every process holds the whole predictor and both networks. In a step each predicts its part of the kernels and runs its
+part of the images; the kernels are gathered, the gradients added. Every process ends the step with the parameters that
+one process alone would have, up to rounding, whatever the losses:
+
+- The objective of a process is its part of the whole one: the parts add up to it. A loss that is a mean over images
+  counts in proportion to a process's images; any other loss is given everything by every process and divided by their
+  number.
+- What is gathered hands the sum of all processes' gradients back to the process that made it.
+
+A step moves, in each process: the predicted kernels twice (those outside the sample, and those of the sample with their
+gradients), the predictor's gradients once, and logits or feature maps only for losses that are no mean over images.
+Batches of images are prepared whole in every process. Only the first process writes files, reports and evaluates.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import attrs
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nern.errors import ConfigError, TrainingError
+from nern.interfaces import Loss
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Processes:
+    """The processes of a run; one alone does without any communication."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes, reports and evaluates."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """The part of `count` things that is this process's; parts differ by one at most."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def gather(self, part: Tensor, count: int) -> Tensor:
+        """All parts [count, ...] from every process's own, cut by `share`; the gradient of a part is summed over processes."""
+        if self.size == 1:
+            return part
+        gathered: Tensor = _Gather.apply(part, count, self)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def predict(self, predict: Callable[[Tensor | None], Tensor], rows: Tensor | None, every: Tensor) -> Tensor:
+        """Predictions [m, k²] of some rows, or of all; every process predicts its part of them.
+
+        Args:
+            predict: function from rows [m] int64, or None for all, to predictions.
+            every: all rows, [n] int64.
+        """
+        if self.size == 1:
+            return predict(rows)
+        rows = every if rows is None else rows
+        return self.gather(predict(rows[self.share(len(rows))]), len(rows))
+
+    def part(self, component: Loss, loss: Callable[[Any, Any], Tensor], compared: tuple[Any, Any], images: int) -> Tensor:
+        """The part of a loss that is this process's; the parts add up to it.
+
+        Args:
+            loss: the function that `component` started.
+            compared: its arguments: all weights of the step, or logits or feature maps of this process's images.
+            images: in the batches of all processes together.
+        """
+        fraction = 1.0
+        if self.size > 1 and component.needs != "weights" and component.is_mean:
+            own = self.share(images)
+            fraction = (own.stop - own.start) / images
+        elif self.size > 1:
+            if component.needs != "weights":
+                compared = self._whole(compared[0], images), self._whole(compared[1], images)
+            fraction = 1 / self.size
+        value = loss(*compared)
+        return value if self.size == 1 else torch.mul(value, fraction)
+
+    def _whole(self, outputs: Any, images: int) -> Any:
+        """Logits, or a list of feature maps, of the whole batch."""
+        return self.gather(outputs, images) if isinstance(outputs, Tensor) else [self.gather(maps, images) for maps in outputs]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            values = values.clone()
+            _together(dist.all_reduce, values)
+        return values
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace every gradient by its sum over all processes."""
+        if self.size == 1:
+            return
+        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in parameters]
+        flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for value, gradient in zip(parameters, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
+            value.grad = gradient.view_as(value)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return flag if self.size == 1 else any(self.all_objects(flag))
+
+    def all_objects(self, value: T) -> list[T]:
+        """The values of all processes."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        _together(dist.all_gather_object, found, value)
+        return found
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.all_objects(None)
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """Run a block in the first process, and then in the others, which find what it left in the cache."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+    def check(self, representation: nn.Module, batches: Mapping[str, int]) -> None:
+        """Refuse what several processes cannot share.
+
+        Args:
+            batches: images a step, by the option that sets them.
+
+        Raises:
+            ConfigError: a batch has fewer images than there are processes, or a kernel's prediction depends on which
+                others are predicted with it.
+        """
+        for name, batch in batches.items():
+            if batch < self.size:
+                raise ConfigError(f"{name} is {batch}, fewer images than the {self.size} processes")
+        if self.size > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in representation.modules()):
+            raise ConfigError(f"predictor: batch norm needs all kernels in one process, there are {self.size}; use another normalisation")
+
+    def same(self, parameters: Iterable[Tensor]) -> None:
+        """Overwrite parameters by those of the first process."""
+        if self.size > 1:
+            for value in parameters:
+                _together(dist.broadcast, value.detach(), 0)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, count: int, group: Processes) -> Tensor:
+        ctx.group, ctx.count = group, count
+        shares = [Processes(rank, group.size).share(count) for rank in range(group.size)]
+        longest = max(share.stop - share.start for share in shares)
+        padded = part.new_zeros(longest, *part.shape[1:], dtype=torch.float32)
+        padded[: len(part)] = part
+        received = [torch.empty_like(padded) for _ in shares]
+        _together(dist.all_gather, received, padded)
+        parts = [values[: share.stop - share.start] for values, share in zip(received, shares, strict=True)]
+        return torch.cat(parts).to(part.dtype)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        total = ctx.group.sum(gradient.float().contiguous())
+        return total[ctx.group.share(ctx.count)].to(gradient.dtype), None, None
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """The processes that torchrun started, or the only one; leaves the group at the end if it was joined here."""
+    if dist.is_available() and dist.is_initialized():
+        yield Processes(dist.get_rank(), dist.get_world_size())
+        return
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Processes()
+        return
+    # The others wait while the first trains an original network or evaluates: torchrun ends them if it dies
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
+    try:
+        yield Processes(dist.get_rank(), size)
+        _together(dist.barrier)  # nobody leaves while another still talks to it: that ends in an abort now and then
+    finally:
+        dist.destroy_process_group()
+
+
+def leave_at_once(code: int) -> None:
+    """End a process that torchrun started, without the interpreter's tear-down; does nothing in a process alone.
+
+    Threads that the group's backend leaves behind are destroyed while they run, now and then, which aborts a process
+    whose work is done and safe.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def local_rank() -> int | None:
+    """The position of this process on its machine where torchrun started several, else None."""
+    return int(os.environ["LOCAL_RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ else None
+
+
+def is_first() -> bool:
+    """Whether this process is the first of a run, or the only one; before and after the processes are joined."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _together(operation: Callable[..., Any], *arguments: Any) -> None:
+    """A collective operation; it fails where another process is gone.
+
+    Raises:
+        TrainingError: names this process.
+    """
+    try:
+        operation(*arguments)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"process {dist.get_rank()} lost the others ({reason}); the message of the one that ended first says why"
+        ) from error

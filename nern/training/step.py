@@ -1,0 +1,198 @@
+"""One step and one phase of training (Ashkenazi et al. 2023, sec. 3.2): sample, predict, run what the losses need, add up, step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.config.experiment import LossTerm, Phase
+from nern.errors import TrainingError
+from nern.interfaces import Draw, LossContext, Optimizer, Sampler
+from nern.networks.pair import NetworkPair
+from nern.options import located
+from nern.representation.original_kernels import OriginalKernels
+from nern.representation.representation import Representation
+from nern.support.seeding import derive
+from nern.training.cuda_graphs import CudaGraphs, Replayer
+from nern.training.processes import Processes
+
+
+@attrs.frozen
+class StepContext:
+    """What every step works on, whatever its phase."""
+
+    representation: Representation
+    kernels: OriginalKernels
+    networks: NetworkPair
+    device: torch.device
+    dtype: torch.dtype  # in which the predictor computes
+    seed: int
+    processes: Processes = Processes()  # that share the work of a step
+    graphs: bool = False  # whether a GPU records a step and replays it
+
+
+class PhaseTrainer:
+    """One phase of training, with its losses, sampler, inputs and optimisers.
+
+    Args:
+        inputs: function from the step number to a batch of normalised inputs [b, c, h, w].
+        index: position of the phase among the phases; every random draw depends on it.
+    """
+
+    def __init__(
+        self,
+        context: StepContext,
+        phase: Phase,
+        losses: dict[str, LossTerm],
+        sampler: Sampler,
+        optimizer: Optimizer,
+        inputs: Callable[[int], Tensor],
+        index: int,
+    ) -> None:
+        self.context, self.phase, self.optimizer, self.inputs = context, phase, optimizer, inputs
+        kernels = context.kernels
+        known = LossContext(kernels.grid, kernels.original, context.networks)
+        self.terms = {name: (term, self._started(name, term, known)) for name, term in losses.items() if term.weight > 0}
+        with located("sampler" if phase.sampler is None else f"phases.{phase.name}.sampler"):
+            self.draw: Draw = sampler.start(kernels.norms(), kernels.table.layers(), derive(context.seed, "sampler", index))
+        self.parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
+        self.optimizers = optimizer.start(self.parameters)
+        self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
+        recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1
+        self.replayer = Replayer([value for _, value in self.parameters], CudaGraphs() if recorded else None)
+        self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of each step
+
+    def _started(self, name: str, term: LossTerm, context: LossContext) -> Callable[[Any, Any], Tensor]:
+        with located(f"losses.{name}" if self.phase.losses is None else f"phases.{self.phase.name}.losses.{name}"):
+            return term.loss.start(context)
+
+    def step(self, step: int) -> None:
+        """One step of gradient descent."""
+        active = tuple(name for name, (term, _) in self.terms.items() if step >= term.warmup)
+        rows = self.draw(step)
+        batch = self.inputs(step) if self.runs_networks(active) else None
+        values = self.replayer(active, lambda *inputs: self._backward(active, *inputs), rows, batch)
+        self._descend(step)
+        self._history.append(((*active, "total"), values))
+
+    def runs_networks(self, active: Sequence[str]) -> bool:
+        """Whether any of these terms compares outputs of the networks."""
+        return any(self.terms[name][0].loss.needs != "weights" for name in active)
+
+    def _backward(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> Tensor:
+        """Take the gradient of the objective; returns its terms and their weighted sum [terms + 1]."""
+        representation = self.context.representation
+        with representation.storage.rounded_while(representation.parameters()):
+            terms = self.losses(active, rows, batch)
+            total = torch.stack([self.terms[name][0].weight * value for name, value in terms.items()]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
+        return torch.stack([*(value.detach() for value in terms.values()), total.detach()])
+
+    def losses(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> dict[str, Tensor]:
+        """The unweighted terms of eq. 2, differentiable in the predictor's parameters.
+
+        Where several processes share a step, these are the parts of this process, which add up to the terms.
+
+        Args:
+            active: names of the terms.
+            rows: kernels that carry gradient [m] int64, or None for all.
+            batch: inputs [b, c, h, w]; None where no active term runs the networks.
+        """
+        predicted = self._predict(rows)
+        compared = self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
+        images = 0 if batch is None else len(batch)
+        terms = {}
+        for name in active:
+            term, loss = self.terms[name]
+            terms[name] = self.context.processes.part(term.loss, loss, compared[term.loss.needs], images)
+        return terms
+
+    def _compared_weights(self, predicted: Tensor, rows: Tensor | None) -> dict[str, tuple[Any, Any]]:
+        """Both sides of the comparison where no network runs: kernels outside the sample need no prediction."""
+        kernels = self.context.kernels
+        return {"weights": (kernels.original(rows), kernels.predicted(predicted, rows))}
+
+    def _compared_outputs(self, active: Sequence[str], predicted: Tensor, rows: Tensor | None, batch: Tensor) -> dict[str, tuple[Any, Any]]:
+        """Both sides of every comparison that an active term needs, after both networks ran."""
+        context, needs = self.context, {self.terms[name][0].loss.needs for name in active}
+        everything = self._complete(predicted, rows)
+        inputs, features = batch[context.processes.share(len(batch))], "features" in needs
+        original = context.networks.original(inputs, features)
+        reconstructed = context.networks.reconstructed(inputs, context.representation.weights(everything), features)
+        weights = (context.kernels.original(), context.kernels.predicted(everything)) if "weights" in needs else (None, None)
+        return {
+            "weights": weights,
+            "logits": (original.logits, reconstructed.logits),
+            "features": (original.features, reconstructed.features),
+        }
+
+    def _predict(self, rows: Tensor | None) -> Tensor:
+        """Predicted kernels [m, k²] of some rows, or of all, differentiable."""
+        context = self.context
+        with self._arithmetic():
+            return context.processes.predict(context.representation.predict, rows, context.kernels.rows)
+
+    def _complete(self, predicted: Tensor, rows: Tensor | None) -> Tensor:
+        """Predictions for every row [rows, k²], of which only those of the sample carry gradient."""
+        if rows is None:
+            return predicted
+        context = self.context
+        with torch.no_grad(), self._arithmetic():
+            everything = context.processes.predict(context.representation.predict_in_chunks, None, context.kernels.rows)
+        # A kernel that was drawn twice is the same kernel: the gradient of the networks reaches it once.
+        at = torch.arange(len(everything), device=rows.device)
+        at[rows] = torch.arange(len(everything), len(everything) + len(rows), device=rows.device)
+        return torch.cat([everything, predicted]).index_select(0, at)
+
+    def _arithmetic(self) -> torch.autocast:
+        """The predictor's arithmetic."""
+        return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.context.dtype == torch.bfloat16)
+
+    def _descend(self, step: int) -> None:
+        """Step every optimiser at this step's learning rate."""
+        parameters = [value for _, value in self.parameters]
+        self.context.processes.sum_gradients(parameters)
+        if self.phase.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, self.phase.clip)
+        for started, rates in zip(self.optimizers, self._rates, strict=True):
+            for group, rate in zip(started.param_groups, rates, strict=True):
+                group["lr"] = rate * self.optimizer.factor(step, self.phase.iterations)
+            started.step()
+            started.zero_grad(set_to_none=True)
+
+    # -- reports and state ---------------------------------------------------------------------------------------
+
+    def flush(self, last: int) -> dict[str, float]:
+        """Losses of step `last`, the latest one, after checking every step since the last call.
+
+        Raises:
+            TrainingError: a loss was not finite; names step and term.
+        """
+        history, self._history = self._history, []
+        if not history:
+            return {}
+        values = iter(self.context.processes.sum(torch.cat([values for _, values in history])).tolist())
+        reported: dict[str, float] = {}
+        for back, (names, _) in enumerate(history):
+            reported = dict(zip(names, values, strict=False))
+            for name, value in reported.items():
+                if not math.isfinite(value):
+                    step = last - len(history) + 1 + back
+                    raise TrainingError(f"loss '{name}' is {value} at step {step + 1} of phase '{self.phase.name}'")
+        return reported
+
+    def learning_rate(self) -> float:
+        rate: float = self.optimizers[0].param_groups[0]["lr"]
+        return rate
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [started.state_dict() for started in self.optimizers]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for started, state in zip(self.optimizers, states, strict=True):
+            started.load_state_dict(state)

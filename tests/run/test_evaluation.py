@@ -1,0 +1,113 @@
+"""Scores by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nern.errors import DataError
+from nern.interfaces import Data
+from nern.networks.state_dicts import with_weights
+from nern.run.evaluation import Score, logits_of, score
+
+CPU = torch.device("cpu")
+
+
+def test_top1_agreement_and_kl_by_hand() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [5.0, 0.0, 0.0]])
+    original = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 4.0], [0.0, 2.0, 0.0]])
+    found = score(logits, torch.tensor([0, 1, 1, 0]), original)
+    assert found.images == 4
+    assert found.top1 == 75.0  # rows 0, 1 and 3
+    assert found.top5 is None  # three classes
+    assert found.agreement == 50.0  # rows 0 and 2
+    total = 0.0
+    for p, q in zip(original.tolist(), logits.tolist(), strict=True):
+        sums = [sum(math.exp(x) for x in row) for row in (p, q)]
+        total += sum(math.exp(a) / sums[0] * (a - math.log(sums[0]) - b + math.log(sums[1])) for a, b in zip(p, q, strict=True))
+    assert found.kl == pytest.approx(total / 4, rel=1e-9)
+
+
+def test_top5_by_hand() -> None:
+    rows = torch.arange(10.0).repeat(4, 1)  # the five most probable classes are 5 … 9
+    found = score(rows, torch.tensor([9, 5, 4, 0]))
+    assert found.top1 == 25.0
+    assert found.top5 == 50.0
+    assert found.agreement is None
+    assert found.kl is None
+
+
+def test_top1_and_top5_against_sorting_each_row() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(300, 20), torch.randint(20, (300,))
+    found = score(logits, labels)
+    ranks = [
+        sorted(range(20), key=lambda i, row=row: -row[i]).index(label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
+    ]
+    assert found.top1 == pytest.approx(100 * sum(rank == 0 for rank in ranks) / 300)
+    assert found.top5 == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 300)
+
+
+def test_equal_logits_agree_without_divergence() -> None:
+    torch.manual_seed(0)
+    logits = 30 * torch.randn(20, 10)
+    found = score(logits, None, logits)
+    assert (found.agreement, found.kl, found.top1) == (100.0, 0.0, None)
+    assert found.metrics() == {"agreement": 100.0, "kl": 0.0}
+
+
+def test_checkpoints_are_compared_by_kl_then_agreement() -> None:
+    def of(top1: float | None, agreement: float, kl: float) -> Score:
+        return Score(10, top1, None, agreement, kl)
+
+    assert of(79.0, 70.0, 0.1).key > of(80.0, 99.0, 0.5).key
+    assert of(79.0, 90.0, 0.1).key > of(80.0, 80.0, 0.1).key
+    assert of(None, 70.0, 0.1).key > of(None, 99.0, 0.5).key  # labels are not needed
+
+
+class Few(Data):
+    classes = 3
+    splits = frozenset({"test"})
+
+    def __init__(self, images: Tensor, labels: Tensor | None) -> None:
+        self.images, self.labels = images, labels
+
+    def batches(self, split: str, batch: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor | None]]:
+        for start in range(0, len(self.images), batch):
+            yield self.images[start : start + batch], None if self.labels is None else self.labels[start : start + batch]
+
+    def inputs(self, batch: int, seed: int, device: torch.device) -> None:
+        raise AssertionError("evaluation needs no training inputs")
+
+
+def test_predict_runs_every_image_in_eval_mode_and_in_order() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.BatchNorm1d(12), nn.Linear(12, 3)).train()
+    images, labels = torch.randn(7, 3, 2, 2), torch.arange(7) % 3
+    found, targets = logits_of(network, Few(images, labels), "test", CPU, batch=3)
+    network.eval()
+    torch.testing.assert_close(found, torch.cat([network(image[None]) for image in images]).detach())
+    assert targets is not None
+    assert torch.equal(targets, labels)
+    assert logits_of(network, Few(images, None), "test", CPU)[1] is None
+
+
+def test_predict_refuses_no_images_and_too_many_classes() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(DataError, match="the task has no test images"):
+        logits_of(network, Few(torch.zeros(0, 3, 2, 2), None), "test", CPU)
+    with pytest.raises(DataError, match=r"the task has 3 classes and the network 2; set architecture\.classes"):
+        logits_of(network, Few(torch.zeros(3, 3, 2, 2), torch.tensor([0, 1, 2])), "test", CPU)
+
+
+def test_with_weights_leaves_the_network_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    before = network[0].weight.detach().clone()
+    new = torch.randn(4, 3, 3, 3)
+    changed = with_weights(network, {"0.weight": new})
+    assert torch.equal(changed[0].weight, new)
+    assert torch.equal(changed[0].bias, network[0].bias)
+    assert torch.equal(network[0].weight, before)

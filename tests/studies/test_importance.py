@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from nern.cli.main import run
+from nern.errors import ArtifactError, ConfigError
+from nern.kernels.coordinates import LayerMapping
+from nern.studies.importance import importance, mean_activations, relative_errors
+from nern.studies.opening import open_representation
+from tests.finished_run import finished
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("importance") / "run")
+
+
+def test_relative_errors_are_those_of_plain_loops():
+    source = torch.Generator().manual_seed(2)
+    truth, guess = torch.randn(3, 2, 2, 2, generator=source), torch.randn(3, 2, 2, 2, generator=source)
+    truth[1] = 0
+    truth[2, 0] = 0
+    found = relative_errors({"w": truth}, {"w": guess}, [LayerMapping("w", (3, 2, 2, 2), 0)])["w"]
+    total_wrong = total_there = 0.0
+    for f in range(3):
+        filter_wrong = filter_there = 0.0
+        for c in range(2):
+            wrong = sum((float(guess[f, c, y, x]) - float(truth[f, c, y, x])) ** 2 for y in range(2) for x in range(2))
+            there = sum(float(truth[f, c, y, x]) ** 2 for y in range(2) for x in range(2))
+            if there == 0:
+                assert math.isnan(found.kernels[f, c])
+            else:
+                assert float(found.kernels[f, c]) == pytest.approx(math.sqrt(wrong / there), rel=1e-12)
+            filter_wrong, filter_there = filter_wrong + wrong, filter_there + there
+        if filter_there == 0:
+            assert math.isnan(found.filters[f])
+        else:
+            assert float(found.filters[f]) == pytest.approx(math.sqrt(filter_wrong / filter_there), rel=1e-12)
+        total_wrong, total_there = total_wrong + filter_wrong, total_there + filter_there
+    assert found.layer == pytest.approx(math.sqrt(total_wrong / total_there), rel=1e-12)
+
+
+def test_activations_are_averaged_over_images_and_their_number_is_kept():
+    class Batches:
+        def batches(self, split, batch, device):
+            assert split == "test"
+            for start in range(0, 10, 4):
+                yield images[start : start + 4], None
+
+    source = torch.Generator().manual_seed(4)
+    images = torch.randn(10, 1, 3, 4, generator=source)
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+    found = mean_activations(network, "0", Batches(), 7, torch.device("cpu"))
+    weight, bias = network[0].weight.detach().double(), network[0].bias.detach().double()
+    for f in range(2):
+        outputs = images[:7, 0].double() * weight[f, 0, 0, 0] + bias[f]
+        assert torch.allclose(found.maps[f].double(), outputs.mean(0), atol=1e-6)
+        assert float(found.strength[f]) == pytest.approx(float(outputs.abs().mean()), rel=1e-6)
+    assert not network[0]._forward_hooks
+
+
+def test_filters_are_ordered_by_error_and_everything_is_written(digits_run, tmp_path):
+    opened = open_representation(digits_run)
+    found = importance(opened, "layer2.0.conv1", filters=2, images=50)
+    assert found.layer == "layer2.0.conv1.weight"
+    errors = found.errors[found.layer].filters.tolist()
+    order = sorted(range(len(errors)), key=lambda index: errors[index])
+    assert found.lowest == order[:2]
+    assert found.highest == order[::-1][:2]
+    ranks = [[sorted(values).index(value) for value in values] for values in (errors, found.activations.strength.tolist())]
+    n = len(errors)
+    difference = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
+    assert found.correlation == pytest.approx(1 - 6 * difference / (n * (n * n - 1)), abs=1e-9)  # Spearman's formula
+    found.save(tmp_path / "o")
+    tensors = load_file(str(tmp_path / "o" / "importance.safetensors"))
+    assert torch.equal(tensors["lowest"], found.activations.maps[found.lowest])
+    assert tensors["kernels.conv1.weight"].shape == (4, 1)
+    stored = json.loads((tmp_path / "o" / "importance.json").read_text())
+    assert stored["lowest"] == found.lowest
+    assert len(stored["errors"]) == len(opened.artifact.representation.grid.layers)
+
+
+def test_the_verb_and_its_mistakes(digits_run, tmp_path, capsys):
+    assert run(["importance", str(digits_run), "--images", "20", "-o", str(tmp_path / "o"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layer"] == "layer3.0.conv2.weight"
+    assert run(["importance", str(digits_run), "--layer", "layer2.0.conv3"]) == 2
+    assert "layer 'layer2.0.conv3' is not represented, did you mean 'layer2.0.conv" in capsys.readouterr().err
+    assert run(["importance", str(digits_run / "model.nern")]) == 2
+    assert "name their file with architecture.weights=FILE" in capsys.readouterr().err
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ArtifactError, match=r"cannot write .*taken"):
+        importance(open_representation(digits_run), images=5).save(tmp_path / "taken")
+    with pytest.raises(ConfigError, match=r"layer 'zzz' is not represented \(there are: conv1\.weight"):
+        importance(open_representation(digits_run), "zzz")
