@@ -27,8 +27,16 @@ def cli() -> None:
 @cli.command()
 @click.argument("name", required=False)
 def presets(name: str | None) -> None:
-    """List the shipped experiments, or those of a table (table1), or print one's YAML, ready to edit."""
+    """List the shipped experiments, or those of a table (table1), or print one's YAML, ready to edit.
+
+    The names of recipes (data-free, fast, paper, small) print what a recipe sets.
+    """
+    from nern.config.recipes import recipes
     from nern.config.sources import no_such_preset, presets
+
+    if name is not None and name in recipes():
+        click.echo(recipes()[name], nl=False)
+        return
 
     shipped = presets()
     if name is not None and name in shipped:

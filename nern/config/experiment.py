@@ -52,7 +52,7 @@ class Experiment:
 
     architecture: Architecture = option(help="the original network")
     task: Task = option(help="where images come from")
-    phases: list[Phase] = option(help="parts of training, in order")
+    phases: list[Phase] = option(help="parts of training, in order; or the name of a recipe, whose phases these are then")
     embedding: Embedding = option(help="coordinates to vectors")
     predictor: Predictor = option(help="vectors to kernels")
     sampler: Sampler = option(help="which kernels carry gradient in a step")
@@ -112,5 +112,6 @@ DEFAULTS: dict[str, Any] = {
     "smoother": {"name": "cross-filter"},
     "losses": {"reconstruction": {}, "kd": {"weight": 1e-4}, "fmd": {"weight": 1e-4}},
     "optimizer": {"name": "ranger"},
+    "phases": [{"name": "joint", "iterations": 70000, "batch": 256}],
     "observers": {"progress": {}},
 }

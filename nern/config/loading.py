@@ -9,6 +9,7 @@ from typing import Any
 
 from nern.config.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
 from nern.config.overrides import apply_overrides, parse_override
+from nern.config.recipes import overridden
 from nern.config.sources import no_such_preset, presets, read_source
 from nern.config.structuring import structure, structure_component, to_yaml, unstructure
 from nern.config.yaml_reading import read_yaml
@@ -58,7 +59,7 @@ def load_experiment(
     source = read_source(reference)
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
-    values = apply_overrides(source.values, overrides, DEFAULTS)
+    values = overridden(source.values, overrides, DEFAULTS)
     values["plugins"] = named = _all_plugins(values.get("plugins"), source.folder, plugins)
     if registry is None:
         local = [plugin for plugin in named if isinstance(plugin, str)] if isinstance(named, list) else []

@@ -15,8 +15,9 @@ import yaml
 
 from nern.config import preset_families
 from nern.config.experiment import DEFAULTS
-from nern.config.overrides import apply_overrides, copied
+from nern.config.overrides import copied
 from nern.config.preset_families import Row
+from nern.config.recipes import expanded, overridden
 from nern.config.yaml_reading import _Loader, read_yaml
 from nern.errors import ConfigError
 from nern.options import kind_of
@@ -36,7 +37,7 @@ class Presets(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         row = self._rows[name]
-        if isinstance(row, str) and "extends" not in read_yaml(row, f"preset {name}"):
+        if isinstance(row, str) and not {"extends", "recipe"} & set(read_yaml(row, f"preset {name}")):
             return row
         body: str = yaml.safe_dump(self.values_of(name), sort_keys=False, allow_unicode=True, width=100)
         return f"# {self.summary(name)}\n{body}"
@@ -57,7 +58,7 @@ class Presets(Mapping[str, str]):
         row = self._rows[name]
         if isinstance(row, str):
             return _extended(read_yaml(row, f"preset {name}"), None, (name,))
-        return apply_overrides(self.values_of(row.extends), row.overrides, DEFAULTS)
+        return overridden(self.values_of(row.extends), row.overrides, DEFAULTS)
 
 
 @functools.cache
@@ -92,8 +93,9 @@ class Source:
 def read_source(reference: str | Path) -> Source:
     """A YAML file, or the preset of that name.
 
-    A file with `extends: PRESET_OR_FILE` starts from another experiment: `set` changes single values by their dotted
-    paths, and a section that the file writes itself replaces the other's.
+    A file with `recipe: NAME` has that recipe's sections where it writes none of its own. A file with
+    `extends: PRESET_OR_FILE` starts from another experiment: `set` changes single values by their dotted paths, and a
+    section that the file writes itself replaces the other's.
 
     Raises:
         ConfigError: there is neither, or it does not hold a mapping.
@@ -123,17 +125,17 @@ def _read_source(reference: str | Path, folder: Path | None, seen: tuple[str, ..
 
 def _extended(values: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
     """The values of a file over those of the experiment that it extends."""
-    if "extends" not in values:
-        return values
-    own = {key: value for key, value in values.items() if key not in ("extends", "set")}
     changes = values.get("set") or {}
-    if not isinstance(values["extends"], str) or not isinstance(changes, dict):
+    if not isinstance(values.get("extends", ""), str) or not isinstance(changes, dict):
         raise ConfigError(f"{seen[-1]}: 'extends' is the name of a preset or file, and 'set' a mapping of dotted paths to values")
+    own = expanded({key: value for key, value in values.items() if key not in ("extends", "set")})
+    if "extends" not in values:
+        return overridden(own, changes, DEFAULTS)
     base = _read_source(values["extends"], folder, seen)
     inherited = copied(base.values)
     if base.folder and isinstance(inherited.get("plugins"), list):
         inherited["plugins"] = [str(base.folder / p) if str(p).endswith(".py") else p for p in inherited["plugins"]]
-    return apply_overrides({**inherited, **own}, changes, DEFAULTS)
+    return overridden({**inherited, **own}, changes, DEFAULTS)
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

@@ -140,7 +140,7 @@ def test_several_mistakes_are_reported_together(registry: Registry) -> None:
 def test_missing_sections_are_named(registry: Registry) -> None:
     with pytest.raises(ConfigError) as caught:
         structure({"seed": 1}, registry, "x.yaml")
-    assert set(str(caught.value).splitlines()) == {f"x.yaml: {key}: is missing" for key in ("architecture", "task", "phases")}
+    assert set(str(caught.value).splitlines()) == {f"x.yaml: {key}: is missing" for key in ("architecture", "task")}
     (line,) = problems(registry, phases=[{"losses": {"kd": {}}}])
     assert line == "phases.0.iterations: is missing"
 
