@@ -80,8 +80,8 @@ FIGURES = {
     "figure5-pruning": (
         "Figure 5, left: pruning the predictor",
         "nern train resnet20-cifar10-fast task.root=DIR architecture.weights=FILE output=run\n"
-        "nern prune run ratios=0,0.1,0.2,0.3,0.4,0.5,0.6,0.7 -o pruned\n"
-        "nern prune run ratios=0,0.1,0.2,0.3,0.4 finetune=200 -o tuned\nnern plot pruning pruned -o figure5-pruning",
+        "nern prune run --ratios 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7 -o pruned\n"
+        "nern prune run --ratios 0,0.1,0.2,0.3,0.4 --finetune 200 -o tuned\nnern plot pruning pruned -o figure5-pruning",
     ),
     "figure5-importance": (
         "Figure 5, right: activations of the filters with the lowest and highest error",

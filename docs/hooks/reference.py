@@ -23,6 +23,7 @@ import nern
 from nern import hookspecs, interfaces, testing, toolkit
 from nern.cli.main import cli
 from nern.config import experiment
+from nern.config.defaults import DEFAULTS
 from nern.config.sources import presets as shipped_presets
 from nern.options import OptionInfo, describe
 from nern.registry.discovery import create_registry
@@ -200,7 +201,7 @@ def sections() -> dict[str, type]:
 def section_options(cls: type) -> list[OptionInfo]:
     """What a section's mapping may hold. The component of a loss term stands in the same mapping, under its own name."""
     found = [option for option in describe(cls) if cls is not experiment.LossTerm or option.name != "loss"]
-    defaults = experiment.DEFAULTS if cls is experiment.Experiment else {}
+    defaults = DEFAULTS if cls is experiment.Experiment else {}
     return [attrs.evolve(option, default=defaults.get(option.name, option.default)) for option in found]
 
 
@@ -277,7 +278,7 @@ def verb(path: str, command: click.Command) -> str:
     """The section of one verb."""
     if not command.help:
         raise PluginError(f"{path} has no help")
-    context = click.Context(command, info_name=path)
+    context = click.Context(command, info_name=path, show_default=True)
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     rows = []
     for parameter in command.params:
@@ -285,9 +286,13 @@ def verb(path: str, command: click.Command) -> str:
             if not parameter.help:
                 raise PluginError(f"{path} {parameter.opts[0]} has no help")
             value = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
-            rows.append((", ".join(f"`{option}{value}`" for option in parameter.opts), escape(parameter.help)))
+            described = parameter.get_help_record(context)  # the help with the default behind it, as --help prints it
+            text = described[1] if described else parameter.help
+            rows.append((", ".join(f"`{option}{value}`" for option in parameter.opts), escape(text)))
     options = table(("option", "what it does"), rows) if rows else ""
-    return f"## `{path}`\n\n{inspect.cleandoc(command.help)}\n\n```text\n{usage}\n```\n\n{options}\n"
+    shown = (command.epilog or "").partition("Example:")[2].strip()
+    examples = f"```text\n{shown}\n```\n\n" if shown else ""
+    return f"## `{path}`\n\n{inspect.cleandoc(command.help)}\n\n```text\n{usage}\n```\n\n{examples}{options}\n"
 
 
 # -- API -------------------------------------------------------------------------------------------------------------

@@ -1,34 +1,127 @@
-"""Arguments that several verbs of the command line share."""
+"""Arguments and options that several verbs of the command line share; each means the same on every verb that has it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+from nern.errors import ConfigError
+from nern.support.messages import cannot_write
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def example(command: str) -> str:
+    """An example for the end of a verb's help."""
+    return f"\b\nExample:\n  {command}"
+
+
+def _check_overrides(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse `ratios=0.5` where the verb has the option --ratios."""
+    takes_experiment = any(argument.name == "experiment" for argument in context.command.params)
+    options = {name for option in context.command.params if isinstance(option, click.Option) for name in option.opts}
+    for word in words:
+        key, _, value = word.partition("=")
+        if f"--{key.strip()}" in options and not (key.strip() == "output" and takes_experiment):
+            raise click.UsageError(f"'{word}': {key.strip()} is an option of this command; write --{key.strip()} {value}".rstrip(), context)
+    return words
+
+
+EXPERIMENT = click.argument("experiment", metavar="PRESET_OR_YAML")
+RUN = click.argument("run", metavar="RUN_DIR_OR_FILE", type=PATH)
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...", callback=_check_overrides)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; messages go to stderr.")
-NO_PLUGIN = click.option(
+_PLUGIN = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE_OR_MODULE", help="Use a plugin that is not installed (may be repeated)."
+)
+_NO_PLUGIN = click.option(
     "--no-plugin", "disabled", multiple=True, metavar="NAME", help="Leave out a plugin, by its name or package (may be repeated)."
 )
-PLUGIN = click.option(
-    "--plugin", "local", multiple=True, metavar="FILE_OR_MODULE", help="Use a plugin that is not installed (may be repeated)."
-)
 
 
-def experiment(reference: str, overrides: Sequence[str], disabled: Sequence[str] = ()) -> Any:
-    """A preset, a YAML file or a run directory, with overrides: (Experiment, Registry)."""
+def PLUGINS(command: Command) -> Command:  # noqa: N802
+    """The options --plugin and --no-plugin, as the arguments `plugins` and `disabled`."""
+    return _PLUGIN(_NO_PLUGIN(command))
+
+
+def output(what: str, *, required: bool = False, default: str | None = None) -> Callable[[Command], Command]:
+    """The option -o, as the argument `output: Path | None`.
+
+    Args:
+        what: what is written there.
+        default: where it is written without the option, as the help shows it.
+    """
+    text = f"Where to write {what}."
+    return click.option("-o", "--output", type=PATH, required=required, show_default=default or True, help=text)
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """Numbers separated by commas, such as `0,0.1`."""
+
+    name = "number,number,…"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> list[float]:
+        if not isinstance(value, str):
+            return list(value)
+        try:
+            return [float(number) for number in value.split(",")]
+        except ValueError:
+            self.fail(f"'{value}' is not a list of numbers separated by commas", parameter, context)
+
+
+def load(
+    reference: str, overrides: Sequence[str], plugins: Sequence[str] = (), disabled: Sequence[str] = (), output: Path | None = None
+) -> Any:
+    """A preset, a YAML file or a run directory, with overrides, as (Experiment, Registry).
+
+    Args:
+        output: the run directory, where the verb was told of it with -o.
+    """
     from nern.config.loading import load_experiment
     from nern.config.overrides import parse_override
 
-    values = dict(parse_override(text) for text in overrides)
+    values = run_directory(dict(parse_override(text) for text in overrides), output)
     if Path(reference).is_dir() and (Path(reference) / "config.yaml").is_file():
         values, reference = {"output": reference, **values}, str(Path(reference) / "config.yaml")
-    return load_experiment(reference, values, disabled=disabled)
+    return load_experiment(reference, values, disabled=disabled, plugins=plugins)
+
+
+def run_directory(values: dict[str, Any], output: Path | None) -> dict[str, Any]:
+    """Overrides with the run directory that -o names."""
+    if output is None:
+        return values
+    if "output" in values and Path(str(values["output"])) != output:
+        raise ConfigError(f"output={values['output']} and -o {output} both name the run directory; give one of them")
+    return {**values, "output": str(output)}
+
+
+def show_yaml(text: str, values: Any, output: Path | None, as_json: bool) -> None:
+    """Write YAML to the file that -o names, and print it where there is none; with --json stdout gets the values as JSON."""
+    if output is not None:
+        from nern.support.files import write_text
+
+        try:
+            write_text(output, text)
+        except OSError as error:
+            raise ConfigError(cannot_write(output, error, "name another file with -o")) from error
+    if as_json:
+        click.echo(json.dumps(values))
+    elif output is None:
+        click.echo(text, nl=False)
+    else:
+        say(f"written: {output}")
 
 
 def percent(value: float | None) -> str:
     """` 91.50 %`, or a dash."""
     return f"{value:6.2f} %" if value is not None else "     — %"
+
+
+def say(line: str) -> None:
+    """A message for the person at the terminal: on stderr, so that stdout holds results alone."""
+    click.echo(line, err=True)

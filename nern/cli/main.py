@@ -13,55 +13,77 @@ from typing import Any
 import click
 
 from nern.cli import arguments, studies
-from nern.cli.arguments import JSON, NO_PLUGIN, OVERRIDES, PLUGIN, percent
+from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PATH, PLUGINS, RUN, example, percent, say
 from nern.errors import ConfigError, Interrupted, NernError
+from nern.registry.kinds import HOOKS
 from nern.version import __version__
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
+    epilog=example("nern train digits output=runs/digits"),
+)
 @click.version_option(__version__, prog_name="nern")
 def cli() -> None:
     """Neural representations for neural networks: a pre-trained CNN as a small predictor network in one file."""
 
 
-@cli.command()
+@cli.command(epilog=example("nern presets digits -o mine.yaml"))
 @click.argument("name", required=False)
-def presets(name: str | None) -> None:
+@arguments.output("the YAML of the preset or recipe NAME", default="stdout")
+@JSON
+def presets(name: str | None, output: Path | None, as_json: bool) -> None:
     """List the shipped experiments, or those of a table (table1), or print one's YAML, ready to edit.
 
     The names of recipes (data-free, fast, paper, small) print what a recipe sets.
     """
-    from nern.config.recipes import recipes
+    from nern.config.recipes import recipe, recipes
     from nern.config.sources import no_such_preset, presets
 
     if name is not None and name in recipes():
-        click.echo(recipes()[name], nl=False)
+        text = recipes()[name]
+        described = {"name": name, "summary": text.splitlines()[0].removeprefix("# "), "values": recipe(name)}
+        arguments.show_yaml(text, described, output, as_json)
         return
-
     shipped = presets()
     if name is not None and name in shipped:
-        click.echo(shipped[name], nl=False)
+        described = {"name": name, "summary": shipped.summary(name), "values": shipped.values_of(name)}
+        arguments.show_yaml(shipped[name], described, output, as_json)
         return
+    if output is not None:
+        raise click.UsageError("-o writes the YAML of one preset; name it")
     listed = [preset for preset in shipped if name is None or preset.startswith(f"{name.rstrip('/')}/")]
     if not listed and name is not None:
         raise ConfigError(no_such_preset(name))
+    if as_json:
+        click.echo(json.dumps({"presets": [{"name": preset, "summary": shipped.summary(preset)} for preset in listed]}))
+        return
     width = max(map(len, listed))
     for preset in listed:
         click.echo(f"{preset:<{width}}  {shipped.summary(preset)}")
 
 
-@cli.command()
-@click.argument("experiment", metavar="PRESET_OR_YAML")
+@cli.command(epilog=example("nern train digits predictor.hidden=64 seed=1 -o runs/digits-64"))
+@EXPERIMENT
 @OVERRIDES
+@arguments.output("the run: a new folder", default="the experiment's output")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint of the run directory.")
+@PLUGINS
 @JSON
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run directory.")
-@NO_PLUGIN
-def train(experiment: str, overrides: tuple[str, ...], as_json: bool, resume: bool, disabled: tuple[str, ...]) -> None:
+def train(
+    experiment: str,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    resume: bool,
+    plugins: tuple[str, ...],
+    disabled: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Run an experiment; every value can be overridden by its dotted path."""
     from nern.engine import Engine
     from nern.training.processes import is_first
 
-    engine = Engine(*arguments.experiment(experiment, overrides, disabled))
+    engine = Engine(*arguments.load(experiment, overrides, plugins, disabled, output))
     result = engine.fit(resume=resume)
     if not is_first():
         return
@@ -76,37 +98,41 @@ def train(experiment: str, overrides: tuple[str, ...], as_json: bool, resume: bo
     click.echo(f"{result.iterations:,} steps in {result.seconds:.0f} s; {result.artifact}")
 
 
-@cli.command("config")
-@click.argument("experiment", metavar="PRESET_OR_YAML")
+@cli.command("config", epilog=example("nern config digits predictor.hidden=64 -o mine.yaml"))
+@EXPERIMENT
 @OVERRIDES
-@NO_PLUGIN
-def show_config(experiment: str, overrides: tuple[str, ...], disabled: tuple[str, ...]) -> None:
-    """Check an experiment and print the fully resolved YAML; trains nothing."""
-    from nern.config.structuring import to_yaml
-
-    click.echo(to_yaml(*arguments.experiment(experiment, overrides, disabled)), nl=False)
-
-
-@cli.command()
-@click.argument("run", metavar="RUN_DIR_OR_FILE", type=click.Path(path_type=Path))
-@OVERRIDES
+@arguments.output("the YAML", default="stdout")
+@PLUGINS
 @JSON
-@PLUGIN
-@NO_PLUGIN
-def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool, local: tuple[str, ...], disabled: tuple[str, ...]) -> None:
+def show_config(
+    experiment: str, overrides: tuple[str, ...], output: Path | None, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
+) -> None:
+    """Check an experiment and print the fully resolved YAML; trains nothing."""
+    from nern.config.structuring import to_yaml, unstructure
+
+    resolved = arguments.load(experiment, overrides, plugins, disabled)
+    arguments.show_yaml(to_yaml(*resolved), unstructure(*resolved), output, as_json)
+
+
+@cli.command(epilog=example("nern evaluate runs/digits/model.nern architecture.weights=runs/digits/original.safetensors"))
+@RUN
+@OVERRIDES
+@PLUGINS
+@JSON
+def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """Measure the reconstructed network beside the original one on the test set."""
     from nern.engine import Engine
     from nern.registry.discovery import create_registry
     from nern.studies.opening import evaluate_file
 
     if run.is_dir():
-        found = Engine.from_run(run, overrides, plugins=local, disabled=disabled).evaluate()
+        evaluation = Engine.from_run(run, overrides, plugins=plugins, disabled=disabled).evaluate()
     else:
-        found = evaluate_file(run, overrides, create_registry(local, disabled=disabled))
+        evaluation = evaluate_file(run, overrides, create_registry(plugins, disabled=disabled))
     if as_json:
-        click.echo(json.dumps(found.to_dict()))
+        click.echo(json.dumps(evaluation.to_dict()))
         return
-    for name, score in (("original", found.original), ("reconstructed", found.reconstructed)):
+    for name, score in (("original", evaluation.original), ("reconstructed", evaluation.reconstructed)):
         if score is not None:
             more = "".join(f"   {key} {value:.2f}" for key, value in score.metrics().items() if key in ("top5", "agreement"))
             click.echo(f"{name:<13}  top-1 {percent(score.top1)}{more}   ({score.images:,} images)")
@@ -114,42 +140,44 @@ def evaluate(run: Path, overrides: tuple[str, ...], as_json: bool, local: tuple[
             click.echo(f"{name:<13}  not measured: name its weights with architecture.weights=FILE")
 
 
-@cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The .safetensors (or .pt, .pth) file to write.")
-@PLUGIN
-@NO_PLUGIN
-def reconstruct(file: Path, output: Path, local: tuple[str, ...], disabled: tuple[str, ...]) -> None:
+@cli.command(epilog=example("nern reconstruct runs/digits/model.nern -o weights.safetensors"))
+@click.argument("file", type=PATH)
+@arguments.output("the weights: a .safetensors, .pt or .pth file", required=True)
+@PLUGINS
+@JSON
+def reconstruct(file: Path, output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """Write the network's complete state dict; the original weights are not needed."""
     from nern.artifact.artifact import load
     from nern.networks.state_dicts import write_state_dict
     from nern.registry.discovery import create_registry
 
-    state = load(file, create_registry(local, disabled=disabled)).reconstruct().state_dict()
+    state = load(file, create_registry(plugins, disabled=disabled)).reconstruct().state_dict()
     write_state_dict(state, output)
-    click.echo(f"{len(state)} entries, {output.stat().st_size:,} bytes: {output}", err=True)
+    written = output.stat().st_size
+    if as_json:
+        click.echo(json.dumps({"file": str(output), "entries": len(state), "bytes": written}))
+        return
+    say(f"{len(state)} entries, {written:,} bytes: {output}")
 
 
-@cli.command()
+@cli.command(epilog=example("nern plugins --plugin ./my_sampler.py"))
+@PLUGINS
 @JSON
-@PLUGIN
-@NO_PLUGIN
-def plugins(as_json: bool, local: tuple[str, ...], disabled: tuple[str, ...]) -> None:
+def plugins(plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """List every registered component by extension point, and the plugins that failed, with the reason."""
     from nern.registry.discovery import create_registry
-    from nern.registry.registry import KINDS
 
-    registry = create_registry(local, disabled=disabled)
+    registry = create_registry(plugins, disabled=disabled)
     if as_json:
         click.echo(json.dumps(_described(registry)))
         return
-    for kind in KINDS:
+    for kind in HOOKS:
         click.echo(f"{kind}")
         for entry in registry.entries(kind):
             click.echo(f"  {entry.name:<20} {entry.package} {entry.version}  {entry.summary}")
     for heading, lines in (("conflict", registry.conflicts()), ("failed", registry.failures), ("left out", registry.left_out)):
         for line in lines:
-            click.echo(f"{heading}: {line}", err=True)
+            say(f"{heading}: {line}")
 
 
 def _described(registry: Any) -> dict[str, Any]:
@@ -176,15 +204,19 @@ def _described(registry: Any) -> dict[str, Any]:
     }
 
 
-@cli.command("new-plugin")
+@cli.command("new-plugin", epilog=example("nern new-plugin nern-my-sampler --kind sampler"))
 @click.argument("name")
-@click.option("--kind", required=True, metavar="KIND", help="What it adds: architecture, embedding, predictor, sampler, smoother, loss, …")
-@click.option("--output", "folder", default=".", type=click.Path(path_type=Path), help="The folder that the package's own is made in.")
-def new_plugin(name: str, kind: str, folder: Path) -> None:
+@click.option("--kind", required=True, metavar="KIND", help=f"What the plugin adds: {', '.join(HOOKS)}.")
+@arguments.output("the package: the folder that its own folder is made in", default="the working directory")
+@JSON
+def new_plugin(name: str, kind: str, output: Path | None, as_json: bool) -> None:
     """Write a plugin package that installs, with a passing test and one place to fill in."""
     from nern.scaffold import package as scaffold
 
-    target = scaffold.new_plugin(name, kind, folder)
+    target = scaffold.new_plugin(name, kind, output or Path())
+    if as_json:
+        click.echo(json.dumps({"folder": str(target)}))
+        return
     click.echo(f"{target}: fill in the place marked FILL IN, then\n  pip install -e '{target}[test]' && pytest {target}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
@@ -102,16 +102,3 @@ class Experiment:
             terms = self.losses if phase.losses is None else phase.losses
             if not any(term.weight > 0 and term.warmup == 0 for term in terms.values()):
                 raise ValueError(f"phases.{index} has no loss from its first step on: one needs a weight above 0 and no warmup")
-
-
-#: What a configuration that leaves a section out gets: the paper's choices.
-DEFAULTS: dict[str, Any] = {
-    "embedding": {"name": "positional"},
-    "predictor": {"name": "mlp"},
-    "sampler": {"name": "magnitude"},
-    "smoother": {"name": "cross-filter"},
-    "losses": {"reconstruction": {}, "kd": {"weight": 1e-4}, "fmd": {"weight": 1e-4}},
-    "optimizer": {"name": "ranger"},
-    "phases": [{"name": "joint", "iterations": 70000, "batch": 256}],
-    "observers": {"progress": {}},
-}

@@ -7,34 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nern.config.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
-from nern.config.overrides import apply_overrides, parse_override
+from nern.config.defaults import DEFAULTS
+from nern.config.experiment import Experiment
+from nern.config.overrides import parse_override
 from nern.config.recipes import overridden
-from nern.config.sources import no_such_preset, presets, read_source
-from nern.config.structuring import structure, structure_component, to_yaml, unstructure
-from nern.config.yaml_reading import read_yaml
+from nern.config.sources import read_source
+from nern.config.structuring import structure
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 
 log = logging.getLogger("nern")
-__all__ = [
-    "DEFAULTS",
-    "Experiment",
-    "LossTerm",
-    "Phase",
-    "Pretrain",
-    "apply_overrides",
-    "load_experiment",
-    "no_such_preset",
-    "parse_override",
-    "presets",
-    "read_source",
-    "read_yaml",
-    "structure",
-    "structure_component",
-    "to_yaml",
-    "unstructure",
-]
 
 
 def load_experiment(

@@ -8,7 +8,7 @@ from typing import Any
 from nern.config.yaml_reading import read_yaml
 from nern.errors import ConfigError
 from nern.options import kind_of
-from nern.registry.registry import KINDS
+from nern.registry.kinds import HOOKS
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -35,7 +35,7 @@ def _set(values: Any, path: str, value: Any, defaults: Mapping[str, Any]) -> Non
     *parents, last = path.split(".")
     for depth, key in enumerate(parents):
         if isinstance(values, dict):
-            if isinstance(values.get(key), str) and key in KINDS:  # `predictor: mlp` is short for {name: mlp}
+            if isinstance(values.get(key), str) and key in HOOKS:  # `predictor: mlp` is short for {name: mlp}
                 values[key] = {"name": values[key]}
             if values.get(key) is None:
                 values[key] = copied(defaults.get(key, {})) if depth == 0 else {}
@@ -49,7 +49,7 @@ def _set(values: Any, path: str, value: Any, defaults: Mapping[str, Any]) -> Non
     elif isinstance(values, list):
         values[_position(values, last, path)] = value
     elif isinstance(values, dict):
-        if last == "name" and value != values.get("name") and parents and parents[-1] in KINDS:
+        if last == "name" and value != values.get("name") and parents and parents[-1] in HOOKS:
             kept = {"weights"} if parents[-1] == "architecture" else {"root"} if parents[-1] == "task" else set()
             for key in set(values) - kept:
                 del values[key]

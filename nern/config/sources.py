@@ -14,7 +14,7 @@ import attrs
 import yaml
 
 from nern.config import preset_families
-from nern.config.experiment import DEFAULTS
+from nern.config.defaults import DEFAULTS
 from nern.config.overrides import copied
 from nern.config.preset_families import Row
 from nern.config.recipes import expanded, overridden

@@ -23,7 +23,8 @@ from cattrs.errors import (
     IterableValidationNote,
 )
 
-from nern.config.experiment import DEFAULTS, Experiment, LossTerm, Phase, Pretrain
+from nern.config.defaults import DEFAULTS
+from nern.config.experiment import Experiment, LossTerm, Phase, Pretrain
 from nern.config.overrides import copied
 from nern.errors import ConfigError, PluginError
 from nern.interfaces import Observer

@@ -14,20 +14,11 @@ from nern import hookspecs, interfaces
 from nern.errors import PluginError
 from nern.options import summary
 from nern.registry.hook_errors import BREAKS, problem_of, reason_of
+from nern.registry.kinds import HOOKS
 from nern.support.messages import did_you_mean
 
-#: Extension point → (hook, interface). The only list of extension points; everything else derives from it.
-KINDS: dict[str, tuple[str, type]] = {
-    "architecture": ("nern_architectures", interfaces.Architecture),
-    "embedding": ("nern_embeddings", interfaces.Embedding),
-    "predictor": ("nern_predictors", interfaces.Predictor),
-    "sampler": ("nern_samplers", interfaces.Sampler),
-    "smoother": ("nern_smoothers", interfaces.Smoother),
-    "loss": ("nern_losses", interfaces.Loss),
-    "task": ("nern_tasks", interfaces.Task),
-    "optimizer": ("nern_optimizers", interfaces.Optimizer),
-    "observer": ("nern_observers", interfaces.Observer),
-}
+#: Extension point → (hook, interface).
+KINDS: dict[str, tuple[str, type]] = {kind: (hook, getattr(interfaces, kind.capitalize())) for kind, hook in HOOKS.items()}
 
 
 @attrs.frozen

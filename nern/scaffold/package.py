@@ -12,7 +12,7 @@ from string import Template
 
 from nern.errors import ConfigError, PluginError
 from nern.options import article
-from nern.registry.registry import KINDS
+from nern.registry.kinds import HOOKS
 from nern.version import __version__
 
 #: What the generated test calls, and how the README's experiment uses the component.
@@ -27,8 +27,8 @@ def new_plugin(name: str, kind: str, folder: Path = Path()) -> Path:
         ConfigError: `kind` is no extension point, or `name` cannot be a package's.
         PluginError: there is something of that name already, or the folder cannot be written.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"--kind {kind}: there is no such extension point (there are: {', '.join(KINDS)})")
+    if kind not in HOOKS:
+        raise ConfigError(f"--kind {kind}: there is no such extension point (there are: {', '.join(HOOKS)})")
     module = _module(name)
     target = folder / name
     component = re.sub(r"^nern-", "", name.replace("_", "-"))
@@ -53,7 +53,7 @@ def new_plugin(name: str, kind: str, folder: Path = Path()) -> Path:
         f"tests/test_{module}.py": _template("test.py"),
     }
     if target.exists():
-        raise PluginError(f"{target} exists already; name another plugin, or another folder with --output")
+        raise PluginError(f"{target} exists already; name another plugin, or another folder with -o")
     for path, template in files.items():
         text = template.substitute(names)
         if kind == "task" and path.startswith("tests/"):
@@ -62,7 +62,7 @@ def new_plugin(name: str, kind: str, folder: Path = Path()) -> Path:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise PluginError(f"cannot write {target / path} ({error.strerror}); name another folder with --output") from error
+            raise PluginError(f"cannot write {target / path} ({error.strerror}); name another folder with -o") from error
     return target
 
 

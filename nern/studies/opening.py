@@ -17,6 +17,7 @@ from nern.engine import Engine
 from nern.errors import ArtifactError, ConfigError
 from nern.interfaces import Data
 from nern.options import kind_of
+from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 from nern.run.devices import choose_device
 from nern.run.evaluation import Comparison
@@ -53,16 +54,24 @@ class OpenRepresentation:
 
 
 def open_representation(
-    path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None
+    path: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    plugins: Sequence[str] = (),
+    disabled: Sequence[str] = (),
 ) -> OpenRepresentation:
     """A run directory or a representation file, with overrides as `nern evaluate` takes them.
+
+    Args:
+        plugins: local plugins to use besides those that a run's configuration names.
+        disabled: plugins to leave out.
 
     Raises:
         ArtifactError: there is no such file, or the run is not finished.
     """
     if not Path(path).is_dir():
-        return open_file(path, overrides, registry)
-    engine = Engine.from_run(path, overrides)
+        return open_file(path, overrides, create_registry(plugins, disabled=disabled))
+    engine = Engine.from_run(path, overrides, plugins=plugins, disabled=disabled)
     if not engine.run.artifact.exists():
         raise ArtifactError(f"run {path} is not finished: it has no {engine.run.artifact.name}; continue with nern train {path} --resume")
     original = engine.original() if engine.source.available else None

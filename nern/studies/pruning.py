@@ -98,10 +98,10 @@ def prune(
         ConfigError: a ratio is impossible, there is nothing to prune, or fine-tuning has no run to take its recipe from.
         ArtifactError: the folder cannot be written.
     """
-    if not ratios or not all(isinstance(ratio, (int, float)) and 0 <= ratio < 1 for ratio in ratios):
-        raise ConfigError(f"ratios: must be numbers from 0 to below 1, got {', '.join(map(str, ratios)) or 'none'}")
+    if not ratios or not all(0 <= ratio < 1 for ratio in ratios):
+        raise ConfigError(f"--ratios: must be numbers from 0 to below 1, got {', '.join(f'{ratio:g}' for ratio in ratios) or 'none'}")
     if finetune and opened.engine is None:
-        raise ConfigError("finetune: needs a run directory, which says how the representation was trained; a file does not")
+        raise ConfigError("--finetune: needs a run directory, which says how the representation was trained; a file does not")
     comparison = Comparison(opened.original, opened.data, "test", opened.device)
     points = []
     try:

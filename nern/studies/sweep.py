@@ -50,10 +50,11 @@ def sweep(
     axes: Mapping[str, Sequence[Any]],
     overrides: Mapping[str, Any] | None = None,
     *,
+    plugins: Sequence[str] = (),
     disabled: Sequence[str] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Table, Path]:
-    """Run every combination of the axes; finished runs are skipped, interrupted ones go on.
+    """Run every combination of the axes; finished runs are skipped, interrupted ones are resumed.
 
     Each run has its own folder below `output`, where `sweep.csv`, `sweep.json` and `sweep.md` are brought up to date
     after every run. Runs whose original network is trained alike share it.
@@ -61,6 +62,8 @@ def sweep(
     Args:
         axes: dotted paths to the values they take.
         overrides: dotted paths to single values; `output` is the sweep's folder, by default the run's with `-sweep`.
+        plugins: local plugins besides those that the experiment names.
+        disabled: plugins to leave out.
         report: called with one line per run.
 
     Returns:
@@ -68,16 +71,16 @@ def sweep(
 
     Raises:
         ConfigError: an override is wrong (before anything runs), or a folder holds another run.
-        Interrupted: Ctrl-C or SIGTERM; the same call goes on where it stopped.
+        Interrupted: Ctrl-C or SIGTERM; the same call continues where it stopped.
     """
     overrides = dict(overrides or {})
     if "output" in axes:
         raise ConfigError("output: is the sweep's folder and cannot be swept over")
     combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    first, _ = load_experiment(reference, {**overrides, **combinations[0]}, disabled=disabled)
+    first, _ = load_experiment(reference, {**overrides, **combinations[0]}, disabled=disabled, plugins=plugins)
     folder = Path(overrides["output"]) if "output" in overrides else Path(f"{first.output}-sweep")
     settings = [{**overrides, **values, "output": str(folder / folder_name(values))} for values in combinations]
-    experiments = [load_experiment(reference, setting, disabled=disabled) for setting in settings]
+    experiments = [load_experiment(reference, setting, disabled=disabled, plugins=plugins) for setting in settings]
     runs: list[dict[str, Any]] = []
     originals: dict[str, Path] = {}
     for count, (values, experiment) in enumerate(zip(combinations, experiments, strict=True), start=1):
@@ -98,7 +101,7 @@ def folder_name(values: Mapping[str, Any]) -> str:
 
 
 def _run(engine: Engine, originals: dict[str, Path]) -> tuple[bool, dict[str, Any]]:
-    """Fit, go on, or read what is there: whether it was there, and the result."""
+    """Fit, resume, or read the result that is there: whether it was there, and the result."""
     resolved = unstructure(engine.experiment, engine.registry)
     key = original_fingerprint(engine.experiment, engine.registry)
     run, started = engine.run, engine.run.config.exists()

@@ -1,4 +1,7 @@
-"""Writes files so that a crash leaves the old one or the new one, never half of one."""
+"""Writes files so that a crash leaves the old one or the new one, never half of one.
+
+torch is imported when tensors are written: commands that write text alone start without it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
-from safetensors.torch import save
+if TYPE_CHECKING:
+    import torch
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -40,12 +43,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file atomically."""
+    from safetensors.torch import save
+
     content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, lambda file: file.write(save(content, metadata)))
 
 
 def write_object(path: Path, value: Any) -> None:
     """Write with `torch.save`, atomically. It is laid out in memory first: torch hides errors of the file it writes to."""
+    import torch
+
     content = io.BytesIO()
     torch.save(value, content)
     write_atomically(path, lambda file: file.write(content.getbuffer()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nern.config.experiment import DEFAULTS
+from nern.config.defaults import DEFAULTS
 from nern.config.overrides import apply_overrides, parse_override
 from nern.config.sources import read_source
 from nern.config.yaml_reading import read_yaml

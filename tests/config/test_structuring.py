@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nern.config.experiment import DEFAULTS, Experiment, LossTerm
+from nern.config.defaults import DEFAULTS
+from nern.config.experiment import Experiment, LossTerm
 from nern.config.overrides import apply_overrides
 from nern.config.structuring import structure, to_yaml, unstructure
 from nern.config.yaml_reading import read_yaml

@@ -49,7 +49,7 @@ def reference() -> ModuleType:
 
 def keys() -> dict[str, list[str]]:
     """Every key of the configuration, by the class it belongs to."""
-    classes = [cls for cls in vars(experiment).values() if attrs.has(cls) and cls.__module__ == "nern.experiment"]
+    classes = [cls for cls in vars(experiment).values() if attrs.has(cls) and cls.__module__ == experiment.__name__]
     found = {cls.__name__: [field.name for field in attrs.fields(cls)] for cls in classes}
     found["LossTerm"].remove("loss")  # in a file the term is the loss: its name, its options, weight and warmup
     return found

@@ -52,7 +52,7 @@ def test_parameters_are_rounded_stored_in_half_the_bytes_and_measured_as_stored(
 
 def test_a_pruned_predictor_keeps_its_type(tmp_path: Path) -> None:
     fit(tmp_path, "float16")
-    run(["prune", str(tmp_path / "float16"), "ratios=0.6", "finetune=2", "-o", str(tmp_path / "pruned")])
+    run(["prune", str(tmp_path / "float16"), "--ratios", "0.6", "--finetune", "2", "-o", str(tmp_path / "pruned")])
     file = tmp_path / "pruned" / "pruned-0.60.nern"
     tensors = load_file(str(file))
     assert tensors["predictor.(values)"].dtype == torch.float16
@@ -185,7 +185,7 @@ def test_a_run_with_integers_goes_on_where_it_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("storage", ["int8", "int5"])
 def test_a_pruned_predictor_of_integers_stores_a_bit_for_zeros(tmp_path: Path, storage: str) -> None:
     fit(tmp_path, storage)
-    run(["prune", str(tmp_path / storage), "ratios=0,0.6", "finetune=2", "-o", str(tmp_path / "pruned")])
+    run(["prune", str(tmp_path / storage), "--ratios", "0,0.6", "--finetune", "2", "-o", str(tmp_path / "pruned")])
     file = tmp_path / "pruned" / "pruned-0.60.nern"
     tensors, pruned = load_file(str(file)), nern.load(file)
     matrices = [value for value in pruned.representation.predictor.parameters() if value.dim() == 2]

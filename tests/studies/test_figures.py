@@ -122,7 +122,7 @@ def test_any_embedding_can_be_compared():
 
 def test_every_figure_has_a_command_that_writes_png_and_svg(digits_run, tmp_path, capsys):
     (tmp_path / "sweep.json").write_text(json.dumps({"axes": ["pretrain.smoothness"], "settings": [setting(1e-6, 240, 93.0, 91.0)]}))
-    assert run(["prune", str(digits_run), "ratios=0,0.5", "-o", str(tmp_path / "pruned")]) == 0
+    assert run(["prune", str(digits_run), "--ratios", "0,0.5", "-o", str(tmp_path / "pruned")]) == 0
     assert run(["importance", str(digits_run), "--filters", "3", "--images", "10", "-o", str(tmp_path / "importance")]) == 0
     for words in (
         ["smoothness", str(tmp_path)],

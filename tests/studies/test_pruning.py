@@ -82,7 +82,7 @@ def test_fine_tuning_helps_and_keeps_the_zeros(digits_run):
 
 
 def test_the_verb(digits_run, tmp_path, capsys):
-    assert run(["prune", str(digits_run / "model.nern"), "ratios=0.5", "scope=layer", "-o", str(tmp_path / "o"), "--json"]) == 0
+    assert run(["prune", str(digits_run / "model.nern"), "--ratios", "0.5", "--scope", "layer", "-o", str(tmp_path / "o"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["original"] is None  # a file alone does not know the original network
     assert printed["scope"] == "layer"
@@ -93,11 +93,13 @@ def test_the_verb(digits_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ratios=0,1"], "ratios: must be numbers from 0 to below 1, got 0, 1"),
-        (["ratios=half"], "ratios: must be numbers from 0 to below 1, got half"),
-        (["scope=filter"], "scope: must be one of global, layer, got 'filter'"),
-        (["finetune=-1"], "finetune: must be a number of steps, got -1"),
-        (["finetune=3"], "finetune: needs a run directory, which says how the representation was trained; a file does not"),
+        (["--ratios", "0,1"], "ratios: must be numbers from 0 to below 1, got 0, 1"),
+        (["--ratios", "half"], "Invalid value for '--ratios': 'half' is not a list of numbers separated by commas"),
+        (["--scope", "filter"], "Invalid value for '--scope': 'filter' is not one of 'global', 'layer'"),
+        (["--finetune", "-1"], "Invalid value for '--finetune': -1 is not in the range x>=0"),
+        (["ratios=0,0.5"], "'ratios=0,0.5': ratios is an option of this command; write --ratios 0,0.5"),
+        (["output=elsewhere"], "'output=elsewhere': output is an option of this command; write --output elsewhere"),
+        (["--finetune", "3"], "finetune: needs a run directory, which says how the representation was trained; a file does not"),
         (["ratio=0.5"], "ratio: a representation file is measured with task.*, architecture.weights and device only"),
     ],
 )

@@ -113,6 +113,27 @@ def test_importing_nern_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["presets"],
+        ["presets", "digits", "-o", "digits.yaml"],
+        ["new-plugin", "nern-mine", "--kind", "loss"],
+    ],
+)
+def test_commands_that_need_no_network_start_without_torch(tmp_path: Path, words: list[str]) -> None:
+    code = (
+        "import sys; from nern.cli.main import run; code = run(sys.argv[1:]); "
+        "print([m for m in ('torch', 'torchvision', 'timm', 'scipy', 'numpy', 'pluggy') if m in sys.modules], code, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == "[] 0"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are there on POSIX systems only")
 def test_on_a_terminal_progress_is_a_bar(tmp_path: Path) -> None:
     import fcntl
