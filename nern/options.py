@@ -131,7 +131,8 @@ def kind_of(value: Any) -> str:
         return "nothing"
     if isinstance(value, (Mapping, list)):
         return "a mapping" if isinstance(value, Mapping) else "a list"
-    return f"{article(type_name(type(value)))} ({value!r})"
+    text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 200 else "more than 60 digits"
+    return f"{article(type_name(type(value)))} ({text if len(text) <= 80 else text[:79] + '…'})"
 
 
 def article(noun: str) -> str:

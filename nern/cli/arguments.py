@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from nern.errors import ConfigError
+from nern.support.files import expand_path
 from nern.support.messages import cannot_write
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -115,6 +117,12 @@ def show_yaml(text: str, values: Any, output: Path | None, as_json: bool) -> Non
         click.echo(text, nl=False)
     else:
         say(f"written: {output}")
+
+
+def expanded_argument(text: str) -> str:
+    """An argument with `~` or `$HOME` replaced at the beginning of its value, also behind `--option=` and `key=`."""
+    key, equals, value = text.partition("=") if re.match(r"[\w.-]+=[~$]", text) else ("", "", text)
+    return key + equals + expand_path(value)
 
 
 def percent(value: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from nern.cli import arguments, studies
-from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PATH, PLUGINS, RUN, example, percent, say
+from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PATH, PLUGINS, RUN, example, expanded_argument, percent, say
 from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.kinds import HOOKS
 from nern.version import __version__
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        cli.main(args=[expanded_argument(text) for text in (sys.argv[1:] if arguments is None else arguments)], standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

@@ -9,12 +9,13 @@ from typing import Any
 
 from nern.config.defaults import DEFAULTS
 from nern.config.experiment import Experiment
-from nern.config.overrides import parse_override
+from nern.config.overrides import parse_override, refuse_without_effect
 from nern.config.recipes import overridden
 from nern.config.sources import read_source
 from nern.config.structuring import structure
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
+from nern.support.files import expand_path
 
 log = logging.getLogger("nern")
 
@@ -42,6 +43,7 @@ def load_experiment(
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
     values = overridden(source.values, overrides, DEFAULTS)
+    refuse_without_effect(values, overrides)
     values["plugins"] = named = _all_plugins(values.get("plugins"), source.folder, plugins)
     if registry is None:
         local = [plugin for plugin in named if isinstance(plugin, str)] if isinstance(named, list) else []
@@ -59,5 +61,5 @@ def _all_plugins(named: Any, folder: Path | None, more: Sequence[str]) -> Any:
     if named is not None and not isinstance(named, list):
         return named
     place = folder or Path.cwd()
-    found = [str(place / plugin) if isinstance(plugin, str) and plugin.endswith(".py") else plugin for plugin in named or []]
-    return found + [str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin for plugin in more]
+    listed = [str(place / expand_path(plugin)) if isinstance(plugin, str) and plugin.endswith(".py") else plugin for plugin in named or []]
+    return listed + [str(Path(expand_path(plugin)).resolve()) if plugin.endswith(".py") else plugin for plugin in more]

@@ -9,6 +9,9 @@ from nern.config.yaml_reading import read_yaml
 from nern.errors import ConfigError
 from nern.options import kind_of
 from nern.registry.kinds import HOOKS
+from nern.support.messages import shortened
+
+LEVELS = 20  # parts of a dotted path; the longest that means something has five
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -16,7 +19,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise ConfigError(f"override '{text}' must look like key.sub=value")
-    return path.strip(), read_yaml(value, f"override {path}")
+    return path.strip(), read_yaml(value, f"override {shortened(path)}")
 
 
 def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,6 +29,11 @@ def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any], defaul
     options that belonged to the old one, unless they are overridden too.
     """
     values = copied(values)
+    for path in overrides:
+        if not isinstance(path, str) or path.count(".") > LEVELS:
+            raise ConfigError(
+                f"override {shortened(path)}: the path to a value is text of at most {LEVELS} parts, such as predictor.hidden"
+            )
     for path in sorted(overrides, key=lambda path: (path.count("."), not path.endswith(".name"))):  # a section before what is in it
         _set(values, path, overrides[path], defaults)
     return values
@@ -37,8 +45,8 @@ def _set(values: Any, path: str, value: Any, defaults: Mapping[str, Any]) -> Non
         if isinstance(values, dict):
             if isinstance(values.get(key), str) and key in HOOKS:  # `predictor: mlp` is short for {name: mlp}
                 values[key] = {"name": values[key]}
-            if values.get(key) is None:
-                values[key] = copied(defaults.get(key, {})) if depth == 0 else {}
+            if values.get(key) is None:  # a section that is left out starts from its defaults, one that null switched off from nothing
+                values[key] = copied(defaults.get(key, {})) if depth == 0 and key not in values else {}
             values = values[key]
         elif isinstance(values, list):
             values = values[_position(values, key, path)]
@@ -58,11 +66,28 @@ def _set(values: Any, path: str, value: Any, defaults: Mapping[str, Any]) -> Non
         raise ConfigError(f"{path}: '{'.'.join(parents)}' is {kind_of(values)} and has no '{last}'")
 
 
+def refuse_without_effect(values: Mapping[str, Any], overrides: Mapping[str, Any], place: str = "override ") -> None:
+    """Refuse an override of a section that every phase of the experiment replaces by its own.
+
+    Raises:
+        ConfigError: names the path that would have an effect.
+    """
+    phases = values.get("phases")
+    if not isinstance(phases, list) or not phases or not all(isinstance(phase, dict) for phase in phases):
+        return
+    for path in overrides:
+        section, dot, rest = path.partition(".")
+        if section in ("sampler", "optimizer", "losses") and all(phase.get(section) is not None for phase in phases):
+            names = [str(phase.get("name", index)) for index, phase in enumerate(phases)]
+            ways = " or ".join(f"phases.{name}.{section}{dot}{rest}" for name in dict.fromkeys(names))
+            raise ConfigError(f"{place}{path} has no effect, because every phase has its own {section}; set {ways}")
+
+
 def _position(values: list[Any], key: str, path: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in values]
     if key in names:
         return names.index(key)
-    if key.isdigit() and int(key) < len(values):
+    if key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(values):
         return int(key)
     known = ", ".join([f"0 to {len(values) - 1}", *filter(None, names)])
     raise ConfigError(f"{path}: the list has no entry '{key}' (there are: {known})")

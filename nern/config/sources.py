@@ -11,22 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 
 from nern.config import preset_families
 from nern.config.defaults import DEFAULTS
-from nern.config.overrides import copied
+from nern.config.overrides import copied, refuse_without_effect
 from nern.config.preset_families import Row
 from nern.config.recipes import expanded, overridden
-from nern.config.yaml_reading import _Loader, read_yaml
+from nern.config.yaml_reading import read_yaml, read_yaml_file, write_yaml
 from nern.errors import ConfigError
 from nern.options import kind_of
+from nern.support.files import expand_path, is_file
+from nern.support.messages import shortened
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+DEEPEST = 20  # files that extend each other
 
 
 class Presets(Mapping[str, str]):
@@ -39,8 +36,7 @@ class Presets(Mapping[str, str]):
         row = self._rows[name]
         if isinstance(row, str) and not {"extends", "recipe"} & set(read_yaml(row, f"preset {name}")):
             return row
-        body: str = yaml.safe_dump(self.values_of(name), sort_keys=False, allow_unicode=True, width=100)
-        return f"# {self.summary(name)}\n{body}"
+        return f"# {self.summary(name)}\n{write_yaml(self.values_of(name))}"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -77,7 +73,7 @@ def no_such_preset(name: str) -> str:
     """What to tell a user who asked for a preset that does not exist."""
     near = difflib.get_close_matches(name, presets(), n=1)
     hint = f", did you mean '{near[0]}'?" if near else " (nern presets lists them)"
-    return f"there is no preset and no YAML file called '{name}'{hint}"
+    return f"there is no preset and no YAML file called '{shortened(name)}'{hint}"
 
 
 @attrs.frozen
@@ -104,23 +100,22 @@ def read_source(reference: str | Path) -> Source:
 
 
 def _read_source(reference: str | Path, folder: Path | None, seen: tuple[str, ...]) -> Source:
+    reference = expand_path(str(reference))
     path = (folder or Path()) / reference
     shipped = presets()
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
-        if str(reference) not in shipped:
-            raise ConfigError(no_such_preset(str(reference)))
-        return Source(str(reference), str(reference), None, shipped.values_of(str(reference)))
-    place = str(path.resolve())
+    if path.suffix not in (".yaml", ".yml") and not is_file(path):
+        if reference not in shipped:
+            raise ConfigError(no_such_preset(reference))
+        return Source(reference, reference, None, shipped.values_of(reference))
+    place = str(path.absolute())
     if place in seen:
         raise ConfigError(f"{reference}: extends itself, by way of {' and '.join(seen)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {getattr(error, 'strerror', None) or error}") from error
-    values = read_yaml(text, str(path))
+    if len(seen) == DEEPEST:
+        raise ConfigError(f"{seen[0]}: more than {DEEPEST} files extend each other")
+    values = read_yaml_file(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: an experiment is a mapping of keys such as 'architecture' and 'task', got {kind_of(values)}")
-    return Source(path.stem, str(reference), path.resolve().parent, _extended(values, path.resolve().parent, (*seen, place)))
+    return Source(path.stem, reference, path.resolve().parent, _extended(values, path.resolve().parent, (*seen, place)))
 
 
 def _extended(values: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -134,8 +129,10 @@ def _extended(values: dict[str, Any], folder: Path | None, seen: tuple[str, ...]
     base = _read_source(values["extends"], folder, seen)
     inherited = copied(base.values)
     if base.folder and isinstance(inherited.get("plugins"), list):
-        inherited["plugins"] = [str(base.folder / p) if str(p).endswith(".py") else p for p in inherited["plugins"]]
-    return overridden({**inherited, **own}, changes, DEFAULTS)
+        inherited["plugins"] = [str(base.folder / expand_path(str(p))) if str(p).endswith(".py") else p for p in inherited["plugins"]]
+    merged = overridden({**inherited, **own}, changes, DEFAULTS)
+    refuse_without_effect(merged, changes, f"{seen[-1]}: set: ")
+    return merged
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import attrs
 import cattrs
-import yaml
 from cattrs.errors import (
     AttributeValidationNote,
     ClassValidationError,
@@ -26,10 +25,13 @@ from cattrs.errors import (
 from nern.config.defaults import DEFAULTS
 from nern.config.experiment import Experiment, LossTerm, Phase, Pretrain
 from nern.config.overrides import copied
-from nern.errors import ConfigError, PluginError
+from nern.config.yaml_reading import write_yaml
+from nern.errors import ConfigError, NernError
 from nern.interfaces import Observer
 from nern.options import OptionError, article, kind_of, option_fields, option_name, type_name
 from nern.registry.registry import KINDS, Registry
+from nern.support.files import expand_path, unknown_start
+from nern.support.messages import shortened
 
 _INTERFACES = {interface: kind for kind, (_, interface) in KINDS.items()}
 
@@ -40,13 +42,16 @@ def structure(values: Mapping[str, Any], registry: Registry, place: str = "confi
     Raises:
         ConfigError: one line for every mistake, with its path.
     """
-    complete = {**copied(DEFAULTS), **{key: value for key, value in values.items() if value is not None or key not in DEFAULTS}}
     try:
-        return _converter(registry).structure(complete, Experiment)
+        return _converter(registry).structure({**copied(DEFAULTS), **_without_null(values)}, Experiment)
     except (ClassValidationError, IterableValidationError) as error:
         problems = list(_problems(error, ""))
     except ValueError as error:
         problems = [str(error)]
+    except NernError:
+        raise
+    except Exception as error:  # values that no check expected: nested without end, of types of another library
+        raise ConfigError(f"{place}: cannot be read as an experiment ({type(error).__name__}: {shortened(error)})") from error
     raise ConfigError("\n".join(f"{place}: {problem}" for problem in problems))
 
 
@@ -56,8 +61,10 @@ def structure_component(kind: str, values: Mapping[str, Any], registry: Registry
         return _converter(registry).structure(values, KINDS[kind][1])
     except (ClassValidationError, IterableValidationError) as error:
         raise ConfigError("\n".join(f"{place}: {problem}" for problem in _problems(error, ""))) from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{place}: {error}") from error
+    except NernError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{place}: {shortened(error, 300)}") from error
 
 
 def unstructure(value: Any, registry: Registry) -> Any:
@@ -80,8 +87,21 @@ def _named(component: Any, registry: Registry) -> dict[str, Any]:
 
 def to_yaml(experiment: Experiment, registry: Registry) -> str:
     """The resolved configuration, as a file that gives the same experiment."""
-    text: str = yaml.safe_dump(unstructure(experiment, registry), sort_keys=False, allow_unicode=True, width=100)
-    return text
+    return write_yaml(unstructure(experiment, registry))
+
+
+def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Null switches off what can be off: the ordering and all observers. Of the other sections it says that one is needed."""
+    off = {"smoother": "none", "observers": {}}
+    changed = {key: off[key] if value is None and key in off else value for key, value in values.items()}
+    needed = [
+        OptionError(key, f"must not be null, leave the key out for the default ({DEFAULTS[key].get('name', ', '.join(DEFAULTS[key]))})")
+        for key, value in changed.items()
+        if value is None and key in DEFAULTS
+    ]
+    if needed:
+        raise ClassValidationError("", needed, Experiment)
+    return changed
 
 
 def _converter(registry: Registry) -> cattrs.Converter:
@@ -213,21 +233,35 @@ def _mapping(value: Any, expected: str = "a mapping") -> Mapping[str, Any]:
 
 
 def _primitive(value: Any, hint: type) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint in (int, float) and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= 1 << 63:
+            raise ValueError(f"must be a number below 2^63, got {kind_of(value)}")
+        return hint(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ValueError(f"must be {article(type_name(hint))}, got {kind_of(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be a finite number, got {value}")
-    return value
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(value: str) -> str:
+    """Text; of a path, with its `~` or `$HOME` replaced."""
+    if "\0" in value:
+        raise ValueError("must not hold the character NUL")
+    unknown = unknown_start(value)
+    if unknown is not None:
+        raise ValueError(f"begins with {unknown}, which is no {'user' if unknown[0] == '~' else 'environment variable'} here")
+    return expand_path(value)
 
 
 def _literal(value: Any, hint: Any) -> Any:
     choices = typing.get_args(hint)
-    if value in choices:
+    if any(value == choice and type(value) is type(choice) for choice in choices):
         return value
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-    raise ValueError(f"must be one of {', '.join(map(str, choices))}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    near = difflib.get_close_matches(shortened(value), [str(choice) for choice in choices], n=1)
+    raise ValueError(
+        f"must be one of {', '.join(map(str, choices))}, got {shortened(repr(value))}" + (f"; did you mean {near[0]!r}?" if near else "")
+    )
 
 
 def _origin(hint: Any) -> Any:
@@ -288,7 +322,7 @@ def _problems(error: BaseException, path: str) -> typing.Iterator[str]:
         yield f"{path + '.' if path else ''}{error.name}: {error.problem}"
     elif isinstance(error, KeyError):
         yield f"{path}: is missing"
-    elif isinstance(error, (ValueError, PluginError, TypeError)):
+    elif isinstance(error, (ValueError, NernError, TypeError)):
         yield f"{path}: {error}" if path else str(error)
     else:
-        raise error
+        yield f"{path}: {type(error).__name__}: {shortened(error)}"

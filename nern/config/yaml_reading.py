@@ -1,38 +1,168 @@
-"""YAML as experiments are written in it: read safely, with numbers as YAML 1.2 has them."""
+"""Reads and writes YAML as experiments use it: safely, with the words and numbers of YAML 1.2, and within bounds."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError, SafeConstructor
 
 from nern.errors import ConfigError
 
+LONGEST = 200_000  # characters of a text; the longest configuration that ships has a few thousand
+DEEPEST = 40  # levels of lists and mappings inside each other
+MOST = 100_000  # values, each counted as often as aliases repeat it
+
+_NUMBERS = {
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
+}
+#: Tag → (pattern, first characters): the core schema of YAML 1.2, in which 010 is ten, and 1:30, yes and off are text.
+_SCHEMA = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    **{tag: (pattern, list(first)) for tag, (pattern, first) in _NUMBERS.items()},
+    "merge": (r"<<", ["<"]),
+}
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that reads 1e-4 as a number (as YAML 1.2 does) and refuses a key that stands twice."""
+    """Reads plain values alone, refuses what is nested too deep or repeated too often, and a key that appears twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}  # type: ignore[misc]
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        f"tag:yaml.org,2002:{name}": SafeConstructor.yaml_constructors[f"tag:yaml.org,2002:{name}"]
+        for name in ("null", "bool", "float", "str", "seq", "map")
+    }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # values under each node that is complete
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        mark, alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)  # type: ignore[no-untyped-call]
+        self._depth += 1
+        try:
+            if self._depth > DEEPEST:
+                raise ComposerError(None, None, f"values are nested more than {DEEPEST} deep", mark)
+            node: yaml.Node = super().compose_node(parent, index)  # type: ignore[assignment]
+        finally:
+            self._depth -= 1
+        if alias and id(node) not in self._sizes:
+            raise ComposerError(None, None, "an alias repeats the value that it stands in", mark)
+        if not alias:
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(child)] for child in _children(node))
+        if self._sizes[id(node)] > MOST:
+            raise ComposerError(None, None, f"aliases repeat values until there are more than {MOST:,} of them", mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # a value that its tag does not fit fails in any way
+            problem = f"{_shortened(node.value)} is not {node.tag.replace('tag:yaml.org,2002:', '!!')}"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
-            value = self.construct_object(key, deep=True)  # type: ignore[no-untyped-call]
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word or a number", key.start_mark)
+                raise ConstructorError(None, None, "a key must be a word", key.start_mark)
+            value = self.construct_object(key, deep=True)
+            if key.tag != "tag:yaml.org,2002:merge" and not isinstance(value, str):
+                raise ConstructorError(None, None, f"the key {key.value} must be a word; put it in quotes", key.start_mark)
             if value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{value}' stands twice", key.start_mark)
+                raise ConstructorError(None, None, f"the key '{value}' appears twice", key.start_mark)
             seen.add(value)
-        return super().construct_mapping(node, deep)
+        return super().construct_mapping(node, deep)  # type: ignore[arg-type]
+
+    def whole(self, node: yaml.ScalarNode) -> int:
+        """An integer: decimal, 0o17 or 0x1F."""
+        text = str(self.construct_scalar(node))
+        if len(text) > 20:
+            raise ConstructorError(None, None, f"{_shortened(text)} is a number of too many digits", node.start_mark)
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        """Text without the character NUL, which no name and no path can hold."""
+        value = str(self.construct_scalar(node))
+        if "\0" in value:
+            raise ConstructorError(None, None, "text must not hold the character NUL", node.start_mark)
+        return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text into quotes that YAML 1.1 or 1.2 would read as something else."""
+
+
+for _tag, (_pattern, _first) in _SCHEMA.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.text)
+_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.text)
+_Loader.add_constructor(None, SafeConstructor.construct_undefined)  # type: ignore[type-var]
 
 
 def read_yaml(text: str, source: str) -> Any:
     """Parse YAML safely.
 
     Raises:
-        ConfigError: the text is not YAML; names `source`, line and column.
+        ConfigError: the text is not YAML, is too long, nested too deep, or repeats values too often; names `source`, line
+            and column.
     """
+    if len(text) > LONGEST:
+        raise ConfigError(f"{source}: a configuration has at most {LONGEST:,} characters, this has {len(text):,}")
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise ConfigError(f"{place}: {getattr(error, 'problem', None) or error}") from error
+        raise ConfigError(f"{place}: {getattr(error, 'problem', None) or _one_line(error)}") from error
+    except Exception as error:  # what the library does not expect itself
+        raise ConfigError(f"{source}: cannot be read as YAML ({_one_line(error)})") from error
+
+
+def read_yaml_file(path: Path) -> Any:
+    """Parse a file of YAML.
+
+    Raises:
+        ConfigError: the file cannot be read, is no ordinary file, or see `read_yaml`.
+    """
+    try:
+        if not path.is_file():
+            raise ConfigError(
+                f"cannot read the configuration {path}: " + ("it is no ordinary file" if path.exists() else "it does not exist")
+            )
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
+    except (OSError, ValueError) as error:  # of bytes that are not UTF-8, and of a path that no file can have
+        raise ConfigError(f"cannot read the configuration {_shortened(str(path))}: {getattr(error, 'strerror', None) or error}") from error
+    return read_yaml(text, str(path))
+
+
+def write_yaml(value: Any) -> str:
+    """Nested dictionaries, lists, text and numbers as YAML that `read_yaml` reads as the same."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _shortened(value: object) -> str:
+    text = str(value) if isinstance(value, (str, int, float)) else "a list or mapping"
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,30 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     import torch
+
+_START = re.compile(r"(~[\w.-]*|\$\w+|\$\{\w+\})(?=/|$)")
+
+
+def expand_path(text: str) -> str:
+    """A path with `~`, `~user`, `$NAME` or `${NAME}` at its beginning replaced, as a shell would; other text stays.
+
+    A home folder or variable that does not exist stays as it is, too: see `unknown_start`.
+    """
+    return os.path.expandvars(os.path.expanduser(text)) if _START.match(text) else text
+
+
+def unknown_start(text: str) -> str | None:
+    """The `~user` or `$NAME` that a path begins with and that `expand_path` could not replace."""
+    start = _START.match(expand_path(text))
+    return start[1] if start else None
+
+
+def is_file(path: Path) -> bool:
+    """Whether an ordinary file is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -31,3 +31,9 @@ def some(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """The first few of a list, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return separator.join(items[:most]) + more
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """A value as text that fits into a line: what is longer is cut."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"

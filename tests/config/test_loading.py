@@ -79,7 +79,7 @@ def test_local_plugins_are_found_from_the_file_and_keep_their_full_path(tmp_path
     assert [Path(plugin) for plugin in experiment.plugins] == [tmp_path / "here" / "mine.py"]
 
     monkeypatch.chdir(tmp_path / "here")  # a preset has no folder of its own: the working directory serves
-    experiment, _ = load_experiment("digits", {"plugins": ["mine.py"], "sampler": {"name": "zeros"}})
+    experiment, _ = load_experiment("digits", {"plugins": ["mine.py"], "phases.reconstruction.sampler": {"name": "zeros"}})
     assert [Path(plugin) for plugin in experiment.plugins] == [tmp_path / "here" / "mine.py"]
 
 

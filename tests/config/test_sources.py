@@ -46,8 +46,8 @@ def test_an_override_needs_a_path_and_an_equals_sign(text: str) -> None:
     ("text", "message"),
     [
         ("a: [1", r"x\.yaml:\d+:\d+: "),
-        ("a: 1\na: 2", r"x\.yaml:2:1: the key 'a' stands twice"),
-        ("? [a, b]\n: 1", r"x\.yaml:1:3: a key must be a word or a number"),
+        ("a: 1\na: 2", r"x\.yaml:2:1: the key 'a' appears twice"),
+        ("? [a, b]\n: 1", r"x\.yaml:1:3: a key must be a word"),
         ("a: !!python/object/apply:os.getcwd []", r"x\.yaml:1:4: could not determine a constructor"),
         ("a: \x00", r"x\.yaml: "),
     ],
@@ -111,7 +111,7 @@ def test_a_wrong_reference_says_what_is_near(tmp_path: Path) -> None:
         read_source("digit")
     with pytest.raises(ConfigError, match="no preset and no YAML file called 'qqqq'"):
         read_source("qqqq")
-    with pytest.raises(ConfigError, match=r"cannot read the configuration .*x\.yaml: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*x\.yaml: it does not exist"):
         read_source(tmp_path / "x.yaml")
 
 

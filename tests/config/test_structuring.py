@@ -174,7 +174,7 @@ def test_short_and_long_spellings_mean_the_same(registry: Registry) -> None:
 
     assert built(predictor="mlp").predictor == built(predictor={"name": "mlp"}).predictor
     assert built(predictor={"name": "nern:mlp"}).predictor == built(predictor="mlp").predictor
-    assert built(smoother=None).smoother == built(smoother="cross-filter").smoother
+    assert built(smoother=None).smoother == built(smoother="none").smoother
     labelled = built(losses={"soft": {"name": "kd", "temperature": 4, "weight": 2}, "fmd": None}).losses
     assert list(labelled) == ["soft"]
     assert isinstance(labelled["soft"], LossTerm)
