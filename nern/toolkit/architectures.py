@@ -13,7 +13,7 @@ from torch import nn
 from nern.errors import DataError
 from nern.interfaces import Architecture
 from nern.kernels.coordinates import LayerMapping
-from nern.networks.convolutions import map_convolutions
+from nern.networks.layers import map_layers
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.state_dicts import load_weights as load_weights
 from nern.options import OptionError, at_least, option
@@ -21,13 +21,15 @@ from nern.options import OptionError, at_least, option
 
 @attrs.frozen
 class DiscoveredArchitecture(Architecture):
-    """A network whose convolutions and feature maps are found by walking its modules.
+    """A network whose layers and feature maps are found by walking its modules.
 
     A subclass says how to build the network, in which activations should not work in place (`out_of_place`).
     """
 
-    _layers: list[str] | Literal["all"] = option(
-        "all", help="represented convolutions: all that a forward pass calls, or patterns of parameter names such as layer?.*.weight"
+    _layers: list[str] | Literal["convolutions", "all"] = option(
+        "convolutions",
+        help="represented layers: convolutions for every one that a forward pass calls; all for linear layers as well; or patterns of "
+        "parameter names such as layer?.*.weight, which may name tables of embeddings, too",
     )
     _features: list[str] | None = option(
         None,
@@ -36,14 +38,14 @@ class DiscoveredArchitecture(Architecture):
     )
 
     def layers(self, network: nn.Module) -> Sequence[LayerMapping]:
-        return map_convolutions(network, self.preprocessing().size, self._patterns())
+        return map_layers(network, self.preprocessing().size, self._chosen())
 
     def features(self, network: nn.Module) -> Sequence[str]:
         return choose_feature_maps(network, self.layers(network), self.preprocessing().size, self._features)
 
-    def _patterns(self) -> Sequence[str] | None:
-        """Patterns of the represented parameters' names; None for every convolution."""
-        return None if isinstance(self._layers, str) else self._layers
+    def _chosen(self) -> Literal["convolutions", "all"] | Sequence[str]:
+        """What `nern.networks.layers.map_layers` is asked for."""
+        return self._layers
 
 
 @attrs.frozen

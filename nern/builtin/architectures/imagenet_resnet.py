@@ -16,17 +16,18 @@ class ImageNetResNet(TorchvisionNetwork):
     """ResNet18, 34, 50, 101 or 152; the 3 × 3 convolutions of the four stages are represented (Ashkenazi et al. 2023, sec. 4.3)."""
 
     depth: Literal[18, 34, 50, 101, 152] = option(18, help="number of layers")
-    _layers: list[str] | Literal["stages", "all"] = option(  # type: ignore[assignment]
-        "stages", help="represented convolutions: stages for the 3 × 3 ones of the four stages, all, or patterns of parameter names"
+    _layers: list[str] | Literal["stages", "convolutions", "all"] = option(  # type: ignore[assignment]
+        "stages",
+        help="represented layers: stages for the 3 × 3 convolutions of the four stages, convolutions, all, or patterns of parameter names",
     )
 
     @property
     def builder(self) -> str:
         return f"resnet{self.depth}"
 
-    def _patterns(self) -> Sequence[str] | None:
+    def _chosen(self) -> Literal["convolutions", "all"] | Sequence[str]:
         if self._layers != "stages":
-            return super()._patterns()
+            return super()._chosen()
         return ["layer[1-4].*.conv[12].weight"] if self.depth < 50 else ["layer[1-4].*.conv2.weight"]
 
 

@@ -18,16 +18,16 @@ class SqueezeNet(TorchvisionNetwork):
     model: Literal["squeezenet1_0", "squeezenet1_1"] = option(
         "squeezenet1_0", help="1.0: 96 filters of 7 × 7 at the start; 1.1: 64 of 3 × 3, faster"
     )
-    _layers: list[str] | Literal["features", "all"] = option(  # type: ignore[assignment]
-        "features", help="represented convolutions: features for all but the classifier, all, or patterns of parameter names"
+    _layers: list[str] | Literal["features", "convolutions", "all"] = option(  # type: ignore[assignment]
+        "features", help="represented layers: features for all convolutions but the classifier, convolutions, all, or patterns of names"
     )
 
     @property
     def builder(self) -> str:
         return self.model
 
-    def _patterns(self) -> Sequence[str] | None:
-        return ["features.*.weight"] if self._layers == "features" else super()._patterns()
+    def _chosen(self) -> Literal["convolutions", "all"] | Sequence[str]:
+        return ["features.*.weight"] if self._layers == "features" else super()._chosen()
 
 
 @hookimpl

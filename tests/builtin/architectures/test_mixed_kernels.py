@@ -13,7 +13,7 @@ from nern.builtin.samplers.uniform import Uniform
 from nern.builtin.smoothers.greedy import CrossFilter, InFilter
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import LayerOrder, Unordered
-from nern.networks.convolutions import map_convolutions
+from nern.networks.layers import map_convolutions
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
 

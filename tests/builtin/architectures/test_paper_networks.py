@@ -50,9 +50,9 @@ def test_resnet18_is_its_stages_but_neither_stem_nor_shortcuts() -> None:
     network = ImageNetResNet().build()
     names = [layer.parameter for layer in ImageNetResNet().layers(network)]
     assert names == [f"layer{stage}.{block}.conv{conv}.weight" for stage in range(1, 5) for block in range(2) for conv in (1, 2)]
-    everything = [layer.parameter for layer in ImageNetResNet(layers="all").layers(network)]
+    everything = [layer.parameter for layer in ImageNetResNet(layers="convolutions").layers(network)]
     assert everything == [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-    assert KernelGrid(tuple(ImageNetResNet(layers="all").layers(network))).size == (7, 7)
+    assert KernelGrid(tuple(ImageNetResNet(layers="convolutions").layers(network))).size == (7, 7)
     some = ImageNetResNet(layers=["conv1.weight", "layer4.*.downsample.0.weight"]).layers(network)
     assert [layer.parameter for layer in some] == ["conv1.weight", "layer4.0.downsample.0.weight"]
 
@@ -76,4 +76,4 @@ def test_squeezenet_is_all_but_its_classifier(model: str, stem: tuple[int, int])
     convolutions = [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     assert [layer.parameter for layer in layers] == [name for name in convolutions if not name.startswith("classifier")]
     assert (len(layers), layers[0].kernel) == (25, stem)
-    assert [layer.parameter for layer in SqueezeNet(model=model, layers="all").layers(network)] == convolutions  # type: ignore[arg-type]
+    assert [layer.parameter for layer in SqueezeNet(model=model, layers="convolutions").layers(network)] == convolutions  # type: ignore[arg-type]

@@ -26,8 +26,8 @@ CPU = torch.device("cpu")
 
 #: Grouped and depthwise kernels, 1 × 7 and 7 × 1, even sizes, several sizes in a layer, biases, pre-activations, tokens.
 NETWORKS: dict[str, LibraryArchitecture] = {
-    "resnet18": ImageNetResNet(layers="all", size=32, classes=10),
-    "squeezenet": SqueezeNet(layers="all", size=48, classes=10),
+    "resnet18": ImageNetResNet(layers="convolutions", size=32, classes=10),
+    "squeezenet": SqueezeNet(layers="convolutions", size=48, classes=10),
     "torchvision-mobilenet": Torchvision(model="mobilenet_v3_small", size=32, classes=10),
     "torchvision-shufflenet": Torchvision(model="shufflenet_v2_x0_5", size=32, classes=10),
     "torchvision-densenet": Torchvision(model="densenet121", size=32, classes=10),

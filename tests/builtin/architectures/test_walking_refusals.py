@@ -22,7 +22,7 @@ from nern.builtin.predictors.mlp import MLP
 from nern.errors import ConfigError, DataError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import Unordered
-from nern.networks.convolutions import map_convolutions
+from nern.networks.layers import map_convolutions
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.pair import NetworkPair
 from nern.options import OptionError
@@ -173,16 +173,14 @@ def test_a_shared_weight_is_represented_once_and_stored_once() -> None:
 @pytest.mark.parametrize(
     ("parts", "patterns", "message"),
     [
-        (["volume"], None, "architecture.layers: 'volume.weight' is a three-dimensional convolution"),
-        (["volume"], ["volume.*"], "architecture.layers: 'volume.weight' is a three-dimensional convolution"),
         (["parametrised"], None, "architecture.layers: 'parametrised.weight' is computed from other parameters"),
         (["mine"], None, "architecture.layers: 'mine.weight' belongs to a MyConv, whose weight is not made of kernels"),
         ([], ["unused.weight"], "architecture.layers: 'unused.weight' belongs to a layer that no forward pass calls"),
-        ([], ["stem.wieght"], "architecture.layers: 'stem.wieght' fits the weight of no convolution; did you mean 'stem.weight'?"),
+        ([], ["stem.wieght"], "architecture.layers: 'stem.wieght' matches the weight of no convolution, linear layer or embedding; did you mean 'stem.weight'?"),
         (
             [],
-            ["head.*", "stem.*"],
-            "architecture.layers: 'head.*' fits the weight of no convolution; there are: stem.weight, unused.weight",
+            ["tail.*", "stem.*"],
+            "'tail.*' matches the weight of no convolution, linear layer or embedding; there are: stem.weight, unused.weight, head.weight",
         ),
         (["mapping"], None, "the network gives a OrderedDict where nern needs logits [b, classes]"),
     ],
@@ -194,7 +192,7 @@ def test_layers_that_cannot_be_represented_are_named(parts: list[str], patterns:
 
 
 def test_a_wide_pattern_leaves_out_what_cannot_be_represented() -> None:
-    assert [layer.parameter for layer in map_convolutions(odd("volume", "mine"), SIZE, ["*"])] == ["stem.weight"]
+    assert [layer.parameter for layer in map_convolutions(odd("volume", "mine"), SIZE, ["*"])] == ["stem.weight", "volume.weight"]
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
