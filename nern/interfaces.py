@@ -54,6 +54,9 @@ class Architecture(ABC):
     """A convolutional network: how to build it, which convolutions are represented, and where its feature maps are."""
 
     weights: str | None = option(None, help="file with the original weights (.safetensors, .pt, .pth, .th)")
+    #: Whether torch and nern alone build the network; otherwise a file also holds names and shapes of its parameters, so that
+    #: its weights can be read where the package that builds the network is missing.
+    standalone: ClassVar[bool] = False
 
     @property
     def has_weights(self) -> bool:

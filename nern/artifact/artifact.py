@@ -3,8 +3,9 @@
 Tensors: `predictor.*` and `embedding.*` (integers with their steps where `storage` says so, see `nern.storage`; of a pruned
 predictor, a bitmask and the values that are left), `ordering`
 (packed bits, uint8), `zeros` (packed bits, where weights stay zero), `scales` (one for each layer, where layers are
-scaled), and `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the
-network's state dict, one tensor per dtype, since a name and a shape for each would cost more bytes than many of them hold.
+scaled), `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the
+network's state dict, one tensor per dtype, since a name and a shape for each would cost more bytes than many of them hold,
+and `names`: all names and shapes, compressed (`nern.artifact.entries`), where nern and torch alone cannot build the network.
 Metadata: `nern`, a JSON object, with a checksum over itself and all tensors: a changed option would rebuild another network
 as surely as a changed weight.
 """
@@ -14,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import attrs
 import torch
@@ -24,13 +25,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nern.artifact.components import component
 from nern.artifact.encoding import decode, encode
-from nern.config.structuring import structure_component, unstructure
+from nern.artifact.entries import Entry, entries_of, pack_entries, unpack_entries
 from nern.errors import ArtifactError, ConfigError, DataError, PluginError
 from nern.interfaces import Architecture, Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader, pack_orders
-from nern.networks.state_dicts import digest, with_weights
+from nern.networks.state_dicts import digest, fill, with_weights
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 from nern.representation.quantization import NumberFormat
@@ -39,6 +41,9 @@ from nern.support.bits import pack_bits, unpack_bits
 from nern.support.files import write_tensors
 
 FORMAT_VERSION = 1
+NAMES = "names"
+#: Components that a file is made of; the others are not needed to read it.
+FILE_KINDS = ("architecture", "embedding", "predictor")
 
 
 @attrs.frozen
@@ -60,17 +65,62 @@ class Artifact:
     """A representation together with everything needed to rebuild the network."""
 
     representation: Representation
-    architecture: Architecture
+    _architecture: Architecture | Callable[[], Architecture]
     embedding: Embedding
     predictor: Predictor
-    network: nn.Module  # the original architecture with the copied parameters in place
+    _network: nn.Module | Opening  # the original architecture with the copied parameters in place
     dtypes: dict[str, torch.dtype]  # dtype of every entry of the original state dict
     registry: Registry
     sha256: str  # of the original weights
     notes: dict[str, Any]  # the task without paths, figures of the run
 
+    @property
+    def architecture(self) -> Architecture:
+        """How the network is built.
+
+        Raises:
+            ArtifactError: that needs a plugin which is not installed.
+        """
+        if not isinstance(self._architecture, Architecture):
+            self._architecture = self._architecture()
+        return self._architecture
+
+    @property
+    def network(self) -> nn.Module:
+        """The original architecture with the copied parameters in place; a file's network is built when it is first wanted.
+
+        Raises:
+            ArtifactError: building it needs a plugin which is not installed, or it is not the network of the file.
+        """
+        if isinstance(self._network, Opening):
+            self._network = self._network.build(self.architecture)
+        return self._network
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Name, shape, dtype and source of every entry of the state dict, in its order."""
+        if isinstance(self._network, Opening):
+            return self._network.entries
+        return entries_of(self._network, self.representation.grid, self.dtypes)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The reconstructed network's complete state dict, with original names, shapes and dtypes, on the CPU.
+
+        The network is not built: neither its class nor the plugin that offers it is needed.
+        """
+        predicted = {name: value.cpu() for name, value in self.representation.reconstruct().items()}
+        layers, copied = self.representation.grid.layers, self._copied()
+        return {
+            entry.name: (copied[entry.name] if entry.layer is None else predicted[layers[entry.layer].parameter]).to(entry.dtype, copy=True)
+            for entry in self.entries
+        }
+
     def reconstruct(self) -> nn.Module:
-        """The network with predicted weights, in eval mode, every entry with its original name, shape and dtype."""
+        """The network with predicted weights, in eval mode, every entry with its original name, shape and dtype.
+
+        Raises:
+            ArtifactError: building the network needs a plugin or a class that is not there; `state_dict` needs neither.
+        """
         network = with_weights(self.network, {name: value.cpu() for name, value in self.representation.reconstruct().items()})
         for name, value in [*network.named_parameters(), *network.named_buffers()]:
             if value.dtype != self.dtypes[name]:
@@ -105,12 +155,15 @@ class Artifact:
         tensors, metadata = self._content()
         sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "zeros": 0, "copied": 0}
         for name, value in tensors.items():
-            sizes["predictor" if name == "scales" else name.split(".")[0]] += value.numel() * value.element_size()
+            if name != NAMES:  # which count as a part of the header
+                sizes["predictor" if name == "scales" else name.split(".")[0]] += value.numel() * value.element_size()
         total = len(save(tensors, metadata))
-        state = {name: torch.empty(value.shape, dtype=self.dtypes[name]) for name, value in self.network.state_dict().items()}
+        state = {entry.name: torch.empty(entry.shape, dtype=entry.dtype) for entry in self.entries}
         return Bytes(original=len(save(state)), header=total - sum(sizes.values()), total=total, **sizes)
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        from nern.config.structuring import unstructure
+
         numbers, storage = [name for name, _ in self.representation.named_parameters()], self.representation.storage
         state, _ = _untied(self.representation.state_dict(keep_vars=True))
         tensors, sparse = encode({name: value.detach().cpu().contiguous() for name, value in state.items()}, numbers, storage)
@@ -120,6 +173,9 @@ class Artifact:
         tensors["ordering"] = pack_orders(self.representation.orders)
         tensors |= _join_copied(self._copied())
         represented = self.representation.grid
+        names = None if self.architecture.standalone else pack_entries(self.entries, represented)
+        if names is not None:
+            tensors[NAMES] = names
         about = {
             "version": FORMAT_VERSION,
             "architecture": {**unstructure(self.architecture, self.registry), "weights": None},
@@ -133,6 +189,7 @@ class Artifact:
                 if dtype != self.network.state_dict()[name].dtype
             },
             "layout": _layout(self.network, represented),
+            **({"all": "layers"} if getattr(self.architecture, "_layers", None) == "all" else {}),
             **({"storage": storage.name} if storage.bits else {}),
             **({"sparse": sparse} if sparse else {}),
             **({"zeros": list(masks)} if masks else {}),
@@ -142,16 +199,35 @@ class Artifact:
         return tensors, {"nern": _compact({"sha256": _seal(about, tensors), **about})}
 
     def _copied(self) -> dict[str, Tensor]:
+        if isinstance(self._network, Opening):
+            return self._network.copied
         return {name: value.to(self.dtypes[name]) for name, value in _copied_entries(self.network, self.representation.grid).items()}
 
 
-def load(path: str | Path, registry: Registry | None = None) -> Artifact:
+@overload
+def load(path: str | Path, registry: Registry | None = ..., *, into: None = ..., plugins: Sequence[str] = ...) -> Artifact: ...
+@overload
+def load(path: str | Path, registry: Registry | None = ..., *, into: nn.Module, plugins: Sequence[str] = ...) -> nn.Module: ...
+def load(
+    path: str | Path, registry: Registry | None = None, *, into: nn.Module | None = None, plugins: Sequence[str] = ()
+) -> Artifact | nn.Module:
     """Read a representation file, checking everything in it.
+
+    Args:
+        registry: where components come from; by default built-ins and installed plugins.
+        into: a module with the original network's names and shapes; it is given the reconstructed weights and returned in
+            eval mode, in place of the artifact.
+        plugins: local plugins that the file needs: Python files or names of modules.
 
     Raises:
         ArtifactError: the file is missing, damaged, foreign, or needs a plugin that is not installed.
+        DataError: the names or shapes of `into` are another network's.
     """
-    path = Path(path)
+    artifact = _read(Path(path), registry or create_registry(plugins, kinds=FILE_KINDS))
+    return artifact if into is None else fill(into, artifact.state_dict(), str(path)).eval()
+
+
+def _read(path: Path, registry: Registry) -> Artifact:
     if not path.is_file():
         raise ArtifactError(f"representation file {path} does not exist")
     try:
@@ -168,23 +244,41 @@ def load(path: str | Path, registry: Registry | None = None) -> Artifact:
             raise ArtifactError(f"{path} is damaged: its content does not match its checksum; write it again with nern train")
         if about["version"] > FORMAT_VERSION:
             raise ArtifactError(f"{path} has format version {about['version']}, this nern reads up to {FORMAT_VERSION}; update nern")
-        return _rebuild(path, about, tensors, registry or create_registry())
+        return _rebuild(path, about, tensors, registry)
     except (ConfigError, PluginError) as error:
-        raise ArtifactError(f"{path} needs a plugin: {error}; install the package that offers it") from error
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _needs_plugin(path, error) from error
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged or was not written by nern ({type(error).__name__}: {error})") from error
 
 
+def _needs_plugin(path: Path, error: Exception, more: str = "") -> ArtifactError:
+    return ArtifactError(f"{path} needs a plugin: {error}; install the package that offers it, or name a local one with plugins=[…]{more}")
+
+
+def _architecture(path: Path, about: dict[str, Any], registry: Registry) -> Architecture:
+    values = _owned(about["architecture"])
+    if values.get("layers") == "all" and "all" not in about:  # as files called it before linear layers could be represented
+        values["layers"] = "convolutions"
+    try:
+        found: Architecture = component("architecture", values, registry)
+    except (ConfigError, PluginError, ImportError) as error:
+        raise _needs_plugin(path, error, "; state_dict() and load(…, into=module) work without it") from error
+    return found
+
+
 def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], registry: Registry) -> Artifact:
-    architecture, embedding, predictor = (
-        structure_component(kind, _owned(about[kind]), registry, kind) for kind in ("architecture", "embedding", "predictor")
-    )
-    network = architecture.build().eval()
-    grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
-    if about["layout"] != _layout(network, grid):
-        raise ArtifactError(
-            f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ"
-        )
+    embedding, predictor = (component(kind, _owned(about[kind]), registry) for kind in ("embedding", "predictor"))
+    architecture: Architecture | Callable[[], Architecture] = lambda: _architecture(path, about, registry)  # noqa: E731
+    network: nn.Module | None = None
+    if NAMES in tensors:
+        entries, grid = unpack_entries(tensors[NAMES], about["sampling"])
+    else:
+        architecture = _architecture(path, about, registry)
+        network = architecture.build().eval()
+        grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
+        _check_layout(path, about, network, grid)
+        dtypes = {name: value.dtype for name, value in network.state_dict().items()}
+        entries = entries_of(network, grid, {**dtypes, **{name: getattr(torch, dtype) for name, dtype in about["dtypes"].items()}})
     reader = BitReader(tensors["ordering"])
     kinds = [kind for kind, count in about["orders"] for _ in range(count)]
     orders = [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
@@ -206,15 +300,51 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
         representation.load_state_dict(own)
     except RuntimeError as error:
         raise ArtifactError(f"{path} does not fit its own predictor: {' '.join(str(error).split())}") from error
-    dtypes = {name: value.dtype for name, value in network.state_dict().items()}
-    dtypes |= {name: getattr(torch, dtype) for name, dtype in about["dtypes"].items()}
-    copied = _copied_entries(network, grid)
-    for name, value in _split_copied(tensors, copied, dtypes).items():
-        copied[name].copy_(value)
+    opening = Opening(path, about, entries, grid, _split_copied(tensors, entries))
     return Artifact(
-        representation.eval(),
-        architecture, embedding, predictor, network, dtypes, registry, about["sha256_original"], about["notes"],
+        representation.eval(), architecture, embedding, predictor, opening if network is None else opening.filled(network),
+        {entry.name: entry.dtype for entry in entries}, registry, about["sha256_original"], about["notes"],
     )  # fmt: skip
+
+
+@attrs.frozen(eq=False)
+class Opening:
+    """What a file holds of the network besides its represented layers, until the network itself is wanted."""
+
+    path: Path
+    about: dict[str, Any]
+    entries: list[Entry]
+    grid: KernelGrid
+    copied: dict[str, Tensor]
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        """The network of the file, with the copied entries in place.
+
+        Raises:
+            ArtifactError: the architecture builds another network.
+        """
+        try:
+            network = architecture.build().eval()
+            _check_layout(self.path, self.about, network, KernelGrid(tuple(architecture.layers(network)), self.grid.sampling))
+        except (ConfigError, DataError, PluginError, ImportError) as error:
+            raise ArtifactError(
+                f"{self.path}: the network cannot be built: {error}; state_dict() and load(…, into=module) do without it"
+            ) from error
+        return self.filled(network)
+
+    def filled(self, network: nn.Module) -> nn.Module:
+        """`network` with the copied entries in place."""
+        own = network.state_dict()
+        for name, value in self.copied.items():
+            own[name].copy_(value)
+        return network
+
+
+def _check_layout(path: Path, about: dict[str, Any], network: nn.Module, grid: KernelGrid) -> None:
+    if about["layout"] != _layout(network, grid):
+        raise ArtifactError(
+            f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ"
+        )
 
 
 def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -262,13 +392,16 @@ def _join_copied(copied: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"copied.{dtype}": torch.cat(values) for dtype, values in by_dtype.items()}
 
 
-def _split_copied(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
+def _split_copied(tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> dict[str, Tensor]:
+    """The copied entries by name."""
     split, used = {}, dict.fromkeys((name for name in tensors if name.startswith("copied.")), 0)
-    for name, value in like.items():
-        key = f"copied.{str(dtypes[name]).removeprefix('torch.')}"
+    for entry in entries:
+        if entry.layer is not None:
+            continue
+        key = f"copied.{str(entry.dtype).removeprefix('torch.')}"
         start = used[key]
-        used[key] = start + value.numel()
-        split[name] = tensors[key][start : used[key]].reshape(value.shape)
+        used[key] = start + entry.numel
+        split[entry.name] = tensors[key][start : used[key]].reshape(entry.shape)
     for key, count in used.items():
         if count != tensors[key].numel():
             raise ValueError(f"{key} holds {tensors[key].numel()} values, the network has {count}")

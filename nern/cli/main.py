@@ -151,7 +151,7 @@ def reconstruct(file: Path, output: Path, plugins: tuple[str, ...], disabled: tu
     from nern.networks.state_dicts import write_state_dict
     from nern.registry.discovery import create_registry
 
-    state = load(file, create_registry(plugins, disabled=disabled)).reconstruct().state_dict()
+    state = load(file, create_registry(plugins, disabled=disabled)).state_dict()
     write_state_dict(state, output)
     written = output.stat().st_size
     if as_json:

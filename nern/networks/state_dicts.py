@@ -135,6 +135,24 @@ def with_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module
     return changed
 
 
+def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Give a module the entries of a state dict, in the module's own types; returns the module.
+
+    Raises:
+        DataError: names or shapes differ.
+    """
+    own = module.state_dict()
+    missing, foreign = [name for name in own if name not in state], [name for name in state if name not in own]
+    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+    problems = [f"it has {_some(missing)}, which the file lacks"] if missing else []
+    problems += [f"it lacks {_some(foreign)}"] if foreign else []
+    problems += [f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in it" for name in shapes[:1]]
+    if problems:
+        raise DataError(f"{source} is of another network than this {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(dict(state))
+    return module
+
+
 def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
     """Write a state dict as .safetensors, .pt or .pth.
 

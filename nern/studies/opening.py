@@ -84,7 +84,7 @@ def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (
     """A representation file; see `evaluate_file` for overrides and errors."""
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
-    rebuilt = load(path, registry)
+    rebuilt = load(path, registry or create_registry())
     for key in overrides:
         if key.split(".")[0] != "task" and key not in ("architecture.weights", "device"):
             raise ConfigError(f"{key}: a representation file is measured with task.*, architecture.weights and device only")

@@ -13,8 +13,8 @@ from torch import nn
 from nern.errors import DataError
 from nern.interfaces import Architecture
 from nern.kernels.coordinates import LayerMapping
-from nern.networks.layers import map_layers
 from nern.networks.feature_maps import choose_feature_maps
+from nern.networks.layers import map_layers
 from nern.networks.state_dicts import load_weights as load_weights
 from nern.options import OptionError, at_least, option
 

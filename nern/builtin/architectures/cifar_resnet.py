@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 from torch import Tensor, nn
@@ -91,6 +91,7 @@ class CifarResNet(Architecture):
     mean: list[float] = option(factory=lambda: [0.485, 0.456, 0.406], help="mean of each input channel, of values in [0, 1]")
     std: list[float] = option(factory=lambda: [0.229, 0.224, 0.225], help="standard deviation of each input channel")
     size: int = option(32, help="height and width of the input images in pixels", check=at_least(4))
+    standalone: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:
         for name in ("mean", "std"):

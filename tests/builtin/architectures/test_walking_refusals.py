@@ -22,8 +22,8 @@ from nern.builtin.predictors.mlp import MLP
 from nern.errors import ConfigError, DataError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import Unordered
-from nern.networks.layers import map_convolutions
 from nern.networks.feature_maps import choose_feature_maps
+from nern.networks.layers import map_convolutions
 from nern.networks.pair import NetworkPair
 from nern.options import OptionError
 from nern.registry.discovery import create_registry
@@ -176,7 +176,11 @@ def test_a_shared_weight_is_represented_once_and_stored_once() -> None:
         (["parametrised"], None, "architecture.layers: 'parametrised.weight' is computed from other parameters"),
         (["mine"], None, "architecture.layers: 'mine.weight' belongs to a MyConv, whose weight is not made of kernels"),
         ([], ["unused.weight"], "architecture.layers: 'unused.weight' belongs to a layer that no forward pass calls"),
-        ([], ["stem.wieght"], "architecture.layers: 'stem.wieght' matches the weight of no convolution, linear layer or embedding; did you mean 'stem.weight'?"),
+        (
+            [],
+            ["stem.wieght"],
+            "'stem.wieght' matches the weight of no convolution, linear layer or embedding; did you mean 'stem.weight'?",
+        ),
         (
             [],
             ["tail.*", "stem.*"],

@@ -1,0 +1,97 @@
+"""The names, shapes and types of a network's state dict, kept in a file so that it can be made without the network."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.kernels.coordinates import KernelGrid
+from nern.networks.mappings import MAPPINGS
+
+MOST_BYTES = 1 << 26  # of the names and shapes when they are unpacked
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 20, "pb": 0}]
+
+
+@attrs.frozen
+class Entry:
+    """One entry of a state dict."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    layer: int | None  # position of the represented layer that gives it; None for what is copied
+
+    @property
+    def numel(self) -> int:
+        """How many numbers the entry has."""
+        return math.prod(self.shape)
+
+
+def entries_of(network: nn.Module, grid: KernelGrid, dtypes: Mapping[str, torch.dtype]) -> list[Entry]:
+    """The entries of a network's state dict, in its order; a weight that several names share is of one layer.
+
+    Args:
+        dtypes: the type of each entry in the original weights.
+    """
+    state = network.state_dict(keep_vars=True)
+    layers = {id(state[layer.parameter]): index for index, layer in enumerate(grid.layers)}
+    return [Entry(name, tuple(value.shape), dtypes[name], layers.get(id(value))) for name, value in state.items()]
+
+
+def pack_entries(entries: Sequence[Entry], grid: KernelGrid) -> Tensor | None:
+    """Entries and mappings as compressed JSON, uint8 [bytes]; None where a plugin's own mapping is among them.
+
+    Names stand together, then shapes, types and layers, since likes beside each other compress best.
+    """
+    kinds = {cls: kind for kind, cls in MAPPINGS.items()}
+    if not all(type(layer) in kinds for layer in grid.layers):
+        return None
+    types = list(dict.fromkeys(entry.dtype for entry in entries))
+    firsts = {entry.layer: index for index, entry in reversed(list(enumerate(entries)))}
+    columns = [
+        "\n".join(entry.name for entry in entries),
+        [entry.shape for entry in entries],
+        [str(dtype).removeprefix("torch.") for dtype in types],
+        [types.index(entry.dtype) for entry in entries],
+        [entry.layer for entry in entries],
+        [[kinds[type(layer)], firsts[index], *attrs.astuple(layer)[2:]] for index, layer in enumerate(grid.layers)],
+    ]
+    text = json.dumps(columns, separators=(",", ":")).encode()
+    return torch.frombuffer(bytearray(lzma.compress(text, lzma.FORMAT_RAW, filters=_FILTERS)), dtype=torch.uint8)
+
+
+def unpack_entries(packed: Tensor, sampling: str) -> tuple[list[Entry], KernelGrid]:
+    """Undo `pack_entries`.
+
+    Raises:
+        ValueError: the bytes do not hold entries.
+    """
+    reader = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
+    try:
+        text = reader.decompress(packed.numpy().tobytes(), MOST_BYTES)
+    except (lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"the names of the network's entries cannot be read ({error})") from error
+    if not reader.eof:
+        raise ValueError("the names of the network's entries are cut off or too long")
+    names, shapes, types, numbers, positions, mappings = json.loads(text)
+    dtypes = [_dtype(name) for name in types]
+    columns = zip(names.split("\n"), shapes, numbers, positions, strict=True)
+    entries = [Entry(name, tuple(map(int, shape)), dtypes[number], layer) for name, shape, number, layer in columns]
+    layers = []
+    for kind, first, layer, *more in mappings:
+        entry = entries[first]
+        layers.append(MAPPINGS[kind](entry.name, entry.shape, int(layer), *more))
+    return entries, KernelGrid(tuple(layers), sampling)
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"'{name}' is no type of numbers")
+    return dtype
