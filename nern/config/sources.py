@@ -26,6 +26,10 @@ from nern.support.messages import shortened
 DEEPEST = 20  # files that extend each other
 
 
+#: What the configuration in a run's folder begins with.
+RUN_HEADER = "# written by a run of nern\n"
+
+
 class Presets(Mapping[str, str]):
     """Shipped experiments: name → complete YAML text, which begins with a comment that says what it is."""
 
@@ -115,7 +119,16 @@ def _read_source(reference: str | Path, folder: Path | None, seen: tuple[str, ..
     values = read_yaml_file(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: an experiment is a mapping of keys such as 'architecture' and 'task', got {kind_of(values)}")
+    if _of_an_older_run(path) and values.get("architecture", {}).get("layers") == "all":
+        values["architecture"]["layers"] = "convolutions"
     return Source(path.stem, reference, path.resolve().parent, _extended(values, path.resolve().parent, (*seen, place)))
+
+
+def _of_an_older_run(path: Path) -> bool:
+    """Whether a run wrote this file when `layers: all` stood for convolutions alone: it has no comment at its head then."""
+    if path.name != "config.yaml" or not (path.parent / "metrics.jsonl").is_file():
+        return False
+    return not path.read_text(encoding="utf-8").startswith(RUN_HEADER)
 
 
 def _extended(values: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:

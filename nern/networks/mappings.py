@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,6 +67,11 @@ class TransposedMapping(LayerMapping):
         return grouped.transpose(1, 2).reshape(self.shape)
 
 
+def _pair(value: Sequence[int]) -> tuple[int, int]:
+    height, width = value
+    return int(height), int(width)
+
+
 @attrs.frozen
 class TileMapping(LayerMapping):
     """A matrix [outputs, inputs], of a linear layer or a table of vectors, cut into tiles: coordinates (layer, row, column).
@@ -73,7 +80,7 @@ class TileMapping(LayerMapping):
     lower edge are filled up with zeros, which `join` drops.
     """
 
-    tile: tuple[int, int] = attrs.field(default=(4, 4), converter=lambda value: (int(value[0]), int(value[1])))
+    tile: tuple[int, int] = attrs.field(default=(4, 4), converter=_pair)
 
     @property
     def filters(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from nern.config.loading import load_experiment
+from nern.config.sources import RUN_HEADER
 from nern.config.structuring import unstructure
 from nern.config.yaml_reading import read_yaml
 from nern.errors import ConfigError, DataError, NernError, TrainingError
@@ -83,7 +84,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path)
-        write_text(self.config, text)
+        write_text(self.config, RUN_HEADER + text)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

@@ -8,6 +8,7 @@ import yaml
 from nern.config.experiment import Experiment
 from nern.config.loading import load_experiment
 from nern.config.recipes import recipe, recipes
+from nern.config.sources import RUN_HEADER
 from nern.errors import ConfigError
 
 NETWORK = {"architecture": {"name": "cifar-resnet", "depth": 8}, "task": {"name": "digits"}}
@@ -59,3 +60,13 @@ def test_an_unknown_recipe_is_named_with_those_that_there_are(tmp_path, registry
         loaded(tmp_path, registry, {key: "fats"})
     with pytest.raises(ConfigError, match="there is no recipe 'fats'"):
         load_experiment("digits", [f"{key}=fats"], registry)
+
+
+def test_a_run_folder_of_when_all_meant_convolutions_is_read_as_it_was_meant(tmp_path, registry):
+    text = yaml.safe_dump({"architecture": {"name": "timm", "model": "resnet18", "layers": "all"}, "task": "digits"})
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_experiment(tmp_path / "config.yaml", {}, registry)[0].architecture._layers == "all"
+    (tmp_path / "metrics.jsonl").touch()
+    assert load_experiment(tmp_path / "config.yaml", {}, registry)[0].architecture._layers == "convolutions"
+    (tmp_path / "config.yaml").write_text(RUN_HEADER + text)
+    assert load_experiment(tmp_path / "config.yaml", {}, registry)[0].architecture._layers == "all"

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from nern.config.overrides import apply_overrides
+from nern.config.sources import RUN_HEADER
 from nern.errors import ConfigError, Interrupted
 from nern.run.folder import FREE, RunFolder
 from nern.run.interruption import StopRequest
@@ -112,7 +113,7 @@ def test_opening_sweeps_what_a_killed_process_left(run: RunFolder) -> None:
     leftover.write_text("half")
     run.open("seed: 0\n")
     assert not leftover.exists()
-    assert run.config.read_text() == "seed: 0\n"
+    assert run.config.read_text() == RUN_HEADER + "seed: 0\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
