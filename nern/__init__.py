@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from nern.options import at_most as at_most
     from nern.options import below as below
     from nern.options import option as option
+    from nern.outputs.kinds import OutputKind as OutputKind
+    from nern.outputs.metric import Metric as Metric
     from nern.registry.discovery import create_registry as create_registry
     from nern.registry.registry import Registry as Registry
     from nern.representation.lookup import AxisTables as AxisTables
@@ -115,6 +117,8 @@ _PLACES = {
         "below",
         "option",
     ),
+    "nern.outputs.kinds": ("OutputKind",),
+    "nern.outputs.metric": ("Metric",),
     "nern.registry.discovery": ("create_registry",),
     "nern.registry.registry": ("Registry",),
     "nern.representation.lookup": (

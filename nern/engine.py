@@ -26,7 +26,7 @@ from nern.representation.representation import Representation, assemble
 from nern.run.checkpoint import Checkpoint
 from nern.run.checks import check_inputs, check_phases
 from nern.run.devices import choose_device, choose_dtype, fast_float32
-from nern.run.evaluation import Comparison
+from nern.run.evaluation import Comparison, measures_of
 from nern.run.finishing import finish
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
@@ -151,7 +151,8 @@ class Engine:
         if self._original is not None or self.source.available:
             network = self._original.network if self._original else self.source.load()[0]
             rebuilt.check_original(network)
-        comparison = Comparison(network, self._open(self.experiment.task), "test", self.device)
+        task = self.experiment.task
+        comparison = Comparison(network, self._open(task), "test", self.device, task.outputs(), measures_of(self.experiment))
         reconstructed = comparison.score(rebuilt.reconstruct().float())
         return Evaluation(comparison.original, reconstructed)
 
@@ -261,8 +262,9 @@ class Engine:
         features = experiment.architecture.features(original.network)
         networks = NetworkPair(original.network, features, device=self.device, dtype=self.dtype)
         return StepContext(
-            representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs
-        )
+            representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs,
+            experiment.task.outputs(),
+        )  # fmt: skip
 
     # -- fitting -------------------------------------------------------------------------------------------------
 

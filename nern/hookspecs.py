@@ -1,6 +1,6 @@
 """Every extension point of nern. A plugin implements any of these with `@nern.hookimpl`.
 
-The first nine hooks *offer components*: each returns a mapping from the name that a configuration uses to an attrs
+The first ten hooks *offer components*: each returns a mapping from the name that a configuration uses to an attrs
 class that subclasses the interface named in its signature. Names are looked up per extension point; two plugins that
 offer the same name are both kept, and a run that wants one of them writes `package:name`.
 
@@ -17,6 +17,7 @@ from typing import Any
 import pluggy
 
 from nern.interfaces import Architecture, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
+from nern.outputs.metric import Metric
 
 hookspec = pluggy.HookspecMarker("nern")
 hookimpl = pluggy.HookimplMarker("nern")
@@ -55,6 +56,11 @@ def nern_losses() -> Mapping[str, type[Loss]]:  # type: ignore[empty-body]
 @hookspec
 def nern_tasks() -> Mapping[str, type[Task]]:  # type: ignore[empty-body]
     """Sources of images: training inputs, held-out set and test set."""
+
+
+@hookspec
+def nern_metrics() -> Mapping[str, type[Metric]]:  # type: ignore[empty-body]
+    """Figures of a network's outputs on held-out and test images."""
 
 
 @hookspec

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from nern.options import above, at_least, option
+from nern.outputs.kinds import ClassLogits, OutputKind
+from nern.outputs.metric import Metric as Metric
 
 if TYPE_CHECKING:
     from nern.kernels.coordinates import KernelGrid, LayerMapping
@@ -187,6 +189,7 @@ class LossContext:
     grid: KernelGrid
     _kernels: Kernels | Callable[[], Kernels]
     networks: NetworkPair
+    outputs: OutputKind = ClassLogits()
 
     @property
     def kernels(self) -> Kernels:
@@ -198,7 +201,7 @@ class LossContext:
 class Loss(ABC):
     """A scalar that compares the reconstructed network with the original one."""
 
-    needs: ClassVar[Literal["weights", "logits", "features"]]
+    needs: ClassVar[Literal["weights", "logits", "outputs", "features"]]
 
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
         """The function of (original, reconstructed) for one run; by default the component itself."""
@@ -217,8 +220,9 @@ class Loss(ABC):
     def __call__(self, original: Any, reconstructed: Any) -> Tensor:
         """The loss, a scalar that is differentiable in `reconstructed`.
 
-        Both arguments are `Kernels` where `needs` is "weights", logits [b, classes] where it is "logits", and lists of
-        feature maps [b, ...] where it is "features".
+        Both arguments are `Kernels` where `needs` is "weights", what the networks give where it is "outputs" (or "logits",
+        which means the same and reads better for a classifier's [b, classes]), and lists of feature maps [b, ...] where it
+        is "features".
         """
         raise NotImplementedError
 
@@ -253,6 +257,13 @@ class Task(ABC):
         Raises:
             DataError: the folder is missing, empty or laid out in another way.
         """
+
+    def outputs(self) -> OutputKind:
+        """What a network for this task gives; by default logits [b, classes].
+
+        It says how two sets of outputs are compared, which figures are taken and which of them chooses the checkpoint.
+        """
+        return ClassLogits()
 
 
 @attrs.frozen

@@ -125,6 +125,13 @@ def expanded_argument(text: str) -> str:
     return key + equals + expand_path(value)
 
 
+def figure(name: str, value: float | None) -> str:
+    """`top-1  91.50 %`, `miou 45.1`: a figure of a task with its name."""
+    if name == "top1":
+        return f"top-1 {percent(value)}"
+    return f"{name} {value:.4g}" if value is not None else f"{name} —"
+
+
 def percent(value: float | None) -> str:
     """` 91.50 %`, or a dash."""
     return f"{value:6.2f} %" if value is not None else "     — %"

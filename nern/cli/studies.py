@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from nern.cli import arguments
-from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, Numbers, example, percent, say
+from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, Numbers, example, figure, percent, say
 from nern.cli.plots import plot
 
 
@@ -57,10 +57,8 @@ def pretrain(
     if as_json:
         click.echo(json.dumps(trained.to_dict()))
         return
-    top1 = trained.score.top1 if trained.score else None
-    click.echo(
-        f"top-1 {percent(top1)}   eq. 6: {trained.smoothness:,.0f}   {trained.epochs} epochs   {trained.seconds:.0f} s; {trained.file}"
-    )
+    headline = figure(*trained.score.headline) if trained.score else f"top-1 {percent(None)}"
+    click.echo(f"{headline}   eq. 6: {trained.smoothness:,.0f}   {trained.epochs} epochs   {trained.seconds:.0f} s; {trained.file}")
 
 
 @click.command(epilog=example("nern prune runs/digits --ratios 0,0.3,0.6 --finetune 50 -o pruned"))

@@ -8,6 +8,7 @@ import attrs
 
 from nern.interfaces import Architecture, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
 from nern.options import above, at_least, at_most, below, option
+from nern.outputs.metric import Metric
 from nern.representation.quantization import Name
 
 
@@ -60,6 +61,12 @@ class Experiment:
     losses: dict[str, LossTerm] = option(help="terms of the objective")
     optimizer: Optimizer = option(help="optimiser of the predictor")
     observers: dict[str, Observer] = option(help="what watches the run")
+    metrics: dict[str, Metric] | None = option(
+        None, help="figures of the networks on held-out and test images, the headline first; null takes those of the task's outputs"
+    )
+    choose_by: str | None = option(
+        None, help="name of the metric that chooses the checkpoint on held-out images; null takes the choice of the task's outputs"
+    )
     small_kernels: Literal["centre", "average", "max"] = option(
         "centre",
         help="how a kernel smaller than the largest is read from the k × k output: its centre, or averages or maxima of its regions",

@@ -29,6 +29,7 @@ from nern.config.yaml_reading import write_yaml
 from nern.errors import ConfigError, NernError
 from nern.interfaces import Observer
 from nern.options import OptionError, article, kind_of, option_fields, option_name, type_name
+from nern.outputs.metric import Metric
 from nern.registry.registry import KINDS, Registry
 from nern.support.files import expand_path, unknown_start
 from nern.support.messages import shortened
@@ -114,7 +115,7 @@ def _converter(registry: Registry) -> cattrs.Converter:
     converter.register_structure_hook_func(lambda hint: _origin(hint) is Literal, _literal)
     for interface, kind in _INTERFACES.items():
         converter.register_structure_hook_func(partial(operator.is_, interface), partial(_component, converter, registry, kind))
-    for mapping, kind in ((dict[str, LossTerm], "loss"), (dict[str, Observer], "observer")):
+    for mapping, kind in ((dict[str, LossTerm], "loss"), (dict[str, Observer], "observer"), (dict[str, Metric], "metric")):
         converter.register_structure_hook_func(partial(operator.eq, mapping), partial(_by_name, converter, registry, kind))
     for section in (Phase, Pretrain, Experiment):
         make = cattrs.gen.make_dict_structure_fn(section, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True)

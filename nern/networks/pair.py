@@ -5,21 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nern.networks.batch_norm import fold_batch_norms
 from nern.networks.feature_maps import FeatureCapture, sums_among
+from nern.outputs.nested import call, channels_last, to_float32
 
 
 @attrs.frozen
 class Outputs:
     """What one pass gives."""
 
-    logits: Tensor  # [b, classes]
+    logits: Any  # whatever the network gives: for a classifier logits [b, classes], else tensors in any nesting
     features: list[Tensor]  # [b, ...] each, in the order of the feature names
 
 
@@ -67,12 +68,12 @@ class NetworkPair:
         """What folding has multiplied weights with [filters, 1, 1, 1], by parameter name."""
         return self._ready[1]
 
-    def original(self, inputs: Tensor, features: bool = False) -> Outputs:
+    def original(self, inputs: Any, features: bool = False) -> Outputs:
         """Run the original network without gradient."""
         with torch.no_grad():
             return self._run({}, inputs, features)
 
-    def reconstructed(self, inputs: Tensor, weights: Mapping[str, Tensor], features: bool = False) -> Outputs:
+    def reconstructed(self, inputs: Any, weights: Mapping[str, Tensor], features: bool = False) -> Outputs:
         """Run with predicted `weights` (parameter name → weight), differentiable in them."""
         folded, scales = {}, self.scales
         for name, weight in weights.items():
@@ -81,14 +82,14 @@ class NetworkPair:
             folded[name] = weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
         return self._run(folded, inputs, features)
 
-    def _run(self, weights: Mapping[str, Tensor], inputs: Tensor, features: bool) -> Outputs:
+    def _run(self, weights: Mapping[str, Tensor], inputs: Any, features: bool) -> Outputs:
         network, _, capture = self._ready
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = channels_last(inputs)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             if not features:
-                return Outputs(functional_call(network, dict(weights), (inputs,)).float(), [])
+                return Outputs(to_float32(call(network, weights, inputs)), [])
             with capture.running() as captured:
-                logits = functional_call(network, dict(weights), (inputs,))
+                logits = call(network, weights, inputs)
         if capture.spoiled:
             return self._run(weights, inputs, features)
-        return Outputs(logits.float(), captured)
+        return Outputs(to_float32(logits), captured)

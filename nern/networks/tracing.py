@@ -94,7 +94,7 @@ def trace_forward(network: nn.Module, size: Sequence[int]) -> list[Event]:
         size: channels, height and width of the inputs.
 
     Raises:
-        ConfigError: the network cannot take such inputs, or gives no logits.
+        ConfigError: the network cannot take such inputs.
     """
     events: list[Event] = []
     reason: Exception | None = None
@@ -103,22 +103,14 @@ def trace_forward(network: nn.Module, size: Sequence[int]) -> list[Event]:
             events.clear()
             values = {name: value.detach().to(device) for name, value in [*network.named_parameters(), *network.named_buffers()]}
             try:
-                output = functional_call(network, values, (torch.zeros(BATCH, *size, device=device),))
+                functional_call(network, values, (torch.zeros(BATCH, *size, device=device),))
             except Exception as error:
                 reason = error
                 continue
-            check_logits(output)
             return events
     raise ConfigError(
         f"the network cannot take inputs of {' × '.join(map(str, size))} ({str(reason).splitlines()[0]}); set architecture.size"
     ) from reason
-
-
-def check_logits(output: Any) -> None:
-    """Raise ConfigError where a network's output is anything but logits [b, classes]."""
-    if not isinstance(output, Tensor) or output.dim() != 2:
-        what = f"a tensor of shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise ConfigError(f"the network gives {what} where nern needs logits [b, classes]; take a classifier with one output")
 
 
 @contextmanager

@@ -43,6 +43,8 @@ BUILTINS = (
     "nern.builtin.tasks.cifar",
     "nern.builtin.tasks.digits",
     "nern.builtin.tasks.noise",
+    "nern.builtin.metrics.classes",
+    "nern.builtin.metrics.numbers",
     "nern.builtin.optimizers.ranger",
     "nern.builtin.optimizers.muon",
     "nern.builtin.optimizers.torch",

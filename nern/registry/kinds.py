@@ -12,6 +12,7 @@ HOOKS = {
     "smoother": "nern_smoothers",
     "loss": "nern_losses",
     "task": "nern_tasks",
+    "metric": "nern_metrics",
     "optimizer": "nern_optimizers",
     "observer": "nern_observers",
 }

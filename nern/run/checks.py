@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from nern.config.experiment import Experiment, Phase
 from nern.errors import ConfigError, DataError
 from nern.interfaces import Data, Task
-from nern.networks.tracing import check_logits
+from nern.run.evaluation import measures_of
 from nern.run.loop import start_phase
 from nern.run.original import OriginalSource
 from nern.training.step import StepContext
@@ -27,15 +28,15 @@ def check_inputs(experiment: Experiment, source: OriginalSource, open_task: Call
     """
     tasks = [experiment.task, *(phase.inputs for phase in experiment.phases if phase.inputs is not None)]
     classes = max(open_task(task).classes or 0 for task in tasks)
+    measures_of(experiment)
     outputs = check_network(experiment, source)
     for phase in experiment.phases:
         _check_images(experiment, phase, open_task)
-    if classes > outputs:
-        raise DataError(f"the task has {classes} classes and the network {outputs}; set architecture.classes or another task")
+    experiment.task.outputs().check(outputs, classes)
 
 
-def check_network(experiment: Experiment, source: OriginalSource) -> int:
-    """Load the original network, or build the one to be trained, and run it once; returns the number of its outputs.
+def check_network(experiment: Experiment, source: OriginalSource) -> Any:
+    """Load the original network, or build the one to be trained, and run it once; returns its outputs for one image.
 
     Raises:
         ConfigError: there is neither a weights file nor a way to train the original network, or the network cannot run.
@@ -48,9 +49,9 @@ def check_network(experiment: Experiment, source: OriginalSource) -> int:
     else:
         raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
     with torch.no_grad():
-        logits = network(torch.zeros(1, *experiment.architecture.preprocessing().size))
-    check_logits(logits)
-    return int(logits.shape[1])
+        outputs = network(torch.zeros(1, *experiment.architecture.preprocessing().size))
+    experiment.task.outputs().check(outputs)
+    return outputs
 
 
 def check_phases(experiment: Experiment, context: StepContext, open_task: Callable[[Task], Data]) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from nern.errors import DataError
+from nern.config.experiment import Experiment
+from nern.errors import ConfigError, DataError
 from nern.interfaces import Data
+from nern.outputs.kinds import OutputKind
+from nern.outputs.metric import Measures
+from nern.outputs.nested import call, channels_last, count, map_tensors, part, tensors_of, to_float32
+from nern.support.messages import did_you_mean
 
 PIXELS = 1 << 23  # values that go through a network at a time: bounds the memory of its activations
+KEPT = 1 << 28  # numbers of the original network's outputs that are kept; where there are more, it runs again
 
 
 @attrs.frozen
@@ -21,61 +26,95 @@ class Score:
     """How a network does on one split."""
 
     images: int
-    top1: float | None  # per cent; None where there are no labels
-    top5: float | None  # per cent; None where there are no labels or fewer than ten classes
-    agreement: float | None  # per cent of images on which original and network predict the same class
-    kl: float | None  # mean KL(original ‖ network), nats
-
-    @property
-    def key(self) -> tuple[float, float]:
-        """What checkpoints are compared by: the lower KL, then agreement.
-
-        The original network has mostly seen the held-out images, so that top-1 there is near 100 % and decided by a
-        handful of images; the divergence from the original's predictions counts every image, with or without labels.
-        """
-        return (-(self.kl if self.kl is not None else 0.0), self.agreement if self.agreement is not None else 0.0)
+    """How many images were measured."""
+    figures: dict[str, float | None]
+    """Every figure of the task by its name; None where it does not exist, such as top-5 below ten classes."""
+    key: tuple[float, ...] = attrs.field(default=(), repr=False)
+    """What two checkpoints are compared by: the greater key is the better one; empty where none was to be chosen."""
 
     def metrics(self) -> dict[str, float]:
         """The figures that exist."""
-        return {name: value for name, value in attrs.asdict(self).items() if value is not None and name != "images"}
+        return {name: value for name, value in self.figures.items() if value is not None}
+
+    @property
+    def headline(self) -> tuple[str, float | None]:
+        """The name of the task's first figure, and its value."""
+        return next(iter(self.figures.items()))
+
+    @property
+    def top1(self) -> float | None:
+        """Images of which the right class is the most probable one, per cent; None where there are no labels."""
+        return self.figures.get("top1")
+
+    @property
+    def top5(self) -> float | None:
+        """Images of which the right class is among the first five, per cent; None without labels or below ten classes."""
+        return self.figures.get("top5")
+
+    @property
+    def agreement(self) -> float | None:
+        """Images on which original and network predict the same class, per cent."""
+        return self.figures.get("agreement")
+
+    @property
+    def kl(self) -> float | None:
+        """Mean KL(original ‖ network), nats."""
+        return self.figures.get("kl")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The number of images and every figure, for JSON."""
+        return {"images": self.images, **self.figures}
+
+
+def measures_of(experiment: Experiment) -> Measures:
+    """The metrics of an experiment: its own, or those that its task's outputs have.
+
+    Raises:
+        ConfigError: `choose_by` names no metric of the experiment.
+    """
+    return chosen_measures(experiment.task.outputs(), experiment.metrics, experiment.choose_by)
+
+
+def chosen_measures(kind: OutputKind, metrics: dict[str, Any] | None = None, choose_by: str | None = None) -> Measures:
+    """The metrics of a kind of outputs, or `metrics` in their place; `choose_by` names the one that chooses checkpoints.
+
+    Raises:
+        ConfigError: `choose_by` names no metric of them.
+    """
+    own = dict(kind.metrics())
+    named = own if metrics is None else metrics
+    if choose_by is not None:
+        known = list({**named, **own})
+        if choose_by not in known:
+            there = f" (there are: {', '.join(known)})"
+            raise ConfigError(f"choose_by: there is no metric '{choose_by}'" + did_you_mean(choose_by, known, there))
+        choice: tuple[str, ...] = (choose_by,)
+    else:
+        choice = kind.choice
+    return Measures({**named, **{name: own[name] for name in choice if name not in named}}, choice)
 
 
 @torch.no_grad()
-def logits_of(
+def outputs_of(
     network: nn.Module, data: Data, split: Literal["heldout", "test"], device: torch.device, batch: int = 500
-) -> tuple[Tensor, Tensor | None]:
-    """Logits [n, classes] float32 of every image of a split, and the labels [n] or None; both on the CPU.
+) -> Iterator[tuple[Any, Any]]:
+    """What a network gives for the images of a split, and their targets or None, some images at a time, on the CPU.
+
+    Floating-point outputs are float32.
 
     Raises:
-        DataError: the split is missing, or has more classes than the network.
+        DataError: the split is missing.
     """
-    network = network.to(device).eval()
-    logits, labels = [], []
-    for images, targets in data.batches(split, batch, device):
-        for part in torch.split(images, max(1, PIXELS // images[0].numel())):
-            logits.append(functional_call(network, {}, (part.contiguous(memory_format=torch.channels_last),)).float().cpu())
-        if targets is not None:
-            labels.append(targets.cpu())
-    if not logits:
+    network, empty = network.to(device).eval(), True
+    for inputs, targets in data.batches(split, batch, device):
+        values = sum(tensor[:1].numel() for tensor in tensors_of(inputs))
+        for start in range(0, count(inputs), max(1, PIXELS // max(1, values))):
+            chosen = slice(start, start + max(1, PIXELS // max(1, values)))
+            outputs = call(network, {}, channels_last(part(inputs, chosen)))
+            empty = False
+            yield _on_cpu(to_float32(outputs)), _on_cpu(part(targets, chosen))
+    if empty:
         raise DataError(f"the task has no {split} images")
-    stacked = torch.cat(logits)
-    targets = torch.cat(labels) if labels else None
-    if targets is not None and int(targets.max()) >= stacked.shape[1]:
-        raise DataError(f"the task has {data.classes} classes and the network {stacked.shape[1]}; set architecture.classes or another task")
-    return stacked, targets
-
-
-def score(logits: Tensor, labels: Tensor | None, original: Tensor | None = None) -> Score:
-    """Compare logits [n, classes] with labels and with the original network's logits."""
-    ranks = logits.argsort(dim=1, descending=True, stable=True)
-    hits = None if labels is None else ranks[:, :5] == labels[:, None]
-    agreement = kl = None
-    if original is not None:
-        agreement = _percent(ranks[:, 0] == original.argmax(1))
-        log = [values.double().log_softmax(1) for values in (original, logits)]
-        kl = float((log[0].exp() * (log[0] - log[1])).sum(1).mean())
-    top5 = _percent(hits.any(1)) if hits is not None and logits.shape[1] >= 10 else None
-    return Score(len(logits), None if hits is None else _percent(hits[:, 0]), top5, agreement, kl)
 
 
 class Comparison:
@@ -83,25 +122,75 @@ class Comparison:
 
     Args:
         original: None where the original weights are not at hand.
+        kind: what the networks give.
+        measures: which figures are taken.
     """
 
-    def __init__(self, original: nn.Module | None, data: Data, split: Literal["heldout", "test"], device: torch.device) -> None:
+    def __init__(
+        self,
+        original: nn.Module | None,
+        data: Data,
+        split: Literal["heldout", "test"],
+        device: torch.device,
+        kind: OutputKind,
+        measures: Measures | None = None,
+    ) -> None:
         self._network, self._data, self._split, self._device = original, data, split, device
-
-    @cached_property
-    def _logits(self) -> tuple[Tensor, Tensor | None] | None:
-        return None if self._network is None else logits_of(self._network, self._data, self._split, self._device)
+        self._kind, self._measures = kind, chosen_measures(kind) if measures is None else measures
+        self._kept: list[Any] | None = None
+        self._original: Score | None = None
 
     @property
     def original(self) -> Score | None:
         """How the original network does."""
-        return None if self._logits is None else score(self._logits[0], self._logits[1], self._logits[0])
+        if self._original is None and self._network is not None:
+            self._original = self._measured(self._network, choosing=False, itself=True)
+        return self._original
 
-    def score(self, network: nn.Module) -> Score:
-        """How a network does, and how often it agrees with the original."""
-        logits, labels = logits_of(network, self._data, self._split, self._device)
-        return score(logits, labels, None if self._logits is None else self._logits[0])
+    def score(self, network: nn.Module, choosing: bool = False) -> Score:
+        """How a network does, and how near it is to the original.
+
+        Args:
+            choosing: whether the score has to say how it compares with others.
+
+        Raises:
+            DataError: the split is missing, its targets cannot belong to the network's outputs, or the figure that chooses
+                does not exist.
+        """
+        return self._measured(network, choosing)
+
+    def _measured(self, network: nn.Module, choosing: bool, itself: bool = False) -> Score:
+        metrics, images = self._measures.metrics, 0
+        found: dict[str, list[Any]] = {name: [] for name in metrics}
+        originals = self._originals() if self._network is not None and not itself else None
+        kept: list[Any] | None = [] if itself else None
+        for outputs, targets in outputs_of(network, self._data, self._split, self._device):
+            images += count(outputs)
+            if targets is not None:
+                self._kind.check_targets(outputs, targets)
+            original = outputs if itself else None if originals is None else next(originals)
+            if kept is not None:
+                kept.append(outputs)
+                kept = None if images * sum(value[:1].numel() for value in tensors_of(outputs)) > KEPT else kept
+            for name, metric in metrics.items():
+                reference = targets if metric.compares == "targets" else original
+                found[name].append(None if reference is None else metric.batch(outputs, reference))
+        if itself:
+            self._kept = kept
+        figures = {name: _total(metrics[name], batches) for name, batches in found.items()}
+        return Score(images, figures, self._measures.key(figures) if choosing else ())
+
+    def _originals(self) -> Iterator[Any]:
+        """What the original network gives, batch by batch."""
+        assert self._network is not None and self.original is not None
+        if self._kept is not None:
+            return iter(self._kept)
+        return (outputs for outputs, _ in outputs_of(self._network, self._data, self._split, self._device))
 
 
-def _percent(right: Tensor) -> float:
-    return 100 * int(right.sum()) / len(right)
+def _total(metric: Any, batches: list[Any]) -> float | None:
+    return None if any(batch is None for batch in batches) else metric.total(batches)
+
+
+def _on_cpu(value: Any) -> Any:
+    return map_tensors(Tensor.cpu, value)

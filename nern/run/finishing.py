@@ -12,7 +12,7 @@ from nern.config.structuring import unstructure
 from nern.interfaces import Data, Task
 from nern.kernels.smoothness import grid_smoothness
 from nern.networks.state_dicts import with_weights
-from nern.run.evaluation import Comparison
+from nern.run.evaluation import Comparison, measures_of
 from nern.run.loop import TrainingLoop
 from nern.run.provenance import environment
 from nern.run.results import Result
@@ -36,7 +36,8 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
         "chosen": {"iteration": loop.best["iteration"], "heldout": loop.best["metrics"]} if loop.best and another else None,
     }
     tested = "test" in data.splits
-    comparison = Comparison(original.network if tested else None, data, "test", device)
+    measures = measures_of(experiment)
+    comparison = Comparison(original.network if tested else None, data, "test", device, experiment.task.outputs(), measures)
     before_training = comparison.original
     for name, parameters in (("final", final), ("chosen", chosen)):
         representation.load_state_dict(parameters)
@@ -62,6 +63,8 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
         run_dir=str(folder.path),
         artifact=str(folder.artifact),
         checkpoints=records,
+        original=before_training.metrics() if before_training else None,
+        choice={name: measures.metrics[name].better for name in measures.choice},
         smoothness={"before": before, "after": after},
         seed=experiment.seed,
         environment=environment(device, dtype),

@@ -15,7 +15,7 @@ from nern.interfaces import Data, Task
 from nern.networks.state_dicts import with_weights
 from nern.registry.registry import Registry
 from nern.run.checkpoint import Checkpoint
-from nern.run.evaluation import Comparison
+from nern.run.evaluation import Comparison, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
@@ -127,7 +127,10 @@ class TrainingLoop:
         """Measures networks on held-out images; None where there are none."""
         tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
         data = self.open_task(tasks[-1] if tasks else self.experiment.task)
-        return Comparison(self.original.network, data, "heldout", self.context.device) if "heldout" in data.splits else None
+        if "heldout" not in data.splits:
+            return None
+        kind, measures = self.experiment.task.outputs(), measures_of(self.experiment)
+        return Comparison(self.original.network, data, "heldout", self.context.device, kind, measures)
 
     def _evaluate(self, phase: Phase) -> None:
         """Measure on the held-out images and keep the parameters if they are the best so far."""
@@ -138,7 +141,7 @@ class TrainingLoop:
         with representation.storage.rounded_while(representation.parameters()):
             network = with_weights(self.original.network, representation.reconstruct())
         representation.train()
-        measured = self._heldout.score(network)
+        measured = self._heldout.score(network, choosing=True)
         self.latest = measured.metrics()
         if self.best is None or measured.key >= tuple(self.best["key"]):
             parameters = {name: value.detach().cpu().clone() for name, value in representation.state_dict().items()}

@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from nern.config.experiment import Experiment, Pretrain
 from nern.config.structuring import unstructure
@@ -19,10 +18,11 @@ from nern.interfaces import Data
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.smoothness import grid_smoothness, weights_smoothness
 from nern.networks.state_dicts import write_state_dict
+from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.registry.registry import Registry
 from nern.run.checkpoint import read_checkpoint
 from nern.run.devices import choose_device
-from nern.run.evaluation import Comparison, Score
+from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
 from nern.run.original import original_fingerprint
@@ -44,7 +44,9 @@ class Trained:
     seconds: float  # of this call
 
     def to_dict(self) -> dict[str, Any]:
-        return {**attrs.asdict(self), "top1": self.score.top1 if self.score else None}
+        score = self.score
+        values = {**attrs.asdict(self, recurse=False), "score": score.to_dict() if score else None}
+        return {**values, "top1": score.top1 if score else None}
 
 
 def train_original(experiment: Experiment, registry: Registry, path: Path) -> Trained:
@@ -87,7 +89,9 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     network.cpu()
     write_state_dict(network.state_dict(), path)
     checkpoint.unlink(missing_ok=True)
-    measured = Comparison(None, data, "test", device).score(network) if "test" in data.splits else None
+    measured = None
+    if "test" in data.splits:
+        measured = Comparison(None, data, "test", device, experiment.task.outputs(), measures_of(experiment)).score(network)
     grid = KernelGrid(tuple(experiment.architecture.layers(network.cpu())), experiment.small_kernels)
     smoothness = grid_smoothness(grid, dict(network.state_dict()))
     return Trained(str(path), measured, smoothness, options.smoothness, options.epochs, round(time.monotonic() - began, 3))
@@ -118,8 +122,8 @@ def pretrain_observed(
         return stop.requested
 
     calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs)
-    layers = list(experiment.architecture.layers(network))
-    return pretrain(network, layers, data, options, seed=experiment.seed, device=device, checkpoint=checkpoint, report=report)
+    layers, kind = list(experiment.architecture.layers(network)), experiment.task.outputs()
+    return pretrain(network, layers, data, options, seed=experiment.seed, device=device, checkpoint=checkpoint, report=report, kind=kind)
 
 
 def pretrain(
@@ -132,12 +136,14 @@ def pretrain(
     device: torch.device,
     checkpoint: Path,
     report: Callable[[int, float], bool],
+    kind: OutputKind | None = None,
 ) -> bool:
     """Train `network` in place with SGD, momentum and a cosine schedule on the task's training images.
 
     Args:
         layers: convolutions whose kernels eq. 6 makes smooth, where `options.smoothness` is above zero.
         checkpoint: written after every epoch; training goes on from it where it exists.
+        kind: what the network gives, which says by which loss it is trained; logits of classes by default.
         report: called with epochs done and the mean loss; returning True stops after the checkpoint.
 
     Returns:
@@ -150,6 +156,7 @@ def pretrain(
     if not isinstance(data, ImageData):
         raise DataError("this task cannot train an original network; give architecture.weights")
     images, labels = data.labelled()
+    kind = kind or ClassLogits()
     network.to(device).to(memory_format=torch.channels_last).train()
     weights = [network.get_parameter(layer.parameter) for layer in layers]
     optimizer = torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
@@ -168,7 +175,7 @@ def pretrain(
             optimizer.param_groups[0]["lr"] = options.lr * (1 + torch.cos(torch.tensor(torch.pi * step / total)).item()) / 2
             index = order(step)
             inputs = data.prepare(images[index].to(device), derive(seed, "pretrain", step))
-            loss = F.cross_entropy(network(inputs.contiguous(memory_format=torch.channels_last)), labels[index].to(device))
+            loss = kind.training_loss(network(inputs.contiguous(memory_format=torch.channels_last)), labels[index].to(device))
             if options.smoothness:
                 loss = loss + options.smoothness * weights_smoothness(weights)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -32,7 +32,7 @@ class Evaluation:
         return {
             "original_top1": self.original_top1,
             "reconstructed_top1": self.reconstructed_top1,
-            **{name: attrs.asdict(found) if found else None for name, found in scores.items()},
+            **{name: found.to_dict() if found else None for name, found in scores.items()},
         }
 
 
@@ -51,6 +51,8 @@ class Result:
     smoothness: dict[str, float]  # eq. 6 before and after ordering
     seed: int
     environment: dict[str, Any]
+    original: dict[str, float] | None = None  # every figure of the original network on the test set
+    choice: dict[str, str] = attrs.field(factory=dict)  # figures that chose the checkpoint, the most important first → better direction
 
     def to_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)

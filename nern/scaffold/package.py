@@ -17,7 +17,7 @@ from nern.version import __version__
 
 #: What the generated test calls, and how the README's experiment uses the component.
 CALLS = {"task": "{cls}(), Preprocessing(mean=(0.5,), std=(0.3,), size=(1, 8, 8))"}
-EXAMPLES = {"loss": "losses:\n  {name}: {{}}", "observer": "observers:\n  {name}: {{}}"}
+EXAMPLES = {"loss": "losses:\n  {name}: {{}}", "observer": "observers:\n  {name}: {{}}", "metric": "metrics:\n  top1: {{}}\n  {name}: {{}}"}
 
 
 def new_plugin(name: str, kind: str, folder: Path = Path()) -> Path:

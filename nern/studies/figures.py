@@ -78,8 +78,8 @@ def pruning(curve: Mapping[str, Any]) -> Figure:
         DataError: the test set had no labels.
     """
     points = curve["points"]
-    if any(point["score"]["top1"] is None for point in points):
-        raise DataError("the curve holds no accuracies: its test set had no labels")
+    if any(point["score"].get("top1") is None for point in points):
+        raise DataError("the curve holds no accuracies: its test set had no labels, or its task has other figures")
     accuracies = [point["score"]["top1"] for point in points]
     figure, (left, right) = _figure(2)
     left.plot([100 * point["ratio"] for point in points], accuracies, marker="o", markersize=4, color=COLOURS[0], label="reconstructed")

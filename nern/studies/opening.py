@@ -15,12 +15,13 @@ from nern.config.overrides import apply_overrides, parse_override
 from nern.config.structuring import structure_component
 from nern.engine import Engine
 from nern.errors import ArtifactError, ConfigError
-from nern.interfaces import Data
+from nern.interfaces import Data, Task
 from nern.options import kind_of
+from nern.outputs.kinds import ClassLogits
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 from nern.run.devices import choose_device
-from nern.run.evaluation import Comparison
+from nern.run.evaluation import Comparison, chosen_measures, measures_of
 from nern.run.results import Evaluation
 
 
@@ -37,7 +38,7 @@ def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str]
         DataError: the weights are not those that the representation was made from.
     """
     opened = open_file(path, overrides, registry)
-    comparison = Comparison(opened.original, opened.data, "test", opened.device)
+    comparison = opened.comparison()
     reconstructed = comparison.score(opened.artifact.reconstruct().float())
     return Evaluation(comparison.original, reconstructed)
 
@@ -51,6 +52,14 @@ class OpenRepresentation:
     original: nn.Module | None  # None where its weights are not at hand
     device: torch.device
     engine: Engine | None = None  # of the run that it comes from
+    task: Task | None = None  # that the data are opened from; None for a classifier's
+
+    def comparison(self) -> Comparison:
+        """Measures networks on the test set, beside the original one."""
+        experiment = self.engine.experiment if self.engine else None
+        kind = self.task.outputs() if self.task else ClassLogits()
+        measures = measures_of(experiment) if experiment else chosen_measures(kind)
+        return Comparison(self.original, self.data, "test", self.device, kind, measures)
 
 
 def open_representation(
@@ -77,7 +86,7 @@ def open_representation(
     original = engine.original() if engine.source.available else None
     if original is not None:
         engine.artifact.check_original(original)
-    return OpenRepresentation(engine.artifact, engine.data, original, engine.device, engine)
+    return OpenRepresentation(engine.artifact, engine.data, original, engine.device, engine, engine.experiment.task)
 
 
 def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> OpenRepresentation:
@@ -101,4 +110,4 @@ def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (
         network = architecture.build().eval()
         architecture.load(network)
         rebuilt.check_original(network)
-    return OpenRepresentation(rebuilt, data, network, device)
+    return OpenRepresentation(rebuilt, data, network, device, None, task)

@@ -18,7 +18,7 @@ from torch import Tensor
 from nern.artifact.artifact import Artifact, Bytes
 from nern.errors import ArtifactError, ConfigError
 from nern.representation.representation import Representation
-from nern.run.evaluation import Comparison, Score
+from nern.run.evaluation import Score
 from nern.studies.opening import OpenRepresentation
 from nern.support.files import write_text
 
@@ -47,17 +47,23 @@ class Curve:
     points: list[Point]
 
     def to_dict(self) -> dict[str, Any]:
-        return attrs.asdict(self)
+        points = [{**attrs.asdict(point), "score": point.score.to_dict()} for point in self.points]
+        return {"original": self.original.to_dict() if self.original else None, "scope": self.scope, "points": points}
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row for every ratio."""
         return [
             {
-                "ratio": point.ratio, "zeros": point.zeros, "finetuned": point.finetuned, "top1": point.score.top1,
-                "agreement": point.score.agreement, "predictor_bytes": point.bytes.predictor, "total_bytes": point.bytes.total,
+                "ratio": point.ratio, "zeros": point.zeros, "finetuned": point.finetuned, **self._figures(point.score),
+                "predictor_bytes": point.bytes.predictor, "total_bytes": point.bytes.total,
             }
             for point in self.points
         ]  # fmt: skip
+
+    def _figures(self, score: Score) -> dict[str, float | None]:
+        """Of a classifier what Figure 5 shows, of other networks every figure."""
+        figures = score.figures
+        return {name: figures.get(name) for name in ("top1", "agreement")} if "top1" in figures else figures
 
     def csv(self) -> str:
         text = io.StringIO()
@@ -67,10 +73,12 @@ class Curve:
         return text.getvalue()
 
     def markdown(self) -> str:
-        lines = ["| pruned | reconstructed top-1 % | predictor bytes | bytes on disk |", "| --- | --- | --- | --- |"]
+        name = self.points[0].score.headline[0]
+        heading = "top-1 %" if name == "top1" else name
+        lines = [f"| pruned | reconstructed {heading} | predictor bytes | bytes on disk |", "| --- | --- | --- | --- |"]
         for row in self.rows():
-            top1 = "—" if row["top1"] is None else f"{row['top1']:.2f}"
-            lines.append(f"| {100 * row['ratio']:g} % | {top1} | {row['predictor_bytes']:,} | {row['total_bytes']:,} |")
+            value = "—" if row[name] is None else f"{row[name]:.2f}" if name == "top1" else f"{row[name]:.4g}"
+            lines.append(f"| {100 * row['ratio']:g} % | {value} | {row['predictor_bytes']:,} | {row['total_bytes']:,} |")
         return "\n".join(lines) + "\n"
 
 
@@ -102,7 +110,7 @@ def prune(
         raise ConfigError(f"--ratios: must be numbers from 0 to below 1, got {', '.join(f'{ratio:g}' for ratio in ratios) or 'none'}")
     if finetune and opened.engine is None:
         raise ConfigError("--finetune: needs a run directory, which says how the representation was trained; a file does not")
-    comparison = Comparison(opened.original, opened.data, "test", opened.device)
+    comparison = opened.comparison()
     points = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +120,10 @@ def prune(
             sizes = artifact.save(path)
             measured = comparison.score(artifact.reconstruct().float())
             points.append(Point(ratio, zeros, measured, sizes, path.name, finetune if zeros else 0))
-            top1 = points[-1].score.top1
-            report(f"{100 * ratio:g} % pruned: top-1 {'—' if top1 is None else f'{top1:.2f}'} %, {sizes.total:,} bytes")
+            name, value = measured.headline
+            shown = "—" if value is None else f"{value:.2f}" if name == "top1" else f"{value:.4g}"
+            figure = f"top-1 {shown} %" if name == "top1" else f"{name} {shown}"
+            report(f"{100 * ratio:g} % pruned: {figure}, {sizes.total:,} bytes")
         curve = Curve(comparison.original, scope, points)
         for suffix, text in (("json", json.dumps(curve.to_dict(), indent=2) + "\n"), ("csv", curve.csv()), ("md", curve.markdown())):
             write_text(folder / f"pruning.{suffix}", text)

@@ -7,6 +7,7 @@ which part of the contract in `nern.interfaces` it breaks. The built-ins pass th
 from nern.testing.architectures import check_architecture
 from nern.testing.embeddings import check_embedding
 from nern.testing.losses import check_loss
+from nern.testing.metrics import check_metric, check_outputs
 from nern.testing.observers import check_observer
 from nern.testing.optimizers import check_optimizer
 from nern.testing.predictors import check_predictor
@@ -18,8 +19,10 @@ __all__ = [
     "check_architecture",
     "check_embedding",
     "check_loss",
+    "check_metric",
     "check_observer",
     "check_optimizer",
+    "check_outputs",
     "check_predictor",
     "check_sampler",
     "check_smoother",

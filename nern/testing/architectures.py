@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -14,6 +15,7 @@ from nern.interfaces import Architecture, Preprocessing
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.networks.pair import NetworkPair
 from nern.networks.tracing import trace_forward
+from nern.outputs.nested import described, tensors_of
 from nern.support.files import write_tensors
 from nern.support.seeding import generator
 from nern.testing.assertions import close, expect, same
@@ -39,9 +41,9 @@ def check_architecture(architecture: Architecture) -> None:
     expect(isinstance(preprocessing, Preprocessing), "preprocessing() must return a nern.Preprocessing")
     inputs = torch.randn(2, *preprocessing.size, generator=generator(0, "inputs"))
     features = list(architecture.features(network))
-    logits = _check_features(network, features, inputs)
-    expect(bool(logits.isfinite().all()), "the network's logits are not finite")
-    _check_pair(network, layers, features, inputs, logits)
+    outputs = _check_features(network, features, inputs)
+    expect(all(bool(value.isfinite().all()) for value in _floats(outputs)), "the network's outputs are not finite")
+    _check_pair(network, layers, features, inputs, outputs)
     _check_weights(architecture, network)
     check_moves(network, lambda module: module(inputs.to(device_of(module))), "network")
 
@@ -71,30 +73,43 @@ def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
     expect(reached == weight.numel(), f"layer '{name}': join() passes gradients for {reached} of {weight.numel()} weights")
 
 
-def _check_features(network: nn.Module, features: Sequence[str], inputs: Tensor) -> Tensor:
-    """Run the network and look for its feature maps; returns the logits."""
+def _check_features(network: nn.Module, features: Sequence[str], inputs: Tensor) -> Any:
+    """Run the network and look for its feature maps; returns its outputs."""
     with torch.no_grad():
-        logits: Tensor = network(inputs)
-    expect(logits.dim() == 2 and len(logits) == 2, f"the network must give logits [b, classes], gave {list(logits.shape)} for two images")
+        outputs: Any = network(inputs)
+    found = _floats(outputs)
+    expect(len(found) > 0, f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers")
+    expect(all(len(value) == 2 for value in found if value.dim()), "every output must have one entry for each image, [b, ...]")
     made = [event.name for event in trace_forward(network, inputs.shape[1:])]
     for name in features:
         expect(name in made or name in dict(network.named_modules()), f"features() names '{name}', which is no module of the network")
     called = [name for name in made if name in features]
     expect(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
     with torch.no_grad():
-        expect(torch.equal(network(inputs), logits), "the network in eval mode gives other logits each time")
-    return logits
+        again = tensors_of(network(inputs))
+    same_again = all(torch.equal(a, b) for a, b in zip(tensors_of(outputs), again, strict=True))
+    expect(same_again, "the network in eval mode gives other outputs each time")
+    return outputs
 
 
-def _check_pair(network: nn.Module, layers: Sequence[LayerMapping], features: Sequence[str], inputs: Tensor, logits: Tensor) -> None:
+def _check_pair(network: nn.Module, layers: Sequence[LayerMapping], features: Sequence[str], inputs: Tensor, given: Any) -> None:
     pair = NetworkPair(network, features, device=torch.device("cpu"))
-    close(pair.original(inputs).logits, logits, "the network gives other logits when it is trained against", 1e-3)
+    _close(pair.original(inputs).logits, given, "the network gives other outputs when it is trained against")
     weights = {layer.parameter: network.state_dict()[layer.parameter].clone().requires_grad_() for layer in layers}
     outputs = pair.reconstructed(inputs, weights, features=True)
-    close(outputs.logits, logits, "the network gives other logits when its own weights are handed in", 1e-3)
-    outputs.logits.square().sum().backward()  # type: ignore[no-untyped-call]
+    _close(outputs.logits, given, "the network gives other outputs when its own weights are handed in")
+    torch.stack([value.square().sum() for value in _floats(outputs.logits)]).sum().backward()  # type: ignore[no-untyped-call]
     for name, weight in weights.items():
-        expect(weight.grad is not None, f"layer '{name}' does not reach the logits: its convolution is never called")
+        expect(weight.grad is not None, f"layer '{name}' does not reach the outputs: its convolution is never called")
+
+
+def _floats(outputs: Any) -> list[Tensor]:
+    return [value for value in tensors_of(outputs) if value.is_floating_point()]
+
+
+def _close(a: Any, b: Any, message: str) -> None:
+    for x, y in zip(_floats(a), _floats(b), strict=True):
+        close(x, y, message, 1e-3)
 
 
 def _check_weights(architecture: Architecture, network: nn.Module) -> None:

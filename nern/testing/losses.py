@@ -18,7 +18,7 @@ from nern.testing.options import check_options
 def check_loss(loss: Loss) -> None:
     """A finite scalar, smallest where both sides agree, with a gradient for the reconstructed side only."""
     check_options("loss", loss)
-    expect(loss.needs in ("weights", "logits", "features"), '\'needs\' must be "weights", "logits" or "features"')
+    expect(loss.needs in ("weights", "outputs", "logits", "features"), '\'needs\' must be "weights", "outputs" or "features"')
     context = fixtures.context()
     compare = loss.start(context)
     original, other = _sides(loss.needs, context)
@@ -57,7 +57,7 @@ def _sides(needs: str, context: LossContext) -> tuple[Any, Any]:
         return original, attrs.evolve(original, values=values.requires_grad_())
     inputs = fixtures.inputs()
     outputs = context.networks.original(inputs, features=True)
-    if needs == "logits":
+    if needs in ("logits", "outputs"):
         other = outputs.logits + torch.randn(outputs.logits.shape, generator=generator(0, "other"))
         return outputs.logits, other.requires_grad_()
     others = [maps + 0.3 * torch.randn(maps.shape, generator=generator(0, "other", i)) for i, maps in enumerate(outputs.features)]

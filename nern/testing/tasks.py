@@ -7,6 +7,7 @@ from typing import Literal, cast
 import torch
 
 from nern.interfaces import Data, Preprocessing, Task
+from nern.outputs.kinds import OutputKind
 from nern.testing.assertions import check_tensor, equal, expect
 from nern.testing.options import check_options
 
@@ -29,6 +30,7 @@ def check_task(task: Task, preprocessing: Preprocessing | None = None, heldout: 
         expect(torch.equal(draw(1), batches[1]), "step 1 drawn again gives other images: a resumed run would differ")
         expect(torch.equal(other(2), batches[2]), "opening the task again gives other images for the same seed and step")
         expect(not torch.equal(batches[0], batches[1]), "two steps give the same images")
+    expect(isinstance(task.outputs(), OutputKind), "outputs() must return a kind of outputs, such as nern.toolkit.outputs.ClassLogits()")
     for split in sorted(splits - {"train"}):
         _check_split(data, cast(Literal["heldout", "test"], split), preprocessing, device)
     expect(torch.equal(torch.get_rng_state(), state), "the task draws from torch's global generator; use nern.generator(seed, step)")

@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Loss
+from nern.outputs.nested import map_tensors
 
 T = TypeVar("T")
 
@@ -90,8 +91,8 @@ class Processes:
         return value if self.size == 1 else torch.mul(value, fraction)
 
     def _whole(self, outputs: Any, images: int) -> Any:
-        """Logits, or a list of feature maps, of the whole batch."""
-        return self.gather(outputs, images) if isinstance(outputs, Tensor) else [self.gather(maps, images) for maps in outputs]
+        """Outputs in any nesting, or a list of feature maps, of the whole batch."""
+        return map_tensors(lambda values: self.gather(values, images), outputs)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

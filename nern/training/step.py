@@ -15,6 +15,8 @@ from nern.errors import TrainingError
 from nern.interfaces import Draw, LossContext, Optimizer, Sampler
 from nern.networks.pair import NetworkPair
 from nern.options import located
+from nern.outputs.kinds import ClassLogits, OutputKind
+from nern.outputs.nested import count, part
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
 from nern.support.seeding import derive
@@ -34,6 +36,7 @@ class StepContext:
     seed: int
     processes: Processes = Processes()  # that share the work of a step
     graphs: bool = False  # whether a GPU records a step and replays it
+    outputs: OutputKind = ClassLogits()  # what the networks give
 
 
 class PhaseTrainer:
@@ -56,7 +59,7 @@ class PhaseTrainer:
     ) -> None:
         self.context, self.phase, self.optimizer, self.inputs = context, phase, optimizer, inputs
         kernels = context.kernels
-        known = LossContext(kernels.grid, kernels.original, context.networks)
+        known = LossContext(kernels.grid, kernels.original, context.networks, context.outputs)
         self.terms = {name: (term, self._started(name, term, known)) for name, term in losses.items() if term.weight > 0}
         with located("sampler" if phase.sampler is None else f"phases.{phase.name}.sampler"):
             self.draw: Draw = sampler.start(kernels.norms(), kernels.table.layers(), derive(context.seed, "sampler", index))
@@ -105,7 +108,7 @@ class PhaseTrainer:
         """
         predicted = self._predict(rows)
         compared = self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
-        images = 0 if batch is None else len(batch)
+        images = 0 if batch is None else count(batch)
         terms = {}
         for name in active:
             term, loss = self.terms[name]
@@ -121,13 +124,14 @@ class PhaseTrainer:
         """Both sides of every comparison that an active term needs, after both networks ran."""
         context, needs = self.context, {self.terms[name][0].loss.needs for name in active}
         everything = self._complete(predicted, rows)
-        inputs, features = batch[context.processes.share(len(batch))], "features" in needs
+        inputs, features = part(batch, context.processes.share(count(batch))), "features" in needs
         original = context.networks.original(inputs, features)
         reconstructed = context.networks.reconstructed(inputs, context.representation.weights(everything), features)
         weights = (context.kernels.original(), context.kernels.predicted(everything)) if "weights" in needs else (None, None)
         return {
             "weights": weights,
             "logits": (original.logits, reconstructed.logits),
+            "outputs": (original.logits, reconstructed.logits),
             "features": (original.features, reconstructed.features),
         }
 

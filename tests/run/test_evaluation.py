@@ -12,9 +12,30 @@ from torch import Tensor, nn
 from nern.errors import DataError
 from nern.interfaces import Data
 from nern.networks.state_dicts import with_weights
-from nern.run.evaluation import Score, logits_of, score
+from nern.outputs.kinds import ClassLogits
+from nern.outputs.metric import Measures
+from nern.run.evaluation import Comparison, Score, outputs_of
 
 CPU = torch.device("cpu")
+MEASURES = Measures(dict(ClassLogits().metrics()), ClassLogits().choice)
+
+
+def score(logits: Tensor, labels: Tensor | None, original: Tensor | None = None) -> Score:
+    """The figures of a network whose outputs are its inputs, beside another one that gives `original`."""
+
+    class Fixed(nn.Module):
+        def __init__(self, given: Tensor) -> None:
+            super().__init__()
+            self.given, self.start = given, 0
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            part = self.given[self.start : self.start + len(inputs)]
+            self.start = (self.start + len(inputs)) % len(self.given)
+            return part
+
+    data = Few(torch.zeros(len(logits), 1, 1, 1), labels)
+    beside = None if original is None else Fixed(original)
+    return Comparison(beside, data, "test", CPU, ClassLogits()).score(Fixed(logits))
 
 
 def test_top1_agreement_and_kl_by_hand() -> None:
@@ -61,12 +82,12 @@ def test_equal_logits_agree_without_divergence() -> None:
 
 
 def test_checkpoints_are_compared_by_kl_then_agreement() -> None:
-    def of(top1: float | None, agreement: float, kl: float) -> Score:
-        return Score(10, top1, None, agreement, kl)
+    def of(top1: float | None, agreement: float, kl: float) -> tuple[float, ...]:
+        return MEASURES.key({"top1": top1, "top5": None, "agreement": agreement, "kl": kl})
 
-    assert of(79.0, 70.0, 0.1).key > of(80.0, 99.0, 0.5).key
-    assert of(79.0, 90.0, 0.1).key > of(80.0, 80.0, 0.1).key
-    assert of(None, 70.0, 0.1).key > of(None, 99.0, 0.5).key  # labels are not needed
+    assert of(79.0, 70.0, 0.1) > of(80.0, 99.0, 0.5)
+    assert of(79.0, 90.0, 0.1) > of(80.0, 80.0, 0.1)
+    assert of(None, 70.0, 0.1) > of(None, 99.0, 0.5)  # labels are not needed
 
 
 class Few(Data):
@@ -84,23 +105,47 @@ class Few(Data):
         raise AssertionError("evaluation needs no training inputs")
 
 
-def test_predict_runs_every_image_in_eval_mode_and_in_order() -> None:
+def test_every_image_runs_in_eval_mode_and_in_order() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.BatchNorm1d(12), nn.Linear(12, 3)).train()
     images, labels = torch.randn(7, 3, 2, 2), torch.arange(7) % 3
-    found, targets = logits_of(network, Few(images, labels), "test", CPU, batch=3)
+    found = list(outputs_of(network, Few(images, labels), "test", CPU, batch=3))
     network.eval()
-    torch.testing.assert_close(found, torch.cat([network(image[None]) for image in images]).detach())
-    assert targets is not None
-    assert torch.equal(targets, labels)
-    assert logits_of(network, Few(images, None), "test", CPU)[1] is None
+    torch.testing.assert_close(torch.cat([a for a, _ in found]), torch.cat([network(image[None]) for image in images]).detach())
+    assert torch.equal(torch.cat([b for _, b in found]), labels)
+    assert next(outputs_of(network, Few(images, None), "test", CPU))[1] is None
 
 
-def test_predict_refuses_no_images_and_too_many_classes() -> None:
+def test_no_images_and_too_many_classes_are_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(DataError, match="the task has no test images"):
-        logits_of(network, Few(torch.zeros(0, 3, 2, 2), None), "test", CPU)
+        Comparison(None, Few(torch.zeros(0, 3, 2, 2), None), "test", CPU, ClassLogits()).score(network)
     with pytest.raises(DataError, match=r"the task has 3 classes and the network 2; set architecture\.classes"):
-        logits_of(network, Few(torch.zeros(3, 3, 2, 2), torch.tensor([0, 1, 2])), "test", CPU)
+        Comparison(None, Few(torch.zeros(3, 3, 2, 2), torch.tensor([0, 1, 2])), "test", CPU, ClassLogits()).score(network)
+
+
+def test_the_original_runs_once_unless_its_outputs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    network.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    figures = []
+    for kept, times in ((1 << 28, 1), (3, 3)):
+        monkeypatch.setattr("nern.run.evaluation.KEPT", kept)
+        calls.clear()
+        comparison = Comparison(
+            network, Few(torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(0)), None), "test", CPU, ClassLogits()
+        )
+        assert comparison.original is not None
+        assert comparison.original.kl == 0.0
+        figures += [comparison.score(other), comparison.score(other)]
+        assert calls == [7] * times
+    assert len({repr(score) for score in figures}) == 1
+
+
+def test_a_figure_that_is_missing_or_no_number_never_wins() -> None:
+    assert MEASURES.key({"kl": math.nan, "agreement": 100.0}) < MEASURES.key({"kl": 9.0, "agreement": 0.0})
+    with pytest.raises(DataError, match="is chosen by 'kl', which needs the original network"):
+        MEASURES.key({"kl": None})
 
 
 def test_with_weights_leaves_the_network_alone() -> None:

@@ -65,7 +65,7 @@ def test_builtin_architecture(entry):
     testing.check_architecture(component(entry))
 
 
-@pytest.mark.parametrize("kind", ["embedding", "predictor", "sampler", "smoother", "loss", "optimizer"])
+@pytest.mark.parametrize("kind", ["embedding", "predictor", "sampler", "smoother", "loss", "metric", "optimizer"])
 def test_builtin_components(kind):
     for entry in BUILTINS.entries(kind):
         getattr(testing, f"check_{kind}")(component(entry))

@@ -186,7 +186,6 @@ def test_a_shared_weight_is_represented_once_and_stored_once() -> None:
             ["tail.*", "stem.*"],
             "'tail.*' matches the weight of no convolution, linear layer or embedding; there are: stem.weight, unused.weight, head.weight",
         ),
-        (["mapping"], None, "the network gives a OrderedDict where nern needs logits [b, classes]"),
     ],
 )
 def test_layers_that_cannot_be_represented_are_named(parts: list[str], patterns: list[str] | None, message: str) -> None:

@@ -1,0 +1,280 @@
+"""Kinds of outputs: logits of classes, of pixels, numbers, and several of them at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nern.errors import ConfigError, DataError
+from nern.outputs.metric import Metric
+from nern.outputs.metrics import (
+    Agreement,
+    Divergence,
+    MeanIoU,
+    MeanSquaredError,
+    RelativeDistance,
+    Top1,
+    Top5,
+    relative_squares,
+    rows_of,
+)
+from nern.outputs.nested import described, tensors_of
+
+
+@attrs.frozen
+class OutputKind(ABC):
+    """What the network of a task gives: how two sets of outputs are compared, measured, and which figure chooses a checkpoint."""
+
+    @abstractmethod
+    def check(self, outputs: Any, classes: int | None = None) -> None:
+        """Look at the outputs for a few images before anything is trained.
+
+        Args:
+            classes: that the task has labels of, where it has.
+
+        Raises:
+            ConfigError: they are outputs of another kind.
+            DataError: the task has more classes than the network.
+        """
+
+    @abstractmethod
+    def distance(self, original: Any, reconstructed: Any) -> Tensor:
+        """How far apart the outputs of two networks are: a scalar, the mean over images, differentiable in `reconstructed`.
+
+        The loss `kd` is this where its own formula, which is for logits, does not apply.
+        """
+
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """Name → metric; the first one is the headline."""
+
+    @property
+    @abstractmethod
+    def choice(self) -> tuple[str, ...]:
+        """Names of the metrics that checkpoints are compared by, the most important one first.
+
+        Choose by a distance from the original network where there is one: that needs no targets, and the original network
+        has mostly seen the held-out images.
+        """
+
+    def training_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """The loss that trains an original network: a scalar, the mean over images.
+
+        Raises:
+            DataError: networks of this kind cannot be trained here, which is the default.
+        """
+        raise DataError(f"{type(self).__name__} has no training_loss: give architecture.weights, or implement it")
+
+    def check_targets(self, outputs: Any, targets: Any) -> None:
+        """Raise DataError where the targets of a batch cannot belong to its outputs."""
+        return
+
+
+@attrs.frozen
+class ClassLogits(OutputKind):
+    """Logits [b, classes] of a classifier: knowledge distillation, top-1 and top-5, chosen by the divergence from the original.
+
+    The original network has mostly seen the held-out images, so that top-1 there is near 100 % and decided by a handful
+    of images; the divergence from the original's predictions counts every image, with or without labels.
+    """
+
+    def check(self, outputs: Any, classes: int | None = None) -> None:
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+            raise ConfigError(
+                f"the network gives {described(outputs)} where the task needs logits [b, classes]; take a classifier with one output, "
+                "or a task whose outputs() says what the network gives"
+            )
+        if (classes or 0) > outputs.shape[1]:
+            raise _too_few(classes, outputs)
+
+    def distance(self, original: Tensor, reconstructed: Tensor) -> Tensor:
+        return divergence(original, reconstructed)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return {"top1": Top1(), "top5": Top5(), "agreement": Agreement(), "kl": Divergence()}
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        return "kl", "agreement"
+
+    def training_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        if len(targets) and int(targets.max()) >= outputs.shape[1]:
+            raise _too_few(int(targets.max()) + 1, outputs)
+
+
+@attrs.frozen
+class PixelLogits(OutputKind):
+    """Logits [b, classes, h, w] of a segmentation network; targets are classes [b, h, w] int64, `ignore` for none."""
+
+    ignore: int = 255
+    """Target of pixels that belong to no class."""
+
+    def check(self, outputs: Any, classes: int | None = None) -> None:
+        if not isinstance(outputs, Tensor) or outputs.dim() < 3:
+            raise ConfigError(f"the network gives {described(outputs)} where the task needs logits [b, classes, h, w]")
+        if (classes or 0) > outputs.shape[1]:
+            raise _too_few(classes, outputs)
+
+    def distance(self, original: Tensor, reconstructed: Tensor) -> Tensor:
+        return divergence(original, reconstructed)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return {"miou": MeanIoU(ignore=self.ignore), "agreement": Agreement(), "kl": Divergence()}
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        return "kl", "agreement"
+
+    def training_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, ignore_index=self.ignore)
+
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        counted = targets[targets != self.ignore]
+        if targets.shape[0] != outputs.shape[0] or targets[0].numel() != outputs[0, 0].numel():
+            raise DataError(f"targets have shape {list(targets.shape)}, the network's outputs {list(outputs.shape)}")
+        if counted.numel() and int(counted.max()) >= outputs.shape[1]:
+            raise _too_few(int(counted.max()) + 1, outputs)
+
+
+@attrs.frozen
+class Numbers(OutputKind):
+    """Numbers of any shape [b, ...], as in regression: mean squared error, chosen by the distance from the original's numbers."""
+
+    def check(self, outputs: Any, classes: int | None = None) -> None:
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() < 1:
+            raise ConfigError(f"the network gives {described(outputs)} where the task needs numbers [b, ...]")
+
+    def distance(self, original: Tensor, reconstructed: Tensor) -> Tensor:
+        return F.mse_loss(reconstructed, original)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return {"mse": MeanSquaredError(), "mse_original": MeanSquaredError(to="original")}
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        return ("mse_original",)
+
+    def training_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs, targets.to(outputs.dtype).reshape(outputs.shape))
+
+
+@attrs.frozen
+class Parts(OutputKind):
+    """A tuple or dictionary of outputs, each of a kind of its own.
+
+    Targets are a tuple or dictionary with the same positions or keys; a part without targets has no figures that need them.
+    Distances are added; figures are called `part/metric`.
+    """
+
+    kinds: Mapping[Any, OutputKind]
+    """Key or position of a part → its kind; other parts are left alone."""
+
+    def check(self, outputs: Any, classes: int | None = None) -> None:
+        for key, kind in self.kinds.items():
+            try:
+                kind.check(outputs[key])
+            except (KeyError, IndexError, TypeError) as error:
+                raise ConfigError(f"the network gives {described(outputs)}, which has no part '{key}'") from error
+            except ConfigError as error:
+                raise ConfigError(f"part '{key}' of the network's outputs: {error}") from error
+
+    def distance(self, original: Any, reconstructed: Any) -> Tensor:
+        return torch.stack([kind.distance(original[key], reconstructed[key]) for key, kind in self.kinds.items()]).sum()
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return {f"{key}/{name}": PartMetric(key, metric) for key, kind in self.kinds.items() for name, metric in kind.metrics().items()}
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        return tuple(f"{key}/{kind.choice[0]}" for key, kind in self.kinds.items())
+
+    def training_loss(self, outputs: Any, targets: Any) -> Tensor:
+        return torch.stack([kind.training_loss(outputs[key], targets[key]) for key, kind in self.kinds.items()]).sum()
+
+    def check_targets(self, outputs: Any, targets: Any) -> None:
+        for key, kind in self.kinds.items():
+            part = target_of(targets, key)
+            if part is not None:
+                kind.check_targets(outputs[key], part)
+
+
+@attrs.frozen
+class PartMetric(Metric):
+    """A metric of one part of a network's outputs."""
+
+    key: Any
+    """Key or position of the part."""
+    metric: Metric
+
+    @property
+    def compares(self) -> Literal["targets", "original"]:
+        return self.metric.compares
+
+    @property
+    def better(self) -> Literal["higher", "lower"]:
+        return self.metric.better
+
+    def batch(self, outputs: Any, reference: Any) -> Any:
+        part = target_of(reference, self.key)
+        return None if part is None else self.metric.batch(outputs[self.key], part)
+
+    def total(self, batches: Any) -> float | None:
+        return self.metric.total(batches)
+
+
+@attrs.frozen
+class AnyOutputs(OutputKind):
+    """Tensors in any nesting of which nothing else is known: relative squared distance from the original's, tensor by tensor."""
+
+    def check(self, outputs: Any, classes: int | None = None) -> None:
+        if not any(value.is_floating_point() for value in tensors_of(outputs)):
+            raise ConfigError(f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers to compare")
+
+    def distance(self, original: Any, reconstructed: Any) -> Tensor:
+        pairs = zip(tensors_of(original), tensors_of(reconstructed), strict=True)
+        terms = [relative_squares(a, b) for a, b in pairs if a.is_floating_point()]
+        return torch.stack([term.mean() for term in terms]).sum()
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return {"distance": RelativeDistance()}
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        return ("distance",)
+
+
+def target_of(targets: Any, key: Any) -> Any:
+    """The targets of one part, or None where it has none.
+
+    Raises:
+        DataError: the targets are no tuple and no dictionary.
+    """
+    if isinstance(targets, Mapping):
+        return targets.get(key)
+    if isinstance(targets, (tuple, list)):
+        return targets[key] if key < len(targets) else None
+    raise DataError(f"the task's targets are {described(targets)} where outputs have parts: give a tuple or dictionary of the same keys")
+
+
+def divergence(original: Tensor, reconstructed: Tensor) -> Tensor:
+    """Mean KL(original ‖ reconstructed) of logits [b, classes, ...] over images and pixels, in nats."""
+    target, predicted = (F.log_softmax(rows_of(values), dim=1) for values in (original, reconstructed))
+    return F.kl_div(predicted, target, reduction="batchmean", log_target=True)
+
+
+def kind_of_outputs(outputs: Any) -> OutputKind:
+    """The kind to take where nobody says one: logits where there is one tensor [b, classes], else anything."""
+    return ClassLogits() if isinstance(outputs, Tensor) and outputs.dim() == 2 else AnyOutputs()
+
+
+def _too_few(classes: int | None, outputs: Tensor) -> DataError:
+    return DataError(f"the task has {classes} classes and the network {outputs.shape[1]}; set architecture.classes or another task")
