@@ -56,6 +56,12 @@ class Architecture(ABC):
     """A convolutional network: how to build it, which convolutions are represented, and where its feature maps are."""
 
     weights: str | None = option(None, help="file with the original weights (.safetensors, .pt, .pth, .th)")
+    entry: str | None = option(
+        None, help="keys that lead to the state dict in a weights file that holds several, joined by dots, such as model_ema"
+    )
+    rename: dict[str, str] = option(
+        factory=dict, help='beginnings of names in the weights file and what the network has in their place, such as {"fc.": "linear."}'
+    )
     #: Whether torch and nern alone build the network; otherwise a file also holds names and shapes of its parameters, so that
     #: its weights can be read where the package that builds the network is missing.
     standalone: ClassVar[bool] = False
@@ -97,7 +103,7 @@ class Architecture(ABC):
         from nern.networks.state_dicts import load_weights
 
         assert self.weights is not None
-        return load_weights(network, self.weights)
+        return load_weights(network, self.weights, entry=self.entry, rename=self.rename)
 
 
 @attrs.frozen

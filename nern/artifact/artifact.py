@@ -178,7 +178,7 @@ class Artifact:
             tensors[NAMES] = names
         about = {
             "version": FORMAT_VERSION,
-            "architecture": {**unstructure(self.architecture, self.registry), "weights": None},
+            "architecture": _without_file(unstructure(self.architecture, self.registry)),
             "embedding": unstructure(self.embedding, self.registry),
             "predictor": unstructure(self.predictor, self.registry),
             "sampling": represented.sampling,
@@ -345,6 +345,11 @@ def _check_layout(path: Path, about: dict[str, Any], network: nn.Module, grid: K
         raise ArtifactError(
             f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ"
         )
+
+
+def _without_file(architecture: dict[str, Any]) -> dict[str, Any]:
+    """An architecture's options without those that say how to read the original weights."""
+    return {**{key: value for key, value in architecture.items() if key not in ("entry", "rename")}, "weights": None}
 
 
 def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:

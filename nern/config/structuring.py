@@ -113,6 +113,10 @@ def _converter(registry: Registry) -> cattrs.Converter:
     converter.register_structure_hook_func(lambda hint: _origin(hint) is list, lambda value, hint: _list(converter, value, hint))
     converter.register_structure_hook_func(lambda hint: _origin(hint) is tuple, lambda value, hint: tuple(_list(converter, value, hint)))
     converter.register_structure_hook_func(lambda hint: _origin(hint) is Literal, _literal)
+    converter.register_structure_hook_func(
+        partial(operator.eq, dict[str, str]),
+        lambda value, _: {_primitive(key, str): _primitive(item, str) for key, item in _mapping(value).items()},
+    )
     for interface, kind in _INTERFACES.items():
         converter.register_structure_hook_func(partial(operator.is_, interface), partial(_component, converter, registry, kind))
     for mapping, kind in ((dict[str, LossTerm], "loss"), (dict[str, Observer], "observer"), (dict[str, Metric], "metric")):

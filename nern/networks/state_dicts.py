@@ -1,104 +1,119 @@
-"""Reads state dicts in the formats found in the wild, and says exactly why one does not fit."""
+"""State dicts: taken out of the layouts found in the wild, loaded into a network, compared, written."""
 
 from __future__ import annotations
 
-import difflib
+import copy
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 
 from nern.errors import ArtifactError, ConfigError, DataError
+from nern.networks.parameter_names import Renaming, beginnings_that_differ, without_wrappers
+from nern.networks.weights_files import read_weights_file
 from nern.support.files import write_object, write_tensors
+from nern.support.messages import some
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "_orig_mod.")
+log = logging.getLogger("nern")
+
+#: Keys under which training scripts keep a network's state dict, the likelier first; averaged weights come last.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params", "module", "weights")
+DEEPEST = 4  # mappings inside each other in which a state dict is looked for
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors or torch file, without wrappers and `module.` prefixes.
+@attrs.frozen
+class Candidate:
+    """A state dict in a file: where it stands, and what it holds."""
+
+    entry: str  # the keys that lead to it, joined by dots; empty where it is the whole file
+    state: dict[str, Tensor]
+    metadata: dict[str, Any] | None  # versions of modules, where the file has them
+
+
+def read_state_dict(path: str | Path, entry: str | None = None) -> dict[str, Tensor]:
+    """The state dict in a .safetensors or torch file, without wrappers and the parts of names that wrappers add.
 
     Torch files are read with weights-only loading: nothing in them is executed.
+
+    Args:
+        entry: the keys that lead to the state dict, joined by dots, where the file holds several.
 
     Raises:
         DataError: the file is missing, truncated, or holds something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"weights file {path} does not exist" + _neighbours(path))
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state: Any = load_file(str(path))
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"weights file {path} is not a complete safetensors file ({error}); get it again") from error
-    else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged pickle fails in any way
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"weights file {path} is truncated or not a torch state dict ({reason})") from error
-    return unwrap(state, path)
+    return unwrap(read_weights_file(Path(path)), f"weights file {path}", entry)
 
 
-def unwrap(state: Any, place: object = "state dict") -> dict[str, Tensor]:
-    """Take a plain state dict out of `{"state_dict": …}` wrappers and strip `module.` prefixes."""
-    for _ in WRAPPERS:
-        if isinstance(state, Mapping) and not any(isinstance(value, Tensor) for value in state.values()):
-            inner = [state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)]
-            state = inner[0] if inner else state
-    if isinstance(state, nn.Module):
-        state = state.state_dict()
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{place} holds no state dict (a mapping from parameter names to tensors)")
-    state = {str(name): value for name, value in state.items()}
-    for prefix in PREFIXES * 2:  # in either order
-        if all(name.startswith(prefix) for name in state):
-            state = {name[len(prefix) :]: value for name, value in state.items()}
-    found: dict[str, Tensor] = state
-    return found
+def unwrap(content: Any, place: object = "state dict", entry: str | None = None) -> dict[str, Tensor]:
+    """The plain state dict in `{"state_dict": …}` and the like, with `module.` and the like left out of names."""
+    state = _candidates(content, place, entry)[0].state
+    plain = {without_wrappers(name): value for name, value in state.items()}
+    return plain if len(plain) == len(state) else state
 
 
-def load_weights(network: nn.Module, path: str | Path, skip: Sequence[str] = ()) -> dict[str, torch.dtype]:
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    skip: Sequence[str] = (),
+    *,
+    entry: str | None = None,
+    rename: Mapping[str, str] | None = None,
+) -> dict[str, torch.dtype]:
     """Load a weights file into `network`, in float32; returns the dtype that each entry has in the file.
 
-    A missing `num_batches_tracked` is not an error: batch norm in eval mode does not use it.
+    A missing `num_batches_tracked` is not an error, because batch norm in eval mode does not use it; nor is a name that
+    shares its tensor with another one. Each rule that was needed to bring the file's names to the network's is logged in
+    one line. `exact_entries` gives the values that float32 cannot hold.
 
     Args:
         skip: beginnings of names that are passed over where only the file has them.
+        entry: the keys that lead to the state dict, joined by dots, where the file holds several.
+        rename: beginning of a name in the file → beginning of the network's name.
 
     Raises:
         DataError: the file cannot be read, or its names or shapes are another network's.
     """
-    state = read_state_dict(path)
     own = network.state_dict()
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    missing = [name for name in own if name not in state and name not in counters]
-    foreign = [name for name in state if name not in own and not name.startswith(tuple(skip))]
-    shapes = [
-        f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in the network"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or foreign or shapes:
-        problems = []
-        if missing:
-            problems.append(f"the file lacks {_some(missing)}")
-        if foreign:
-            problems.append(f"the network has no {_some(foreign)}")
-        if shapes:
-            problems.append(_some(shapes, "; "))
-        raise DataError(f"weights file {path} belongs to another architecture: {'; '.join(problems)}")
-    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    candidates = _candidates(read_weights_file(Path(path)), f"weights file {path}", entry)
+    attempts = []
+    for candidate in candidates:
+        state = {name: value for name, value in candidate.state.items() if name in own or not name.startswith(tuple(skip) or ("\0",))}
+        names = Renaming(state, own, _optional(network), metadata=candidate.metadata)
+        names.apply(rename)
+        names.state = {name: value for name, value in names.state.items() if name in own or not name.startswith(tuple(skip) or ("\0",))}
+        attempts.append((candidate, names))
+    fitting = [attempt for attempt in attempts if not _problems(attempt[1])]
+    if not fitting:
+        raise DataError(f"weights file {path} belongs to another architecture: {_explained(attempts[0][1])}")
+    candidate, names = fitting[0]
+    _tell(path, candidate, [other for other, _ in fitting[1:]], names)
+    stored = {name: _plain(value, name, own[name], path) for name, value in names.state.items()}
+    broken = [name for name, value in stored.items() if not _is_finite(value)]
     if broken:
-        raise DataError(f"weights file {path} has values that are not finite in {_some(broken)}")
-    network.load_state_dict(state, strict=False)
-    return {name: state[name].dtype if name in state else value.dtype for name, value in own.items()}
+        raise DataError(f"weights file {path} has values that are not finite in {some(broken)}")
+    state_dict: OrderedDict[str, Tensor] = OrderedDict(stored)
+    setattr(state_dict, "_metadata", names.metadata or getattr(own, "_metadata", None))  # noqa: B010 (typed as no attribute)
+    network.load_state_dict(state_dict, strict=False)
+    _keep_exact(network, stored)
+    return {name: stored[name].dtype if name in stored else value.dtype for name, value in own.items()}
+
+
+def exact_entries(network: nn.Module) -> dict[str, Tensor]:
+    """Entries of the state dict that was loaded whose values the network's own types cannot hold, as they stand in the file."""
+    kept: dict[str, Tensor] = network.__dict__.get("_nern_exact_entries", {})
+    return kept
+
+
+def set_exact_entries(network: nn.Module, entries: Mapping[str, Tensor]) -> None:
+    """What `exact_entries` of the network and of its copies gives from now on."""
+    network.__dict__["_nern_exact_entries"] = dict(entries)
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -111,23 +126,9 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _some(items: list[str], separator: str = ", ", most: int = 3) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return separator.join(items[:most]) + more
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor does the folder {path.parent})"
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
-    return f", did you mean {path.parent / near[0]}?" if near else ""
-
-
 @torch.no_grad()
 def with_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `network` with some parameters replaced."""
-    import copy
-
     changed = copy.deepcopy(network)
     own = changed.state_dict()
     for name, value in weights.items():
@@ -166,6 +167,159 @@ def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
         if path.suffix == ".safetensors":
             write_tensors(path, state)
         else:
-            write_object(path, dict(state))
+            plain = OrderedDict(state)
+            setattr(plain, "_metadata", getattr(state, "_metadata", None) or OrderedDict())  # noqa: B010 (torchvision's mnasnet asks for it)
+            write_object(path, plain)
     except OSError as error:
         raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
+
+
+# -- state dicts in a file ---------------------------------------------------------------------------------------------
+
+
+def _candidates(content: Any, place: object, entry: str | None) -> list[Candidate]:
+    """The state dicts in what a file holds, the likeliest first.
+
+    Raises:
+        DataError: there is none, or none at `entry`.
+    """
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
+    found = list(_search(content, ""))
+    if not found:
+        raise DataError(f"{place} holds no state dict (a mapping from parameter names to tensors)")
+    if entry is not None:
+        chosen = [candidate for candidate in found if candidate.entry == entry]
+        if not chosen:
+            there = ", ".join(candidate.entry for candidate in found if candidate.entry) or "none inside another one: leave it out"
+            raise DataError(f"{place} has no state dict at architecture.entry={entry} (there are: {there})")
+        return chosen
+    return sorted(found, key=lambda candidate: _likelihood(candidate.entry))
+
+
+def _search(content: Any, entry: str, depth: int = 0) -> Iterator[Candidate]:
+    if not isinstance(content, Mapping) or "param_groups" in content or depth > DEEPEST:
+        return
+    inner = [
+        candidate
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, (Mapping, nn.Module))
+        for candidate in _search(
+            value.state_dict() if isinstance(value, nn.Module) else value, f"{entry}.{key}" if entry else key, depth + 1
+        )
+    ]
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if inner:
+        yield from inner
+    elif 2 * len(tensors) > len(content):
+        metadata = getattr(content, "_metadata", None)
+        yield Candidate(
+            entry, tensors, dict(metadata) if isinstance(metadata, Mapping) and all(isinstance(k, str) for k in metadata) else None
+        )
+
+
+def _likelihood(entry: str) -> tuple[bool, int]:
+    """A key for sorting: what is averaged comes last, then names that are not known."""
+    first = entry.split(".")[0]
+    return "ema" in entry.lower() or "teacher" in entry.lower(), WRAPPERS.index(first) if first in WRAPPERS else len(WRAPPERS)
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+def _optional(network: nn.Module) -> frozenset[str]:
+    """Names that a file may lack: counters of batch norm, and names whose tensor another name holds, too."""
+    firsts: dict[int, str] = {}
+    shared = {name for name, value in network.state_dict(keep_vars=True).items() if firsts.setdefault(id(value), name) != name}
+    return frozenset(shared | {name for name in network.state_dict() if name.endswith("num_batches_tracked")})
+
+
+def _problems(names: Renaming) -> list[str]:
+    """Why a state dict is not the network's; nothing where it is."""
+    shapes = [
+        f"{name} is {list(names.state[name].shape)} in the file and {list(value.shape)} in the network"
+        for name, value in names.own.items()
+        if name in names.state and names.state[name].shape != value.shape
+    ]
+    problems = []
+    if names.missing:
+        problems.append(f"the file lacks {some(names.missing)}")
+    if names.foreign:
+        problems.append(f"the network has no {some(names.foreign)}")
+    if shapes:
+        problems.append(some(shapes, separator="; "))
+    return problems
+
+
+def _explained(names: Renaming) -> str:
+    """The problems, and the option that would mend names which differ by their beginnings."""
+    problems = "; ".join(_problems(names))
+    computed = next((name for name in names.foreign if "parametrizations." in name), None)
+    if computed is not None:
+        way_out = "save the network after torch.nn.utils.parametrize.remove_parametrizations"
+        return f"{problems}; '{computed}' belongs to a parametrised weight: {way_out}"
+    difference = beginnings_that_differ(names)
+    if difference is None and names.missing and names.foreign:
+        theirs, ours = (name.rpartition(".")[0] for name in (names.foreign[0], names.missing[0]))
+        if names.foreign[0].rpartition(".")[2] == names.missing[0].rpartition(".")[2]:
+            difference = f"{theirs}.", f"{ours}."
+    hint = (
+        f'; where names differ by their beginnings alone, set architecture.rename={{"{difference[0]}": "{difference[1]}"}}'
+        if difference
+        else ""
+    )
+    return problems + hint
+
+
+def _tell(path: str | Path, taken: Candidate, others: Sequence[Candidate], names: Renaming) -> None:
+    """Say in one line what was not plain about a file."""
+    said = list(names.rules)
+    if others:
+        there = ", ".join(candidate.entry for candidate in others)
+        said.insert(0, f"the state dict '{taken.entry}' was taken; there is {there}, too, which architecture.entry would choose")
+    if said:
+        _say(f"nern: weights file {path}: {'; '.join(said)}")
+
+
+@functools.lru_cache(maxsize=64)
+def _say(line: str) -> None:
+    """Once for each line, however often a run looks at its weights."""
+    log.warning("%s", line)
+
+
+def _plain(value: Tensor, name: str, own: Tensor, path: str | Path) -> Tensor:
+    """A dense tensor of values that can stand in the network's own type.
+
+    Raises:
+        DataError: they cannot: quantised tensors, and complex ones in a real network.
+    """
+    value = value.detach()
+    if value.is_quantized:
+        raise DataError(f"weights file {path}: '{name}' is a quantised tensor; save its values, value.dequantize()")
+    if value.device.type == "meta":
+        raise DataError(f"weights file {path}: '{name}' stands on the meta device and has no values; save the network with its weights")
+    if value.layout != torch.strided:
+        value = value.to_dense()
+    if value.is_complex() and not own.is_complex():
+        raise DataError(f"weights file {path}: '{name}' is complex ({value.dtype}) and the network's is {own.dtype}")
+    return value
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.is_floating_point() and not value.is_complex():
+        return True
+    return bool((value.float() if value.element_size() < 2 else value).isfinite().all())
+
+
+def _keep_exact(network: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Remember the entries that the network's own types cannot hold."""
+    own = network.state_dict()
+    set_exact_entries(network, {name: value for name, value in stored.items() if not same_bits(own[name].to(value.dtype), value)})
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have one dtype, one shape and equal bytes."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    first, second = (value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for value in (a, b))
+    return torch.equal(first, second)

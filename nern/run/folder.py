@@ -117,6 +117,8 @@ def _fixed(values: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that a resumption must share. Files may have moved: weights are known by their SHA-256."""
     fixed = {key: value for key, value in values.items() if key not in FREE}
     fixed["architecture"] = {**values["architecture"], "weights": values["architecture"].get("weights") is not None}
+    for key in ("entry", "rename"):
+        fixed["architecture"].pop(key, None)
     fixed["task"] = {key: value for key, value in values["task"].items() if key != "root"}
     if NumberFormat(values.get("storage", "float32")).bits is None:
         fixed.pop("storage", None)  # floats are rounded in the end, integers trained with

@@ -53,6 +53,8 @@ class OriginalSource:
 def original_fingerprint(experiment: Experiment, registry: Registry) -> str:
     """A name for the original network that an experiment trains: experiments that train it alike have the same."""
     resolved = unstructure(experiment, registry)
+    for key in ("entry", "rename"):  # say how to read a file, and there is none
+        resolved["architecture"].pop(key, None)
     return fingerprint(*(resolved[key] for key in ("architecture", "task", "pretrain", "heldout", "seed")))
 
 

@@ -70,7 +70,13 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
     """Write a safetensors file atomically."""
     from safetensors.torch import save
 
-    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    content: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, value in tensors.items():
+        plain = value.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        content[name] = plain.clone() if place in places else plain  # tied weights share a storage, which the format does not know
+        places.add(place)
     write_atomically(path, lambda file: file.write(save(content, metadata)))
 
 

@@ -87,7 +87,9 @@ class LibraryArchitecture(DiscoveredArchitecture):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"cannot get the library's weights ({reason}); set architecture.pretrained=false and weights=FILE") from error
         own = network.state_dict()
-        network.load_state_dict({name: state[name] for name in own})
+        for name in set(state) - set(own):
+            del state[name]  # in place, because some networks ask the state dict for the versions of its modules
+        network.load_state_dict(state)
         return {name: value.dtype for name, value in own.items()}
 
 

@@ -52,7 +52,7 @@ class TorchvisionNetwork(LibraryArchitecture):
     def load(self, network: nn.Module) -> dict[str, torch.dtype]:
         if self.pretrained or self.weights is None:
             return super().load(network)
-        return load_weights(network, self.weights, skip=self.auxiliary.get(self.builder, ()))
+        return load_weights(network, self.weights, skip=self.auxiliary.get(self.builder, ()), entry=self.entry, rename=self.rename)
 
     def preprocessing(self) -> Preprocessing:
         published = self._published().transforms()

@@ -1,0 +1,154 @@
+"""Reads what a weights file holds, whatever its ending, without running anything in it; says what a file is that holds no weights."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import pathlib
+import re
+import struct
+import types
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nern.errors import DataError
+from nern.support.files import expand_path
+
+#: A file that torch or safetensors wrote is as long as its content; one of compressed records may be some times shorter.
+SHORTEST = 20
+SAVE = 'torch.save(model.state_dict(), "weights.pth")'
+
+#: How files begin that are no weights, and what they are.
+_BEGINNINGS: list[tuple[bytes, str]] = [
+    (b"version https://git-lfs", "is a Git LFS pointer, which stands for the weights; get them with: git lfs pull"),
+    (b"\x89HDF", f"is an HDF5 file, as Keras writes them; load it there and save PyTorch's names and tensors: {SAVE}"),
+    (b"\x1f\x8b", "is compressed with gzip; unpack it and name the file inside"),
+    (b"BZh", "is compressed with bzip2; unpack it and name the file inside"),
+    (b"\xfd7zXZ", "is compressed with xz; unpack it and name the file inside"),
+    (b"7z\xbc\xaf", "is a 7z archive; unpack it and name the file inside"),
+    (b"Rar!", "is a RAR archive; unpack it and name the file inside"),
+    (b"\x93NUMPY", f"is a NumPy array; save a state dict in PyTorch: {SAVE}"),
+    (b"GGUF", f"is a GGUF file; save a state dict in PyTorch: {SAVE}"),
+]
+#: Classes that checkpoints hold beside their tensors and that only hold values themselves.
+_HARMLESS: list[Any] = [argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath, np.dtype]
+_HARMLESS += [np.float64(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSU")]
+
+
+def read_weights_file(path: Path) -> Any:
+    """The object in a safetensors or torch file, on the CPU.
+
+    Torch files are read with weights-only loading: nothing in them is executed.
+
+    Raises:
+        DataError: the file is missing, cannot be read, is incomplete, declares more than it can hold, or is none of weights;
+            the message says what it is and what to do.
+    """
+    path = Path(expand_path(str(path)))
+    try:
+        _refuse_other_kinds(path)
+        with path.open("rb") as file:
+            start, size = file.read(600), path.stat().st_size
+    except ValueError as error:
+        raise DataError(f"weights file {path!r} has a name that no file can have ({error})") from error
+    except OSError as error:
+        raise DataError(f"weights file {path} cannot be read ({error.strerror or error})") from error
+    for beginning, what in _BEGINNINGS:
+        if start.startswith(beginning):
+            raise DataError(f"weights file {path} {what}")
+    if re.match(rb"\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
+        raise DataError(f"weights file {path} is a web page, not the weights; open its address in a browser to see what it says")
+    if start[257:262] == b"ustar":
+        raise DataError(f"weights file {path} is a tar archive; unpack it and name the file inside")
+    if not start:
+        raise DataError(f"weights file {path} is empty; get it again")
+    if (path.suffix == ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80"))) or _begins_as_safetensors(start, size):
+        return _read_safetensors(path)
+    if start.startswith(b"PK\x03\x04"):
+        _check_zip(path, size)
+    return _read_torch(path)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise DataError where no ordinary file is at `path`."""
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar"))
+        hint = f"; name the file in it, such as {path / inside[0]}" if inside else "; name a file (.safetensors, .pt, .pth)"
+        raise DataError(f"weights file {path} is a folder{hint}")
+    if path.exists() and not path.is_file():
+        raise DataError(f"weights file {path} is no ordinary file, but a {'pipe' if path.is_fifo() else 'device or socket'}; name a file")
+    if not path.is_file():
+        raise DataError(f"weights file {path} does not exist" + _neighbours(path))
+
+
+def _begins_as_safetensors(start: bytes, size: int) -> bool:
+    """Whether a file begins with the length of a JSON header that it has room for."""
+    return len(start) > 9 and struct.unpack("<Q", start[:8])[0] <= size - 8 and start[8:9] == b"{"
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except Exception as error:  # of the library, of the file system, of types that torch does not have
+        raise DataError(f"weights file {path} is not a complete safetensors file ({_plain(error)}); get it again") from error
+
+
+def _check_zip(path: Path, size: int) -> None:
+    """Refuse an archive that is no state dict, and one whose records unpack to far more than the file holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except Exception as error:  # a damaged directory fails in any way
+        raise DataError(f"weights file {path} is truncated or not a torch state dict ({_plain(error)}); get it again") from error
+    declared = sum(record.file_size for record in records)
+    if declared > SHORTEST * size:
+        raise DataError(
+            f"weights file {path} has {size:,} bytes and declares {declared:,} bytes of content; such a file is made to fill the memory"
+        )
+    names = {record.filename.partition("/")[2] for record in records}
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        line = f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')"
+        raise DataError(f"weights file {path} is TorchScript, which holds a program; save its weights alone: {line}")
+    if "data.pkl" not in names:
+        kind = (
+            "a NumPy archive" if any(name.filename.endswith(".npy") for name in records) else "a zip archive that torch.save did not write"
+        )
+        raise DataError(f"weights file {path} is {kind}; save a state dict in PyTorch: {SAVE}")
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:  # given a path, torch would go by its ending
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle fails in any way
+        wanted = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)) or re.search(
+            r"(?:Unsupported class|instantiate|Unsupported global: GLOBAL) ([\w.]+)", str(error)
+        )
+        if wanted:
+            raise DataError(
+                f"weights file {path} holds a Python object beside or around the tensors ({wanted[1]}), whose code nern does not run; "
+                f"where that code is at hand, save the weights alone: {SAVE}"
+            ) from error
+        raise DataError(
+            f"weights file {path} is truncated or not a torch state dict ({_plain(error)}); get it again, or save it anew: {SAVE}"
+        ) from error
+
+
+def _plain(error: Exception) -> str:
+    """The first sentence of an error, without what torch advises and without terminal codes."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", (str(error).splitlines() or [""])[0]).strip()
+    text = re.split(r"\. |\. ?$|, do those steps|Weights only load failed", text)[0].strip()
+    return text or type(error).__name__
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (nor does the folder {path.parent})"
+    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
+    return f", did you mean {path.parent / near[0]}?" if near else ""
