@@ -98,9 +98,7 @@ def load_weights(
     broken = [name for name, value in stored.items() if not _is_finite(value)]
     if broken:
         raise DataError(f"weights file {path} has values that are not finite in {some(broken)}")
-    state_dict: OrderedDict[str, Tensor] = OrderedDict(stored)
-    setattr(state_dict, "_metadata", names.metadata or getattr(own, "_metadata", None))  # noqa: B010 (typed as no attribute)
-    network.load_state_dict(state_dict, strict=False)
+    network.load_state_dict(_with_versions(stored, names.metadata or getattr(own, "_metadata", None)), strict=False)
     _keep_exact(network, stored)
     return {name: stored[name].dtype if name in stored else value.dtype for name, value in own.items()}
 
@@ -145,12 +143,12 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Modu
     own = module.state_dict()
     missing, foreign = [name for name in own if name not in state], [name for name in state if name not in own]
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
-    problems = [f"it has {_some(missing)}, which the file lacks"] if missing else []
-    problems += [f"it lacks {_some(foreign)}"] if foreign else []
+    problems = [f"it has {some(missing)}, which the file lacks"] if missing else []
+    problems += [f"it lacks {some(foreign)}"] if foreign else []
     problems += [f"{name} is {list(state[name].shape)} in the file and {list(own[name].shape)} in it" for name in shapes[:1]]
     if problems:
         raise DataError(f"{source} is of another network than this {type(module).__name__}: {'; '.join(problems)}")
-    module.load_state_dict(dict(state))
+    module.load_state_dict(_with_versions(state, getattr(own, "_metadata", None)))
     return module
 
 
@@ -167,11 +165,16 @@ def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
         if path.suffix == ".safetensors":
             write_tensors(path, state)
         else:
-            plain = OrderedDict(state)
-            setattr(plain, "_metadata", getattr(state, "_metadata", None) or OrderedDict())  # noqa: B010 (torchvision's mnasnet asks for it)
-            write_object(path, plain)
+            write_object(path, _with_versions(state, getattr(state, "_metadata", None)))
     except OSError as error:
         raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
+
+
+def _with_versions(state: Mapping[str, Tensor], metadata: Any) -> OrderedDict[str, Tensor]:
+    """A state dict that knows the versions of its modules, which some networks (torchvision's mnasnet) ask for."""
+    versioned = OrderedDict(state)
+    setattr(versioned, "_metadata", metadata or OrderedDict())  # noqa: B010 (an attribute that torch adds to the class)
+    return versioned
 
 
 # -- state dicts in a file ---------------------------------------------------------------------------------------------
