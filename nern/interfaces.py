@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from nern.errors import DataError
 from nern.options import above, at_least, option
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.metric import Metric as Metric
@@ -93,6 +94,14 @@ class Architecture(ABC):
     def preprocessing(self) -> Preprocessing:
         """How the network wants its inputs."""
         return Preprocessing()
+
+    def example_inputs(self, batch: int = 2) -> Any:
+        """Inputs that the network can run on, to see what it does: zeros [batch, channels, height, width] by default.
+
+        A network that takes something else (sequences, tokens, videos, several arguments) says so here: a tensor, a tuple of
+        arguments, or a dictionary of arguments by name.
+        """
+        return torch.zeros(batch, *self.preprocessing().size)
 
     def load(self, network: nn.Module) -> dict[str, torch.dtype]:
         """Load `weights` into `network`; returns the stored dtype of every entry of its state dict.
@@ -209,7 +218,10 @@ class Loss(ABC):
 
     needs: ClassVar[Literal["weights", "logits", "outputs", "features"]]
 
-    def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
+    needs_targets: ClassVar[bool] = False
+    """Whether the loss is called with the targets of the batch as a third argument, for example with labels [b] int64."""
+
+    def start(self, context: LossContext) -> Callable[..., Tensor]:
         """The function of (original, reconstructed) for one run; by default the component itself."""
         return self
 
@@ -228,24 +240,48 @@ class Loss(ABC):
 
         Both arguments are `Kernels` where `needs` is "weights", what the networks give where it is "outputs" (or "logits",
         which means the same and reads better for a classifier's [b, classes]), and lists of feature maps [b, ...] where it
-        is "features".
+        is "features". A loss that sets `needs_targets` takes a third argument, `targets: Any = None`.
         """
         raise NotImplementedError
 
 
 class Data(ABC):
-    """An opened task."""
+    """An opened task.
 
-    classes: int | None  # None where there are no labels
-    splits: frozenset[str]  # which of "train", "heldout" and "test" hold images
+    Inputs are a tensor [b, ...], the network's one argument; a tuple of its arguments; or a dictionary of its arguments by
+    name. Targets are tensors in any nesting, or a list with one entry for each example.
+    """
+
+    classes: int | None = None
+    """Number of classes that the targets distinguish; None where they are no classes, or there are none."""
+    splits: frozenset[str]
+    """Which of "train", "heldout" and "test" hold examples."""
+    examples: int | None = None
+    """How many training examples there are; training an original network needs to know, since it counts in epochs."""
+    gives_targets: bool = False
+    """Whether `inputs` gives pairs (inputs, targets), for losses that need targets and for training an original network."""
 
     @abstractmethod
-    def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Tensor]:
-        """Training inputs: a function from the step number to float32 [batch, c, h, w] on `device`."""
+    def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Any]:
+        """Training inputs: a function from the step number to inputs of `batch` examples on `device`.
+
+        For images these are float32 [batch, c, h, w]; where `gives_targets` is set, they are pairs (inputs, targets).
+        What a step gives depends on its number and `seed` alone.
+        """
+
+    def pairs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Any, Any]]:
+        """Training inputs with their targets: a function from the step number to (inputs, targets).
+
+        Raises:
+            DataError: there are no targets for training inputs.
+        """
+        if not self.gives_targets:
+            raise DataError("the task gives no targets with its training inputs; take another one, or a loss without needs_targets")
+        return self.inputs(batch, seed, device)
 
     @abstractmethod
-    def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor | None]]:
-        """All images of a split as (float32 [b, c, h, w], labels [b] int64 or None), in a fixed order."""
+    def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Any, Any]]:
+        """All examples of a split as (inputs, targets or None), in a fixed order; for images (float32 [b, c, h, w], labels [b])."""
 
 
 @attrs.frozen

@@ -18,16 +18,14 @@ from nern.kernels.coordinates import LayerMapping
 from nern.networks.tracing import AdditionTracer, Event, trace_forward
 
 
-def choose_feature_maps(
-    network: nn.Module, layers: Sequence[LayerMapping], size: Sequence[int], patterns: Sequence[str] | None = None
-) -> list[str]:
+def choose_feature_maps(network: nn.Module, layers: Sequence[LayerMapping], size: Any, patterns: Sequence[str] | None = None) -> list[str]:
     """Names of feature maps in forward order: modules, and sums by the name that `SumWatcher` gives them.
 
     Without patterns these are the output of the batch norm behind each represented convolution, or the convolution's
     own where none follows, and every sum of two maps of one shape (residual sums, before the activation).
 
     Args:
-        size: channels, height and width of the network's inputs.
+        size: channels, height and width of the network's inputs, or inputs that it can take.
         patterns: of names, such as `layer?.*.sum`; a map must be made exactly once in a forward pass.
 
     Raises:

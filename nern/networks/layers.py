@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 from torch import Tensor, nn
@@ -59,14 +59,14 @@ def map_convolutions(network: nn.Module, size: Sequence[int], patterns: Sequence
     return map_layers(network, size, "convolutions" if patterns is None else patterns)
 
 
-def map_layers(network: nn.Module, size: Sequence[int], chosen: Literal["convolutions", "all"] | Sequence[str]) -> list[LayerMapping]:
+def map_layers(network: nn.Module, size: Any, chosen: Literal["convolutions", "all"] | Sequence[str]) -> list[LayerMapping]:
     """Mappings of the weights that a forward pass uses, in the order of the network's modules.
 
     Grouped and depthwise convolutions have as many channels as their filters do; biases are copied; a weight that
     several modules share is represented once. Matrices are cut into tiles as large as the largest represented kernel.
 
     Args:
-        size: shape of the network's inputs without the batch: channels, height and width.
+        size: shape of the network's inputs without the batch (channels, height and width), or inputs that it can take.
         chosen: `convolutions` for every convolution; `all` for linear layers as well, and to copy what cannot be
             represented; or patterns of parameter names, such as `layer?.*.weight`. A pattern that fits no convolution may
             name linear layers and tables of embeddings. What is never called, and what does not fit, is copied.
@@ -92,7 +92,7 @@ def map_layers(network: nn.Module, size: Sequence[int], chosen: Literal["convolu
     return [layer.mapping(index, tile) for index, layer in enumerate(picked)]
 
 
-def find_layers(network: nn.Module, size: Sequence[int]) -> list[WeightLayer]:
+def find_layers(network: nn.Module, size: Any) -> list[WeightLayer]:
     """Every weight of a convolution, a linear layer or a table of embeddings, whether or not it can be represented."""
     calls: dict[str, int] = {}
     for event in trace_forward(network, size):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from nern.errors import ConfigError
+from nern.outputs.nested import call, described, moved
 
 BATCH = 2  # more than one, so that a map of every image differs in shape from what all images share
 
@@ -84,33 +84,34 @@ class AdditionTracer(TorchFunctionMode):
         return result
 
 
-def trace_forward(network: nn.Module, size: Sequence[int]) -> list[Event]:
+def trace_forward(network: nn.Module, inputs: Any) -> list[Event]:
     """What happens in a forward pass in eval mode, in order; the network is left as it was.
 
     Parameters and inputs stand on the meta device, where only shapes are computed; a network that needs values runs
     on zeros.
 
     Args:
-        size: channels, height and width of the inputs.
+        inputs: inputs that the network can take (see `Architecture.example_inputs`), or the shape of one image.
 
     Raises:
         ConfigError: the network cannot take such inputs.
     """
     events: list[Event] = []
     reason: Exception | None = None
+    if isinstance(inputs, (tuple, list, torch.Size)) and all(isinstance(length, int) for length in inputs):
+        inputs = torch.zeros(BATCH, *inputs)
     with _recorded(network, events):
         for device in ("meta", next(network.parameters()).device):
             events.clear()
             values = {name: value.detach().to(device) for name, value in [*network.named_parameters(), *network.named_buffers()]}
             try:
-                functional_call(network, values, (torch.zeros(BATCH, *size, device=device),))
+                call(network, values, moved(inputs, device))
             except Exception as error:
                 reason = error
                 continue
             return events
-    raise ConfigError(
-        f"the network cannot take inputs of {' × '.join(map(str, size))} ({str(reason).splitlines()[0]}); set architecture.size"
-    ) from reason
+    what = " × ".join(map(str, inputs.shape[1:])) if isinstance(inputs, Tensor) else described(inputs)
+    raise ConfigError(f"the network cannot take inputs of {what} ({str(reason).splitlines()[0]}); set architecture.size") from reason
 
 
 @contextmanager

@@ -41,6 +41,11 @@ def part(value: Any, examples: slice) -> Any:
     return value
 
 
+def moved(value: Any, device: torch.device | str) -> Any:
+    """The same nesting on another device."""
+    return map_tensors(lambda tensor: tensor.to(device), value)
+
+
 def to_float32(value: Any) -> Any:
     """The same nesting with floating-point tensors of every width as float32."""
     return map_tensors(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, value)

@@ -10,6 +10,7 @@ import torch
 from nern.config.experiment import Experiment, Phase
 from nern.errors import ConfigError, DataError
 from nern.interfaces import Data, Task
+from nern.outputs.nested import call
 from nern.run.evaluation import measures_of
 from nern.run.loop import start_phase
 from nern.run.original import OriginalSource
@@ -49,7 +50,7 @@ def check_network(experiment: Experiment, source: OriginalSource) -> Any:
     else:
         raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
     with torch.no_grad():
-        outputs = network(torch.zeros(1, *experiment.architecture.preprocessing().size))
+        outputs = call(network, {}, experiment.architecture.example_inputs(1))
     experiment.task.outputs().check(outputs)
     return outputs
 

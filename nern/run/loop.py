@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any
 
-from torch import Tensor
-
 from nern.config.experiment import Experiment, Phase
 from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.interfaces import Data, Task
@@ -169,12 +167,18 @@ def start_phase(experiment: Experiment, phase: Phase, index: int, context: StepC
     """The trainer of a phase; `index` is its position, a part of every random draw's place."""
     seed, source = derive(experiment.seed, "inputs", index), open_task(phase.inputs or experiment.task)
 
+    losses = experiment.losses if phase.losses is None else phase.losses
+    wanted = any(term.weight > 0 and term.loss.needs_targets for term in losses.values())
+
     @cache
-    def batches() -> Callable[[int], Tensor]:  # opened when a loss first wants it: some phases run no network
-        return source.inputs(phase.batch, seed, context.device)
+    def batches() -> Callable[[int], Any]:  # opened when a loss first wants it: some phases run no network
+        if wanted:
+            return source.pairs(phase.batch, seed, context.device)
+        draw = source.inputs(phase.batch, seed, context.device)
+        return (lambda step: draw(step)[0]) if source.gives_targets else draw
 
     return PhaseTrainer(
-        context, phase, experiment.losses if phase.losses is None else phase.losses, phase.sampler or experiment.sampler,
+        context, phase, losses, phase.sampler or experiment.sampler,
         phase.optimizer or experiment.optimizer, lambda step: batches()(step), index,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.smoothness import grid_smoothness, weights_smoothness
 from nern.networks.state_dicts import write_state_dict
 from nern.outputs.kinds import ClassLogits, OutputKind
+from nern.outputs.nested import call, channels_last
 from nern.registry.registry import Registry
 from nern.run.checkpoint import read_checkpoint
 from nern.run.devices import choose_device
@@ -150,18 +151,16 @@ def pretrain(
         Whether training is complete.
 
     Raises:
-        DataError: the task cannot train a classifier.
+        DataError: the task has no targets for its training examples, or does not say how many there are.
         TrainingError: the loss is not finite.
     """
-    if not isinstance(data, ImageData):
-        raise DataError("this task cannot train an original network; give architecture.weights")
-    images, labels = data.labelled()
-    kind = kind or ClassLogits()
+    kind, draw, examples = kind or ClassLogits(), _pairs(data, options.batch, seed, device), data.examples
+    if not examples:
+        raise DataError("this task does not say how many training examples it has (Data.examples); give architecture.weights")
     network.to(device).to(memory_format=torch.channels_last).train()
     weights = [network.get_parameter(layer.parameter) for layer in layers]
     optimizer = torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
-    steps = max(1, len(images) // options.batch)
-    order = EpochOrder(len(images), options.batch, derive(seed, "pretrain"))
+    steps = max(1, examples // options.batch)
     first = 0
     if checkpoint.exists():
         state = read_checkpoint(checkpoint)
@@ -173,9 +172,8 @@ def pretrain(
         mean = torch.zeros((), device=device)
         for step in range(epoch * steps, (epoch + 1) * steps):
             optimizer.param_groups[0]["lr"] = options.lr * (1 + torch.cos(torch.tensor(torch.pi * step / total)).item()) / 2
-            index = order(step)
-            inputs = data.prepare(images[index].to(device), derive(seed, "pretrain", step))
-            loss = kind.training_loss(network(inputs.contiguous(memory_format=torch.channels_last)), labels[index].to(device))
+            inputs, targets = draw(step)
+            loss = kind.training_loss(call(network, {}, channels_last(inputs)), targets)
             if options.smoothness:
                 loss = loss + options.smoothness * weights_smoothness(weights)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -190,3 +188,19 @@ def pretrain(
             return False
     network.eval()
     return True
+
+
+def _pairs(data: Data, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Any, Any]]:
+    """Inputs and targets of a step; images in memory keep an order and augmentation that belong to this training alone."""
+    if not isinstance(data, ImageData):
+        if "train" in data.splits and type(data).pairs is Data.pairs and not data.gives_targets:
+            raise DataError("this task has no targets and cannot train an original network; give architecture.weights")
+        return data.pairs(batch, derive(seed, "pretrain"), device)
+    images, labels = data.labelled()
+    order = EpochOrder(len(images), batch, derive(seed, "pretrain"))
+
+    def pairs(step: int) -> tuple[Any, Any]:
+        index = order(step)
+        return data.prepare(images[index].to(device), derive(seed, "pretrain", step)), labels[index].to(device)
+
+    return pairs

@@ -15,7 +15,7 @@ from nern.interfaces import Architecture, Preprocessing
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.networks.pair import NetworkPair
 from nern.networks.tracing import trace_forward
-from nern.outputs.nested import described, tensors_of
+from nern.outputs.nested import call, described, map_tensors, moved, tensors_of
 from nern.support.files import write_tensors
 from nern.support.seeding import generator
 from nern.testing.assertions import close, expect, same
@@ -39,13 +39,13 @@ def check_architecture(architecture: Architecture) -> None:
     expect(len(torch.unique(coordinates, dim=0)) == len(coordinates), "two kernels have the same coordinates")
     preprocessing = architecture.preprocessing()
     expect(isinstance(preprocessing, Preprocessing), "preprocessing() must return a nern.Preprocessing")
-    inputs = torch.randn(2, *preprocessing.size, generator=generator(0, "inputs"))
+    inputs = _noisy(architecture.example_inputs(2))
     features = list(architecture.features(network))
     outputs = _check_features(network, features, inputs)
     expect(all(bool(value.isfinite().all()) for value in _floats(outputs)), "the network's outputs are not finite")
     _check_pair(network, layers, features, inputs, outputs)
     _check_weights(architecture, network)
-    check_moves(network, lambda module: module(inputs.to(device_of(module))), "network")
+    check_moves(network, lambda module: _floats(call(module, {}, moved(inputs, device_of(module))))[0], "network")
 
 
 def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
@@ -73,26 +73,26 @@ def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
     expect(reached == weight.numel(), f"layer '{name}': join() passes gradients for {reached} of {weight.numel()} weights")
 
 
-def _check_features(network: nn.Module, features: Sequence[str], inputs: Tensor) -> Any:
+def _check_features(network: nn.Module, features: Sequence[str], inputs: Any) -> Any:
     """Run the network and look for its feature maps; returns its outputs."""
     with torch.no_grad():
-        outputs: Any = network(inputs)
+        outputs: Any = call(network, {}, inputs)
     found = _floats(outputs)
     expect(len(found) > 0, f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers")
     expect(all(len(value) == 2 for value in found if value.dim()), "every output must have one entry for each image, [b, ...]")
-    made = [event.name for event in trace_forward(network, inputs.shape[1:])]
+    made = [event.name for event in trace_forward(network, inputs)]
     for name in features:
         expect(name in made or name in dict(network.named_modules()), f"features() names '{name}', which is no module of the network")
     called = [name for name in made if name in features]
     expect(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
     with torch.no_grad():
-        again = tensors_of(network(inputs))
+        again = tensors_of(call(network, {}, inputs))
     same_again = all(torch.equal(a, b) for a, b in zip(tensors_of(outputs), again, strict=True))
     expect(same_again, "the network in eval mode gives other outputs each time")
     return outputs
 
 
-def _check_pair(network: nn.Module, layers: Sequence[LayerMapping], features: Sequence[str], inputs: Tensor, given: Any) -> None:
+def _check_pair(network: nn.Module, layers: Sequence[LayerMapping], features: Sequence[str], inputs: Any, given: Any) -> None:
     pair = NetworkPair(network, features, device=torch.device("cpu"))
     _close(pair.original(inputs).logits, given, "the network gives other outputs when it is trained against")
     weights = {layer.parameter: network.state_dict()[layer.parameter].clone().requires_grad_() for layer in layers}
@@ -101,6 +101,19 @@ def _check_pair(network: nn.Module, layers: Sequence[LayerMapping], features: Se
     torch.stack([value.square().sum() for value in _floats(outputs.logits)]).sum().backward()  # type: ignore[no-untyped-call]
     for name, weight in weights.items():
         expect(weight.grad is not None, f"layer '{name}' does not reach the outputs: its convolution is never called")
+
+
+def _noisy(inputs: Any) -> Any:
+    """Inputs whose floating-point tensors are noise; whole numbers, such as tokens, stay what they are."""
+    numbers = iter(range(1000))
+
+    def noise(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            return value
+        number = next(numbers)
+        return torch.randn(value.shape, generator=generator(0, "inputs", *([number] if number else [])))
+
+    return map_tensors(noise, inputs)
 
 
 def _floats(outputs: Any) -> list[Tensor]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
 from nern.interfaces import Data, Preprocessing, Task
-from nern.outputs.kinds import OutputKind
-from nern.testing.assertions import check_tensor, equal, expect
+from nern.outputs.kinds import ClassLogits, OutputKind
+from nern.outputs.nested import count, tensors_of
+from nern.testing.assertions import check_tensor, expect
 from nern.testing.options import check_options
 
 
-def check_task(task: Task, preprocessing: Preprocessing | None = None, heldout: float = 0.25) -> None:
-    """Every split gives normalised images of the size that was asked for, in an order that seed and step alone decide."""
+def check_task(task: Task, preprocessing: Preprocessing | None = None, heldout: float = 0.25, example: Any = None) -> None:
+    """Every split gives normalised images of the size that was asked for, in an order that seed and step alone decide.
+
+    Args:
+        preprocessing: what the task is opened with.
+        heldout: the fraction that is held out.
+        example: inputs that the network takes, where they are no images (`Architecture.example_inputs`).
+    """
     check_options("task", task)
     preprocessing = preprocessing or Preprocessing()
     state = torch.get_rng_state()
@@ -26,29 +33,54 @@ def check_task(task: Task, preprocessing: Preprocessing | None = None, heldout: 
         draw, other = data.inputs(4, 5, device), again.inputs(4, 5, device)
         batches = [draw(step) for step in range(4)]
         for batch in batches:
-            check_tensor(batch, [4, *preprocessing.size], "inputs(4, …)(step)")
-        expect(torch.equal(draw(1), batches[1]), "step 1 drawn again gives other images: a resumed run would differ")
-        expect(torch.equal(other(2), batches[2]), "opening the task again gives other images for the same seed and step")
-        expect(not torch.equal(batches[0], batches[1]), "two steps give the same images")
+            if data.gives_targets:
+                pair = isinstance(batch, tuple) and len(batch) == 2
+                expect(pair, "gives_targets is set, so that inputs(4, …)(step) must give (inputs, targets)")
+                expect(count(batch[1]) == 4, f"inputs(4, …)(step) gives 4 inputs and {count(batch[1])} targets")
+            _check_inputs(batch[0] if data.gives_targets else batch, 4, preprocessing, example, "inputs(4, …)(step)")
+        expect(_same(draw(1), batches[1]), "step 1 drawn again gives other images: a resumed run would differ")
+        expect(_same(other(2), batches[2]), "opening the task again gives other images for the same seed and step")
+        expect(not _same(batches[0], batches[1]), "two steps give the same images")
     expect(isinstance(task.outputs(), OutputKind), "outputs() must return a kind of outputs, such as nern.toolkit.outputs.ClassLogits()")
     for split in sorted(splits - {"train"}):
-        _check_split(data, cast(Literal["heldout", "test"], split), preprocessing, device)
+        _check_split(task, data, cast(Literal["heldout", "test"], split), preprocessing, example, device)
     expect(torch.equal(torch.get_rng_state(), state), "the task draws from torch's global generator; use nern.generator(seed, step)")
 
 
-def _check_split(data: Data, split: Literal["heldout", "test"], preprocessing: Preprocessing, device: torch.device) -> None:
-    what = f"batches('{split}', …)"
+def _check_split(
+    task: Task, data: Data, split: Literal["heldout", "test"], preprocessing: Preprocessing, example: Any, device: torch.device
+) -> None:
+    what, outputs = f"batches('{split}', …)", task.outputs()
     first, second = (list(data.batches(split, 16, device)) for _ in range(2))
     expect(len(first) > 0, f"{what} holds no image, though splits names it")
     for (images, labels), (images2, labels2) in zip(first, second, strict=True):
-        expect(1 <= len(images) <= 16, f"{what} gives a batch of {len(images)} images where 16 were asked for")
-        check_tensor(images, [len(images), *preprocessing.size], what)
-        expect(torch.equal(images, images2) and equal(labels, labels2), f"{what} is in another order each time")
-        if labels is None:
+        number = count(images)
+        expect(example is not None or 1 <= number <= 16, f"{what} gives a batch of {number} images where 16 were asked for")
+        _check_inputs(images, number, preprocessing, example, what)
+        expect(_same((images, labels), (images2, labels2)), f"{what} is in another order each time")
+        if labels is None or not isinstance(outputs, ClassLogits):
             continue
-        expect(list(labels.shape) == [len(images)] and labels.dtype == torch.int64, f"{what} must give labels [b] int64")
+        expect(list(labels.shape) == [number] and labels.dtype == torch.int64, f"{what} must give labels [b] int64")
         expect(data.classes is not None, f"{what} gives labels, but classes is None")
         expect(
             bool(((labels >= 0) & (labels < cast(int, data.classes))).all()),
             f"{what} gives labels outside 0 … {cast(int, data.classes) - 1}",
         )
+
+
+def _check_inputs(inputs: Any, number: int, preprocessing: Preprocessing, example: Any, what: str) -> None:
+    if example is None:
+        check_tensor(inputs, [number, *preprocessing.size], what)
+        return
+    found, wanted = tensors_of(inputs), tensors_of(example)
+    expect(len(found) == len(wanted), f"{what} gives {len(found)} tensors where the network takes {len(wanted)}")
+    for tensor, like in zip(found, wanted, strict=True):
+        shape = [number, *like.shape[1:]]
+        expect(list(tensor.shape) == shape, f"{what} must have shape {shape}, has {list(tensor.shape)}")
+        expect(tensor.dtype == like.dtype, f"{what} must be {like.dtype}, is {tensor.dtype}")
+        expect(bool(tensor.isfinite().all()), f"{what} has values that are not finite")
+
+
+def _same(a: Any, b: Any) -> bool:
+    ours, theirs = tensors_of(a), tensors_of(b)
+    return len(ours) == len(theirs) and all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))

@@ -38,10 +38,10 @@ class DiscoveredArchitecture(Architecture):
     )
 
     def layers(self, network: nn.Module) -> Sequence[LayerMapping]:
-        return map_layers(network, self.preprocessing().size, self._chosen())
+        return map_layers(network, self.example_inputs(), self._chosen())
 
     def features(self, network: nn.Module) -> Sequence[str]:
-        return choose_feature_maps(network, self.layers(network), self.preprocessing().size, self._features)
+        return choose_feature_maps(network, self.layers(network), self.example_inputs(), self._features)
 
     def _chosen(self) -> Literal["convolutions", "all"] | Sequence[str]:
         """What `nern.networks.layers.map_layers` is asked for."""

@@ -74,6 +74,7 @@ class ImageData(Data):
             self._train = images[keep], None if labels is None else labels[keep]
             self._heldout = images[hold], None if labels is None else labels[hold]
         self._on: dict[torch.device, Tensor] = {}
+        self.examples = 0 if self._train is None else len(self._train[0])
         held = {"train": self._train, "heldout": self._heldout, "test": self._test}
         self.splits = frozenset(name for name, images in held.items() if images is not None and len(images[0]))
 
@@ -97,6 +98,11 @@ class ImageData(Data):
             return self.prepare(images[upload(order(step), device)], derive(seed, "augment", step))
 
         return inputs
+
+    def pairs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Tensor, Tensor]]:
+        _, labels = self.labelled()
+        inputs, order = self.inputs(batch, seed, device), EpochOrder(len(labels), batch, derive(seed, "order"))
+        return lambda step: (inputs(step), upload(labels[order(step)], device))
 
     def prepare(self, images: Tensor, seed: int) -> Tensor:
         """uint8 [b, c, h, w] → augmented and normalised float32."""
@@ -155,6 +161,7 @@ class FileData(Data):
             self._train = [train[0][i] for i in keep], [train[1][i] for i in keep]
             self._heldout = [train[0][i] for i in hold], [train[1][i] for i in hold]
         self._pool = ThreadPoolExecutor()
+        self.examples = 0 if self._train is None else len(self._train[0])
         lists = {"train": self._train, "heldout": self._heldout, "test": self._test}
         self.splits = frozenset(name for name, files in lists.items() if files is not None and len(files[0]))
 
@@ -177,6 +184,11 @@ class FileData(Data):
             return self._preprocessing.normalise(upload(torch.stack([job.result() for job in jobs]), device))
 
         return inputs
+
+    def pairs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Tensor, Tensor]]:
+        inputs, labels = self.inputs(batch, seed, device), torch.tensor(self._train[1] if self._train else [])
+        order = EpochOrder(len(labels), batch, derive(seed, "order"))
+        return lambda step: (inputs(step), upload(labels[order(step)], device))
 
     def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
         held = self._heldout if split == "heldout" else self._test

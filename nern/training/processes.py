@@ -31,7 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Loss
-from nern.outputs.nested import map_tensors
+from nern.outputs.nested import map_tensors, part
 
 T = TypeVar("T")
 
@@ -71,23 +71,25 @@ class Processes:
         rows = every if rows is None else rows
         return self.gather(predict(rows[self.share(len(rows))]), len(rows))
 
-    def part(self, component: Loss, loss: Callable[[Any, Any], Tensor], compared: tuple[Any, Any], images: int) -> Tensor:
+    def part(self, component: Loss, loss: Callable[..., Tensor], compared: tuple[Any, Any], images: int, targets: Any = None) -> Tensor:
         """The part of a loss that is this process's; the parts add up to it.
 
         Args:
             loss: the function that `component` started.
             compared: its arguments: all weights of the step, or logits or feature maps of this process's images.
             images: in the batches of all processes together.
+            targets: of the whole batch, for a loss that needs them.
         """
         fraction = 1.0
         if self.size > 1 and component.needs != "weights" and component.is_mean:
             own = self.share(images)
+            targets = part(targets, own)
             fraction = (own.stop - own.start) / images
         elif self.size > 1:
             if component.needs != "weights":
                 compared = self._whole(compared[0], images), self._whole(compared[1], images)
             fraction = 1 / self.size
-        value = loss(*compared)
+        value = loss(*compared, targets) if component.needs_targets else loss(*compared)
         return value if self.size == 1 else torch.mul(value, fraction)
 
     def _whole(self, outputs: Any, images: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from nern.config.experiment import LossTerm, Phase
 from nern.errors import TrainingError
@@ -43,7 +44,7 @@ class PhaseTrainer:
     """One phase of training, with its losses, sampler, inputs and optimisers.
 
     Args:
-        inputs: function from the step number to a batch of normalised inputs [b, c, h, w].
+        inputs: function from the step number to a batch of inputs, or to inputs and targets where a loss needs targets.
         index: position of the phase among the phases; every random draw depends on it.
     """
 
@@ -54,7 +55,7 @@ class PhaseTrainer:
         losses: dict[str, LossTerm],
         sampler: Sampler,
         optimizer: Optimizer,
-        inputs: Callable[[int], Tensor],
+        inputs: Callable[[int], Any],
         index: int,
     ) -> None:
         self.context, self.phase, self.optimizer, self.inputs = context, phase, optimizer, inputs
@@ -66,6 +67,7 @@ class PhaseTrainer:
         self.parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
         self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
+        self.needs_targets = any(term.loss.needs_targets for term, _ in self.terms.values())
         recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1
         self.replayer = Replayer([value for _, value in self.parameters], CudaGraphs() if recorded else None)
         self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of each step
@@ -78,8 +80,17 @@ class PhaseTrainer:
         """One step of gradient descent."""
         active = tuple(name for name, (term, _) in self.terms.items() if step >= term.warmup)
         rows = self.draw(step)
-        batch = self.inputs(step) if self.runs_networks(active) else None
-        values = self.replayer(active, lambda *inputs: self._backward(active, *inputs), rows, batch)
+        given = self.inputs(step) if self.runs_networks(active) else None
+        leaves, nesting = pytree.tree_flatten(given if self.needs_targets and given is not None else (given, None))
+
+        constants = {place: leaf for place, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
+
+        def backward(rows: Tensor | None, *tensors: Tensor | None) -> Tensor:
+            complete = [constants.get(place, tensor) for place, tensor in enumerate(tensors)]
+            return self._backward(active, rows, *pytree.tree_unflatten(complete, nesting))
+
+        tensors = [None if place in constants else leaf for place, leaf in enumerate(leaves)]
+        values = self.replayer((active, str(nesting), repr(constants)), backward, rows, *tensors)
         self._descend(step)
         self._history.append(((*active, "total"), values))
 
@@ -87,16 +98,16 @@ class PhaseTrainer:
         """Whether any of these terms compares outputs of the networks."""
         return any(self.terms[name][0].loss.needs != "weights" for name in active)
 
-    def _backward(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> Tensor:
+    def _backward(self, active: Sequence[str], rows: Tensor | None, batch: Any, targets: Any) -> Tensor:
         """Take the gradient of the objective; returns its terms and their weighted sum [terms + 1]."""
         representation = self.context.representation
         with representation.storage.rounded_while(representation.parameters()):
-            terms = self.losses(active, rows, batch)
+            terms = self.losses(active, rows, batch, targets)
             total = torch.stack([self.terms[name][0].weight * value for name, value in terms.items()]).sum()
             total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([*(value.detach() for value in terms.values()), total.detach()])
 
-    def losses(self, active: Sequence[str], rows: Tensor | None, batch: Tensor | None) -> dict[str, Tensor]:
+    def losses(self, active: Sequence[str], rows: Tensor | None, batch: Any, targets: Any = None) -> dict[str, Tensor]:
         """The unweighted terms of eq. 2, differentiable in the predictor's parameters.
 
         Where several processes share a step, these are the parts of this process, which add up to the terms.
@@ -104,7 +115,8 @@ class PhaseTrainer:
         Args:
             active: names of the terms.
             rows: kernels that carry gradient [m] int64, or None for all.
-            batch: inputs [b, c, h, w]; None where no active term runs the networks.
+            batch: inputs, such as images [b, c, h, w]; None where no active term runs the networks.
+            targets: of the inputs; None where no active term needs them.
         """
         predicted = self._predict(rows)
         compared = self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
@@ -112,7 +124,8 @@ class PhaseTrainer:
         terms = {}
         for name in active:
             term, loss = self.terms[name]
-            terms[name] = self.context.processes.part(term.loss, loss, compared[term.loss.needs], images)
+            given = (compared[term.loss.needs], images, targets) if term.loss.needs_targets else (compared[term.loss.needs], images)
+            terms[name] = self.context.processes.part(term.loss, loss, *given)
         return terms
 
     def _compared_weights(self, predicted: Tensor, rows: Tensor | None) -> dict[str, tuple[Any, Any]]:
@@ -120,7 +133,7 @@ class PhaseTrainer:
         kernels = self.context.kernels
         return {"weights": (kernels.original(rows), kernels.predicted(predicted, rows))}
 
-    def _compared_outputs(self, active: Sequence[str], predicted: Tensor, rows: Tensor | None, batch: Tensor) -> dict[str, tuple[Any, Any]]:
+    def _compared_outputs(self, active: Sequence[str], predicted: Tensor, rows: Tensor | None, batch: Any) -> dict[str, tuple[Any, Any]]:
         """Both sides of every comparison that an active term needs, after both networks ran."""
         context, needs = self.context, {self.terms[name][0].loss.needs for name in active}
         everything = self._complete(predicted, rows)

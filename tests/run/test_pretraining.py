@@ -93,6 +93,6 @@ def test_mistakes_are_told_before_training(tmp_path):
     ):
         with pytest.raises(error, match=message):
             train_original(*load(), tmp_path / name)
-    with pytest.raises(DataError, match=r"this task cannot train an original network; give architecture\.weights"):
+    with pytest.raises(DataError, match=r"this task has no targets and cannot train an original network; give architecture\.weights"):
         train_original(*load(**{"task.name": "uniform-noise"}), tmp_path / "o.pt")
     assert not list(tmp_path.glob("*.checkpoint"))
