@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from nern.outputs.metric import Metric as Metric
     from nern.registry.discovery import create_registry as create_registry
     from nern.registry.registry import Registry as Registry
+    from nern.representation.entropy import StoredBits as StoredBits
     from nern.representation.lookup import AxisTables as AxisTables
     from nern.representation.lookup import Lookup as Lookup
     from nern.run.evaluation import Score as Score
@@ -121,6 +122,7 @@ _PLACES = {
     "nern.outputs.metric": ("Metric",),
     "nern.registry.discovery": ("create_registry",),
     "nern.registry.registry": ("Registry",),
+    "nern.representation.entropy": ("StoredBits",),
     "nern.representation.lookup": (
         "AxisTables",
         "Lookup",

@@ -149,7 +149,7 @@ class Engine:
         """
         rebuilt, network = self._fitted(), None
         if self._original is not None or self.source.available:
-            network = self._original.network if self._original else self.source.load()[0]
+            network = self.source.load()[0]
             rebuilt.check_original(network)
         task = self.experiment.task
         comparison = Comparison(network, self._open(task), "test", self.device, task.outputs(), measures_of(self.experiment))
@@ -248,9 +248,12 @@ class Engine:
                 embedded = representation.embedding(representation.table.coordinates(rows))
             if experiment.scale_layers:
                 representation.scale(kernels.scales())
+            with torch.no_grad():
+                experiment.embedding.initialise(representation.embedding, kernels.by_layer(representation.scales))
             experiment.predictor.initialise(representation.predictor, embedded, kernels.weights_in_rows(representation.scales))
         representation.keep_zeros(original.masks() if experiment.keep_zeros else {})
         representation.storage = NumberFormat(experiment.storage)
+        representation.train_copies({name: original.state[name] for name in original.trained}, experiment.copied)
         return representation
 
     def _context(self, original: Original, representation: Representation | None = None) -> StepContext:
@@ -260,7 +263,7 @@ class Engine:
         kernels = OriginalKernels(original.grid, original.state, original.orders, self.device, masks)
         representation = representation or self._represent(original, kernels)
         features = experiment.architecture.features(original.network)
-        networks = NetworkPair(original.network, features, device=self.device, dtype=self.dtype)
+        networks = NetworkPair(original.network, features, device=self.device, dtype=self.dtype, trained=original.trained)
         return StepContext(
             representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs,
             experiment.task.outputs(),

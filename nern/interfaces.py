@@ -128,6 +128,14 @@ class Embedding(ABC):
         Parameters of the module are trained with the predictor and stored in the artifact.
         """
 
+    def initialise(self, module: nn.Module, kernels: list[Tensor]) -> None:
+        """Change the fresh `module` in place.
+
+        Args:
+            kernels: the original kernels of each layer, [filters · channels, kh, kw], in the order of their coordinates.
+        """
+        return
+
 
 @attrs.frozen
 class Predictor(ABC):
@@ -205,6 +213,8 @@ class LossContext:
     _kernels: Kernels | Callable[[], Kernels]
     networks: NetworkPair
     outputs: OutputKind = ClassLogits()
+    steps: int = 0  # of the phase
+    budget: float | None = None  # bits that what is coded should come to; None where no size was asked for
 
     @property
     def kernels(self) -> Kernels:
@@ -216,13 +226,17 @@ class LossContext:
 class Loss(ABC):
     """A scalar that compares the reconstructed network with the original one."""
 
-    needs: ClassVar[Literal["weights", "logits", "outputs", "features"]]
+    needs: ClassVar[Literal["weights", "logits", "outputs", "features", "bits"]]
 
     needs_targets: ClassVar[bool] = False
     """Whether the loss is called with the targets of the batch as a third argument, for example with labels [b] int64."""
 
     def start(self, context: LossContext) -> Callable[..., Tensor]:
-        """The function of (original, reconstructed) for one run; by default the component itself."""
+        """The function of (original, reconstructed) for one phase; by default the component itself.
+
+        A function that keeps something from one step to the next has methods `state_dict` and `load_state_dict`, as an
+        optimiser has, so that a run can resume.
+        """
         return self
 
     @property
@@ -240,7 +254,8 @@ class Loss(ABC):
 
         Both arguments are `Kernels` where `needs` is "weights", what the networks give where it is "outputs" (or "logits",
         which means the same and reads better for a classifier's [b, classes]), and lists of feature maps [b, ...] where it
-        is "features". A loss that sets `needs_targets` takes a third argument, `targets: Any = None`.
+        is "features". Where it is "bits", both are the `StoredBits` of the representation: there is nothing to compare them with.
+        A loss that sets `needs_targets` takes a third argument, `targets: Any = None`.
         """
         raise NotImplementedError
 

@@ -25,7 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nern.artifact.absorbed import Absorbed
+from nern.artifact.coded_parameters import CODED, decode_coded, encode_coded
 from nern.artifact.components import component
+from nern.artifact.copied import join_copied, split_copied
 from nern.artifact.encoding import decode, encode
 from nern.artifact.entries import Entry, entries_of, pack_entries, unpack_entries
 from nern.errors import ArtifactError, ConfigError, DataError, PluginError
@@ -35,6 +38,7 @@ from nern.kernels.orders import ORDER_KINDS, BitReader, pack_orders
 from nern.networks.state_dicts import digest, fill, with_weights
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
+from nern.representation.entropy import code_parameters, is_coded
 from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation, assemble
 from nern.support.bits import pack_bits, unpack_bits
@@ -73,6 +77,8 @@ class Artifact:
     registry: Registry
     sha256: str  # of the original weights
     notes: dict[str, Any]  # the task without paths, figures of the run
+    absorbed: Absorbed | None = None  # batch norms whose scales are part of the represented convolutions in front of them
+    copied: str = "exact"  # how floating-point entries are stored that are copied: exact, float16 or int8
 
     @property
     def architecture(self) -> Architecture:
@@ -164,14 +170,19 @@ class Artifact:
     def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         from nern.config.structuring import unstructure
 
-        numbers, storage = [name for name, _ in self.representation.named_parameters()], self.representation.storage
-        state, _ = _untied(self.representation.state_dict(keep_vars=True))
+        representation, storage = self.representation, self.representation.storage
+        state, _ = _untied(representation.state_dict(keep_vars=True))
+        # trained copies that are not coded are copied like the others
+        state = {name: value for name, value in state.items() if ".parametrizations." not in name and not name.startswith("copies.")}
+        numbers = [name for name, _ in representation.named_parameters() if name in state]
         tensors, sparse = encode({name: value.detach().cpu().contiguous() for name, value in state.items()}, numbers, storage)
-        masks = self.representation.masks
+        coded = is_coded(representation)
+        tensors |= encode_coded(representation) if coded else {}
+        masks = representation.masks
         if masks:
             tensors["zeros"] = pack_bits(torch.cat([mask.reshape(-1) for mask in masks.values()]))
         tensors["ordering"] = pack_orders(self.representation.orders)
-        tensors |= _join_copied(self._copied())
+        tensors |= join_copied(self._stored_copies(), self.copied)
         represented = self.representation.grid
         names = None if self.architecture.standalone else pack_entries(self.entries, represented)
         if names is not None:
@@ -190,7 +201,10 @@ class Artifact:
             },
             "layout": _layout(self.network, represented),
             **({"all": "layers"} if getattr(self.architecture, "_layers", None) == "all" else {}),
-            **({"storage": storage.name} if storage.bits else {}),
+            **({"storage": storage.name} if storage.bits or coded else {}),
+            **({"absorbed": self.absorbed.to_dict()} if self.absorbed else {}),
+            **({"copied": self.copied} if self.copied != "exact" else {}),
+            **({"trained": self._trained_places()} if coded and representation.copies else {}),
             **({"sparse": sparse} if sparse else {}),
             **({"zeros": list(masks)} if masks else {}),
             "sha256_original": self.sha256,
@@ -199,9 +213,27 @@ class Artifact:
         return tensors, {"nern": _compact({"sha256": _seal(about, tensors), **about})}
 
     def _copied(self) -> dict[str, Tensor]:
+        """Every copied entry as it is now, of its type in the file."""
         if isinstance(self._network, Opening):
-            return self._network.copied
-        return {name: value.to(self.dtypes[name]) for name, value in _copied_entries(self.network, self.representation.grid).items()}
+            entries = dict(self._network.copied)
+        else:
+            entries = _copied_entries(self.network, self.representation.grid)
+        trained = self.representation.copies() if self.representation.copies else {}
+        entries |= {name: value.detach().cpu() for name, value in trained.items()}
+        return {name: value.to(self.dtypes[name]) for name, value in entries.items()}
+
+    def _stored_copies(self) -> dict[str, Tensor]:
+        """The copied entries that are stored as such: neither coded nor the same in every network."""
+        left_out = set(self.absorbed.constants([entry.name for entry in self.entries])) if self.absorbed else set()
+        if self.representation.copies and is_coded(self.representation):
+            left_out |= set(self.representation.copies.names)
+        return {name: value for name, value in self._copied().items() if name not in left_out}
+
+    def _trained_places(self) -> list[int]:
+        """Where the trained copies stand in the state dict."""
+        places = {entry.name: place for place, entry in enumerate(self.entries)}
+        assert self.representation.copies is not None
+        return [places[name] for name in self.representation.copies.names]
 
 
 @overload
@@ -285,8 +317,16 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     reader.finish()
     representation = assemble(grid, orders, embedding, predictor)
     own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "scales")}
-    numbers = [name for name, _ in representation.named_parameters()]
-    storage = NumberFormat(about.get("storage", "float32"))
+    storage, trained = NumberFormat(about.get("storage", "float32")), list[str]()
+    if storage.is_coded:
+        chosen = [entries[place] for place in about.get("trained", [])]
+        trained = [entry.name for entry in chosen]
+        representation.train_copies({entry.name: torch.zeros(entry.shape) for entry in chosen})
+        code_parameters(representation)
+        decode_coded(representation, tensors)
+        own = {name: value for name, value in own.items() if not name.endswith(CODED)}
+        own |= {name: value for name, value in representation.state_dict().items() if ".parametrizations." in name}
+    numbers = [name for name, _ in representation.named_parameters() if ".parametrizations." not in name]
     like, tied = _untied(representation.state_dict(keep_vars=True))
     own = decode(own, numbers, storage, about.get("sparse", []), like)
     own |= {name: own[first] for name, first in tied.items()}
@@ -295,15 +335,27 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     if "zeros" in about:
         representation.keep_zeros(_masks(tensors["zeros"], about["zeros"], grid))
     floats = [str(own[name].dtype).removeprefix("torch.") for name in numbers if name in own]
-    representation.storage = storage if storage.bits or not floats else NumberFormat(floats[0])
+    representation.storage = storage if storage.bits or storage.is_coded or not floats else NumberFormat(floats[0])
     try:
         representation.load_state_dict(own)
     except RuntimeError as error:
         raise ArtifactError(f"{path} does not fit its own predictor: {' '.join(str(error).split())}") from error
-    opening = Opening(path, about, entries, grid, _split_copied(tensors, entries))
+    copied = {entry.name: entry for entry in entries if entry.layer is None}
+    left_out = set(trained)
+    constants: dict[str, float] = {}
+    absorbed = Absorbed.from_dict(about["absorbed"]) if "absorbed" in about else None
+    if absorbed is not None:
+        constants = absorbed.constants([entry.name for entry in entries])
+        left_out |= set(constants)
+    form = about.get("copied", "exact")
+    values = split_copied(tensors, [entry for name, entry in copied.items() if name not in left_out], form)
+    values |= {name: torch.full(copied[name].shape, value).to(copied[name].dtype) for name, value in constants.items()}
+    values |= {name: torch.zeros(copied[name].shape, dtype=copied[name].dtype) for name in trained}  # the representation holds them
+    opening = Opening(path, about, entries, grid, values)
     return Artifact(
         representation.eval(), architecture, embedding, predictor, opening if network is None else opening.filled(network),
         {entry.name: entry.dtype for entry in entries}, registry, about["sha256_original"], about["notes"],
+        absorbed=absorbed, copied=form,
     )  # fmt: skip
 
 
@@ -388,29 +440,6 @@ def _copied_entries(network: nn.Module, grid: KernelGrid) -> dict[str, Tensor]:
     state = network.state_dict(keep_vars=True)
     represented = {id(state[layer.parameter]) for layer in grid.layers}
     return {name: value.detach() for name, value in state.items() if id(value) not in represented}
-
-
-def _join_copied(copied: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    by_dtype: dict[str, list[Tensor]] = {}
-    for value in copied.values():
-        by_dtype.setdefault(str(value.dtype).removeprefix("torch."), []).append(value.detach().cpu().reshape(-1))
-    return {f"copied.{dtype}": torch.cat(values) for dtype, values in by_dtype.items()}
-
-
-def _split_copied(tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> dict[str, Tensor]:
-    """The copied entries by name."""
-    split, used = {}, dict.fromkeys((name for name in tensors if name.startswith("copied.")), 0)
-    for entry in entries:
-        if entry.layer is not None:
-            continue
-        key = f"copied.{str(entry.dtype).removeprefix('torch.')}"
-        start = used[key]
-        used[key] = start + entry.numel
-        split[entry.name] = tensors[key][start : used[key]].reshape(entry.shape)
-    for key, count in used.items():
-        if count != tensors[key].numel():
-            raise ValueError(f"{key} holds {tensors[key].numel()} values, the network has {count}")
-    return split
 
 
 def _owned(component: dict[str, Any]) -> dict[str, Any]:

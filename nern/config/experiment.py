@@ -32,6 +32,9 @@ class Phase:
     sampler: Sampler | None = option(None, help="sampler of this phase instead of the top-level one")
     optimizer: Optimizer | None = option(None, help="optimiser of this phase instead of the top-level one")
     inputs: Task | None = option(None, help="source of training inputs instead of the task's training set")
+    mix: float = option(
+        0.0, help="part of a batch's images that are replaced by mixtures of two, in random proportion", check=[at_least(0), at_most(1)]
+    )
     clip: float | None = option(None, help="largest norm of the gradient; larger ones are scaled down", check=above(0))
 
 
@@ -74,7 +77,29 @@ class Experiment:
     storage: Name = option(
         "float32",
         help="the predictor's and the embedding's numbers in the file, as measured: floats are rounded in the end, matrices of integers, "
-        "with a step for each row, are trained with; their vectors are float16",
+        "with a step for each row, are trained with; their vectors are float16; entropy: integers of trained steps under a trained "
+        "distribution, from the first phase with the loss `rate` on",
+    )
+    bytes: int | None = option(
+        None,
+        help="size of the whole file that training aims at, with storage entropy; null leaves it to the weight of the loss `rate`",
+        check=above(0),
+    )
+    curvature_batches: int = option(
+        500, help="batches of images on which storage entropy measures how much each number matters, before it rounds", check=at_least(0)
+    )
+    fold_batch_norms: bool = option(
+        False,
+        help="the scales of batch norms become part of the represented kernels in front of them: only their biases are left to be copied",
+    )
+    train: list[str] = option(
+        factory=list,
+        help="copied parameters that are trained along where losses look at outputs: bn for batch norms, classifier for the last linear "
+        "layer, patterns of parameter names such as *.bias, or * for all",
+    )
+    copied: Literal["exact", "float16", "int8"] = option(
+        "exact",
+        help="how the file holds what is copied; int8 has a step for each tensor. With storage entropy, what is trained along is coded",
     )
     scale_layers: bool = option(
         False, help="predictions of a layer are multiplied by the root mean square of its original weights; costs 4 bytes a layer"
@@ -109,3 +134,23 @@ class Experiment:
             terms = self.losses if phase.losses is None else phase.losses
             if not any(term.weight > 0 and term.warmup == 0 for term in terms.values()):
                 raise ValueError(f"phases.{index} has no loss from its first step on: one needs a weight above 0 and no warmup")
+        counting = any(self.counts_bits(phase) for phase in self.phases)
+        if counting != (self.storage == "entropy"):
+            raise ValueError("storage: entropy and a loss that counts bits (rate) belong together: set both or neither")
+        if self.bytes is not None and self.storage != "entropy":
+            raise ValueError("bytes: a size can be asked for with storage: entropy only")
+
+    def losses_of(self, phase: Phase) -> dict[str, LossTerm]:
+        """The terms of a phase's objective."""
+        return self.losses if phase.losses is None else phase.losses
+
+    def counts_bits(self, phase: Phase) -> bool:
+        """Whether a phase has a loss that counts the bits of the representation."""
+        return self._wants(phase, "bits")
+
+    def runs_networks(self, phase: Phase) -> bool:
+        """Whether a phase has a loss that compares outputs of the networks."""
+        return self._wants(phase, "logits", "outputs", "features")
+
+    def _wants(self, phase: Phase, *needs: str) -> bool:
+        return any(term.weight > 0 and term.loss.needs in needs for term in self.losses_of(phase).values())

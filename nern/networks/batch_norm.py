@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import attrs
 import torch
 from torch import Tensor, nn
 
 
-def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Fold every batch norm that alone follows a convolution into it, in place.
+@attrs.frozen
+class Pair:
+    """A convolution and the batch norm that alone follows it, by their names."""
 
-    The network must be in eval mode. Convolutions named in `keep` stay as they are, and so do those whose weight has
-    another holder or is computed. A network that torch.fx cannot trace stays as it is, too: folding is a speed-up, not
-    a need.
+    convolution: str
+    norm: str
 
-    Returns:
-        The scale [filters, 1, 1, 1] of every folded convolution's weight, by parameter name.
+
+def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
+    """The batch norms that alone follow a convolution, in the order in which a forward pass comes to them.
+
+    Left out are convolutions named in `keep`, and those whose weight has another holder or is computed. A network that
+    torch.fx cannot trace has none for all that is known here.
     """
     try:
         graph = torch.fx.symbolic_trace(network).graph
     except Exception:
-        return {}
+        return []
     modules = dict(network.named_modules())
     calls: dict[str, int] = {}
     for node in graph.nodes:
@@ -31,7 +36,7 @@ def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, 
     for module in modules.values():
         for parameter in module.parameters(recurse=False):
             holders[id(parameter)] = holders.get(id(parameter), 0) + 1
-    scales = {}
+    found = []
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
@@ -43,13 +48,88 @@ def fold_batch_norms(network: nn.Module, keep: Sequence[str] = ()) -> dict[str, 
             continue
         if holders.get(id(conv._parameters.get("weight"))) != 1 or holders.get(id(conv.bias), 1) > 1:
             continue
-        scale = torch.rsqrt(norm.running_var + norm.eps) * (norm.weight if norm.weight is not None else 1)
-        shift = (norm.bias if norm.bias is not None else 0) - norm.running_mean * scale
-        if conv.bias is not None:
-            shift = shift + conv.bias * scale
+        found.append(Pair(source.target, node.target))
+    return found
+
+
+def fold_batch_norms(network: nn.Module, keep: Sequence[str] = (), skip: Collection[str] = ()) -> dict[str, Tensor]:
+    """Fold every batch norm that alone follows a convolution into it, in place.
+
+    The network must be in eval mode. What `foldable` leaves out stays as it is: folding is a speed-up, not a need.
+
+    Args:
+        keep: convolutions that stay as they are.
+        skip: batch norms that stay as they are.
+
+    Returns:
+        The scale [filters, 1, 1, 1] of every folded convolution's weight, by parameter name.
+    """
+    scales = {}
+    for pair in foldable(network, keep):
+        if pair.norm in skip:
+            continue
+        conv, norm = network.get_submodule(pair.convolution), network.get_submodule(pair.norm)
+        assert isinstance(conv, nn.Conv2d)
+        scale, shift = _scale_and_shift(conv, norm)
         conv.weight.data = (conv.weight * scale.view(-1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
         conv.bias = nn.Parameter(shift.detach(), requires_grad=False)
-        parent, _, name = node.target.rpartition(".")
-        setattr(modules[parent], name, nn.Identity())
-        scales[f"{source.target}.weight"] = scale.detach().view(-1, 1, 1, 1)
+        parent, _, name = pair.norm.rpartition(".")
+        setattr(network.get_submodule(parent), name, nn.Identity())
+        scales[f"{pair.convolution}.weight"] = scale.detach().view(-1, 1, 1, 1)
     return scales
+
+
+def absorbable(network: nn.Module, represented: Collection[str]) -> list[Pair]:
+    """The batch norms whose scale can become part of a represented convolution.
+
+    Args:
+        represented: parameter names of the weights that are represented.
+    """
+    pairs = [pair for pair in foldable(network) if f"{pair.convolution}.weight" in represented]
+    return [pair for pair in pairs if network.get_submodule(pair.norm).bias is not None]
+
+
+@torch.no_grad()
+def absorb_batch_norms(network: nn.Module, pairs: Sequence[Pair]) -> None:
+    """Move the scales of batch norms into the convolutions in front of them, in place.
+
+    The network computes what it did before; such a batch norm adds its bias and does nothing else from now on.
+    """
+    for pair in pairs:
+        conv, norm = network.get_submodule(pair.convolution), network.get_submodule(pair.norm)
+        assert isinstance(conv, nn.Conv2d)
+        scale, shift = _scale_and_shift(conv, norm)
+        conv.weight.mul_(scale.view(-1, 1, 1, 1))
+        norm.bias.copy_(shift)  # type: ignore[operator]
+    set_constants(network, pairs)
+
+
+def constant_entries(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, float]:
+    """The entries of the state dict that are the same in every network whose batch norms are absorbed, with their values."""
+    values: dict[str, float] = {}
+    for pair in pairs:
+        conv, norm = network.get_submodule(pair.convolution), network.get_submodule(pair.norm)
+        own = {"running_mean": 0.0, "running_var": 1.0 - float(norm.eps), "weight": 1.0, "num_batches_tracked": 0.0}  # type: ignore[arg-type]
+        values |= {f"{pair.norm}.{name}": own[name] for name in norm.state_dict() if name in own}
+        if conv.bias is not None:
+            values[f"{pair.convolution}.bias"] = 0.0
+    return values
+
+
+@torch.no_grad()
+def set_constants(network: nn.Module, pairs: Sequence[Pair]) -> list[str]:
+    """Give the entries of absorbed batch norms that are the same in every network their values; returns their names."""
+    state, values = network.state_dict(), constant_entries(network, pairs)
+    for name, value in values.items():
+        state[name].fill_(value)
+    return list(values)
+
+
+def _scale_and_shift(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies a convolution's weight with [filters], and the bias that they add together [filters]."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps) * (norm.weight if norm.weight is not None else 1)
+    shift = (norm.bias if norm.bias is not None else 0) - norm.running_mean * scale
+    return scale, shift if conv.bias is None else shift + conv.bias * scale

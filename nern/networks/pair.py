@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from nern.networks.batch_norm import fold_batch_norms
+from nern.networks.batch_norm import fold_batch_norms, foldable
 from nern.networks.feature_maps import FeatureCapture, sums_among
 from nern.outputs.nested import call, channels_last, to_float32
 
@@ -35,6 +35,7 @@ class NetworkPair:
         features: names of the feature maps that are compared: modules, and sums in them (`nern.feature_maps`).
         dtype: torch.bfloat16 runs convolutions and products in bfloat16 (weights stay float32).
         fold: whether to fold batch norms.
+        trained: copied parameters that the reconstruction has values of its own for.
     """
 
     def __init__(
@@ -45,17 +46,29 @@ class NetworkPair:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         fold: bool = True,
+        trained: Collection[str] = (),
     ) -> None:
         self.device, self.dtype = device, dtype
         self.features = list(features)
-        self._source, self._fold = network, fold
+        # a trained bias of a folded batch norm → the bias that it is part of now, and what else that holds
+        self._moved: dict[str, tuple[str, Tensor]] = {}
+        self._source, self._fold, self._trained = network, fold, frozenset(trained)
         sums_among(network, features)  # what is no feature map is said now, not when a loss first wants it
 
     @cached_property
     def _ready(self) -> tuple[nn.Module, dict[str, Tensor], FeatureCapture]:
         """The copy that runs, the scales folded into it, and what captures its maps; made when a loss first wants them."""
         network = copy.deepcopy(self._source).to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        scales = fold_batch_norms(network, keep=self.features) if self._fold else {}
+        if not self._fold:
+            return network, {}, FeatureCapture(network, self.features)
+        pairs = foldable(network, keep=self.features)
+        skip = [pair.norm for pair in pairs if self._trained & {f"{pair.norm}.weight", f"{pair.convolution}.bias"}]
+        before = {pair: network.get_submodule(pair.norm).bias for pair in pairs if pair.norm not in skip}
+        scales = fold_batch_norms(network, keep=self.features, skip=skip)
+        for pair, bias in before.items():
+            if f"{pair.norm}.bias" in self._trained:
+                shift = network.get_submodule(pair.convolution).bias
+                self._moved[f"{pair.norm}.bias"] = f"{pair.convolution}.bias", (shift - bias).detach()  # type: ignore[operator]
         return network, scales, FeatureCapture(network, self.features)
 
     @property
@@ -74,9 +87,13 @@ class NetworkPair:
             return self._run({}, inputs, features)
 
     def reconstructed(self, inputs: Any, weights: Mapping[str, Tensor], features: bool = False) -> Outputs:
-        """Run with predicted `weights` (parameter name → weight), differentiable in them."""
+        """Run with predicted `weights` and trained copies (parameter name → value), differentiable in them."""
         folded, scales = {}, self.scales
         for name, weight in weights.items():
+            if name in self._moved:
+                place, rest = self._moved[name]
+                folded[place] = weight + rest
+                continue
             scale = scales.get(name)
             weight = weight if scale is None else weight * scale
             folded[name] = weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight

@@ -7,7 +7,8 @@ import functools
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,32 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Modu
         raise DataError(f"{source} is of another network than this {type(module).__name__}: {'; '.join(problems)}")
     module.load_state_dict(_with_versions(state, getattr(own, "_metadata", None)))
     return module
+
+
+def trained_copies(network: nn.Module, patterns: Sequence[str], represented: Collection[str], constants: Collection[str] = ()) -> list[str]:
+    """The copied parameters of a network that patterns name, in the order of its state dict.
+
+    Args:
+        patterns: `bn` for the parameters of batch norms, `classifier` for those of the last linear layer, or patterns of names.
+        represented: parameters that are not copied.
+        constants: parameters that are the same for every network.
+
+    Raises:
+        ConfigError: a pattern fits no parameter that is copied.
+    """
+    modules = dict(network.named_modules())
+    norms = [name for name, module in modules.items() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    groups = {"bn": [f"{name}.*" for name in norms], "classifier": [f"{name}.*" for name in linear[-1:]]}
+    # a parameter with several names is in `named_parameters` by its first
+    candidates = [name for name, value in network.named_parameters() if name not in represented and value.is_floating_point()]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        fitting = {name for name in candidates if any(fnmatchcase(name, each) for each in groups.get(pattern, [pattern]))}
+        if not fitting:
+            raise ConfigError(f"train: '{pattern}' fits none of the parameters that are copied; there are: {some(candidates) or 'none'}")
+        chosen |= fitting
+    return [name for name in candidates if name in chosen and name not in constants]
 
 
 def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:

@@ -193,8 +193,8 @@ def _problem(kind: str, interface: type, name: object, cls: object) -> str | Non
     reserved = sorted((_TERM_OPTIONS if kind == "loss" else {"name"}) & {field.name for field in attrs.fields(cls)})
     if reserved:
         return f"whose option '{reserved[0]}' collides with the configuration's own key of that name"
-    if kind == "loss" and getattr(cls, "needs", None) not in ("weights", "outputs", "logits", "features"):
-        return 'whose attribute \'needs\' must be "weights", "outputs" (or "logits", which means the same) or "features"'
+    if kind == "loss" and getattr(cls, "needs", None) not in ("weights", "outputs", "logits", "features", "bits"):
+        return 'whose attribute \'needs\' must be "weights", "outputs" (or "logits", which means the same), "features" or "bits"'
     wrong = problem_of(cls) if kind == "observer" else None
     return f"but {wrong}" if wrong else None
 

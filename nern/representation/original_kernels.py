@@ -58,6 +58,16 @@ class OriginalKernels:
         whole = max(1, len(flat) // self.grid.outputs)
         return flat[: whole * self.grid.outputs].reshape(whole, -1)
 
+    def by_layer(self, scales: Tensor | None = None) -> list[Tensor]:
+        """The original kernels of each layer [filters · channels, kh, kw], in the order of their coordinates.
+
+        Args:
+            scales: what each layer's weights are divided by, [layers].
+        """
+        parts = zip(self.grid.layers, self._layerwise(self._flat), strict=True)
+        kernels = [part.reshape(layer.count, *layer.kernel) for layer, part in parts]
+        return kernels if scales is None else [part / scale for part, scale in zip(kernels, scales, strict=True)]
+
     def scales(self) -> Tensor:
         """Root mean square of each layer's weights [layers]; 1 where all are zero."""
         scales = torch.stack([part.double().square().mean().sqrt() for part in self._layerwise(self._flat)])

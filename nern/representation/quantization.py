@@ -3,6 +3,8 @@
 An integer of b bits counts the steps of its row, from −(2^(b−1) − 1) to 2^(b−1) − 1; the step is the smallest number of 16
 significant bits for which the row's largest entry needs no more of them. Rounding what is rounded therefore changes
 nothing, and the file holds exactly what was measured. Vectors, biases above all, are stored as float16 then.
+
+`entropy` is the format of `nern.representation.entropy`, whose numbers are rounded wherever they are looked at.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from nern.errors import TrainingError
 
-Name = Literal["float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4"]
+Name = Literal["float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4", "entropy"]
 NAMES: tuple[str, ...] = get_args(Name)
 
 
@@ -33,8 +35,15 @@ class NumberFormat:
         return int(self.name[3:]) if self.name.startswith("int") else None
 
     @property
+    def is_coded(self) -> bool:
+        """Whether numbers are integers of trained steps in a stream that an entropy coder writes."""
+        return self.name == "entropy"
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of what is stored as a float."""
+        if self.is_coded:
+            return torch.float32
         dtype: torch.dtype = torch.float16 if self.bits else getattr(torch, self.name)
         return dtype
 
@@ -96,3 +105,14 @@ def counts(value: Tensor, steps: Tensor, bits: int) -> Tensor:
     """Whole steps [n, entries of a row] float32 that are nearest to a parameter [n, ...]."""
     most = 2 ** (bits - 1) - 1
     return (value.detach().float().flatten(1) / steps.where(steps > 0, 1)).round().clamp(-most, most)
+
+
+def rounded_copy(value: Tensor, form: str) -> Tensor:
+    """A copied floating-point tensor as a file holds it: exact, as float16, or as int8 with one step for all of it."""
+    if form == "exact" or value.numel() == 0:
+        return value
+    if form == "float16":
+        return value.to(torch.float16).to(value.dtype)
+    flat = value.reshape(1, -1)
+    steps = row_steps(flat, 8)
+    return (counts(flat, steps, 8) * steps).reshape(value.shape).to(value.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from nern.interfaces import Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid, RowTable
 from nern.kernels.orders import LayerOrder, Unordered
 from nern.representation.lookup import AxisTables, Lookup
-from nern.representation.quantization import NumberFormat
+from nern.representation.quantization import NumberFormat, rounded_copy
 
 
 class Representation(nn.Module):
@@ -36,6 +36,7 @@ class Representation(nn.Module):
         self.table = RowTable(grid)
         self.storage = NumberFormat()  # how a file holds its numbers
         self.register_buffer("scales", None)
+        self.copies: TrainedCopies | None = None
         for index, order in enumerate(self.orders):
             if not isinstance(order, Unordered):
                 self.register_buffer(f"places{index}", _inverse(order), persistent=False)
@@ -50,13 +51,27 @@ class Representation(nn.Module):
         """From now on, predictions of layer i are multiplied by `scales[i]`; they are stored with the parameters."""
         self.register_buffer("scales", scales.to(self.device, torch.float32))
 
+    def train_copies(self, values: Mapping[str, Tensor], form: str = "exact") -> None:
+        """From now on, these copied parameters (name → value) are trained along, and are part of what is rebuilt.
+
+        Args:
+            form: how a file holds them where they are not coded: exact, float16 or int8.
+        """
+        self.copies = TrainedCopies(values, form).to(self.device) if values else None
+
     def round(self) -> None:
         """Round the parameters to what a file holds of them.
 
         Raises:
             TrainingError: a parameter is too large for the type.
         """
-        self.storage.round(self.named_parameters())
+        self.storage.round(self.own_parameters())
+        if self.copies is not None and not self.storage.is_coded:
+            self.copies.round()
+
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of embedding and predictor, by name."""
+        return ((name, value) for name, value in self.named_parameters() if not name.startswith("copies."))
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +109,10 @@ class Representation(nn.Module):
         return kernels
 
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Predictions for all rows [rows, k²] → convolution weights by parameter name, differentiable."""
+        """Predictions for all rows [rows, k²] → convolution weights by parameter name, differentiable.
+
+        Copied parameters that are trained along are among them.
+        """
         weights, masks = {}, self.masks
         for index, layer in enumerate(self.grid.layers):
             kernels = outputs[self.grid.starts[index] : self.grid.starts[index + 1]]
@@ -104,13 +122,38 @@ class Representation(nn.Module):
             weight = layer.join(self.grid.sample_down(kernels, layer.kernel))
             mask = masks.get(layer.parameter)
             weights[layer.parameter] = weight if mask is None else torch.where(mask, weight, torch.zeros_like(weight))
-        return weights
+        return weights if self.copies is None else {**weights, **self.copies()}
 
     @torch.no_grad()
     def reconstruct(self, chunk: int = 1 << 16) -> dict[str, Tensor]:
         """All represented weights, predicted in float32 and `chunk` rows at a time."""
         with torch.autocast(self.device.type, enabled=False):
             return self.weights(self.predict_in_chunks(None, chunk))
+
+
+class TrainedCopies(nn.Module):
+    """Parameters of the network that no predictor stands for and that are trained along.
+
+    Args:
+        values: by name in the network's state dict.
+        form: how a file holds them: exact, float16 or int8.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], form: str = "exact") -> None:
+        super().__init__()
+        self.names, self.form = list(values), form
+        for index, value in enumerate(values.values()):
+            self.register_parameter(f"copy{index}", nn.Parameter(value.detach().clone().float()))
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Round the values to what a file holds of them."""
+        for value in self.parameters():
+            value.copy_(rounded_copy(value, self.form))
+
+    def forward(self) -> dict[str, Tensor]:
+        """The values by name, differentiable."""
+        return {name: getattr(self, f"copy{index}") for index, name in enumerate(self.names)}
 
 
 def _inverse(order: LayerOrder) -> Tensor:

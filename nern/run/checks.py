@@ -67,9 +67,7 @@ def check_phases(experiment: Experiment, context: StepContext, open_task: Callab
 
 def _check_images(experiment: Experiment, phase: Phase, open_task: Callable[[Task], Data]) -> None:
     """Raise DataError where a phase runs the networks and there are no training images for it."""
-    losses = experiment.losses if phase.losses is None else phase.losses
-    runs = any(term.weight > 0 and term.loss.needs != "weights" for term in losses.values())
-    if runs and "train" not in open_task(phase.inputs or experiment.task).splits:
+    if experiment.runs_networks(phase) and "train" not in open_task(phase.inputs or experiment.task).splits:
         raise DataError(
             f"phase '{phase.name}' runs the networks, but the task has no training images; "
             "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from nern.artifact.artifact import Artifact
-from nern.config.structuring import unstructure
 from nern.interfaces import Data, Task
 from nern.kernels.smoothness import grid_smoothness
-from nern.networks.state_dicts import with_weights
+from nern.representation.entropy import refit_distributions
 from nern.run.evaluation import Comparison, measures_of
 from nern.run.loop import TrainingLoop
+from nern.run.packing import pack
 from nern.run.provenance import environment
 from nern.run.results import Result
 
@@ -42,16 +42,13 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
     for name, parameters in (("final", final), ("chosen", chosen)):
         representation.load_state_dict(parameters)
         representation.round()
+        refit_distributions(representation)
         if records[name] is None:
             records[name] = records["final"]
         elif tested:
-            records[name]["test"] = comparison.score(with_weights(original.network, representation.reconstruct())).metrics()
+            records[name]["test"] = comparison.score(original.rebuilt(representation)).metrics()
             loop.calls.nern_evaluated(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])
-    notes = {"task": _without_paths(unstructure(experiment.task, registry)), "checkpoints": records}
-    artifact = Artifact(
-        representation, experiment.architecture, experiment.embedding, experiment.predictor,
-        original.network.cpu(), original.dtypes, registry, original.sha256, notes,
-    )  # fmt: skip
+    artifact = pack(experiment, original, representation, registry, records)
     sizes = artifact.save(folder.artifact)
     before, after = (grid_smoothness(original.grid, original.state, orders) for orders in (None, original.orders))
     result = Result(
@@ -71,7 +68,3 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
     )
     folder.write_result(result.to_dict())
     return artifact, result
-
-
-def _without_paths(task: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in task.items() if name != "root"}

@@ -7,18 +7,23 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from nern.config.experiment import Experiment, Phase
 from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.interfaces import Data, Task
-from nern.networks.state_dicts import with_weights
 from nern.registry.registry import Registry
+from nern.representation.entropy import code_parameters, is_coded, stored_bits
 from nern.run.checkpoint import Checkpoint
 from nern.run.evaluation import Comparison, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
 from nern.run.original import Original
-from nern.support.seeding import derive
+from nern.run.packing import coded_budget, room_for_codes
+from nern.support.seeding import derive, generator
+from nern.training.coding import start_coding
 from nern.training.step import PhaseTrainer, StepContext
 
 
@@ -53,6 +58,8 @@ class TrainingLoop:
         self.processes = context.processes
         self.processes.check(context.representation, {f"phases.{i}.batch": phase.batch for i, phase in enumerate(experiment.phases)})
         if checkpoint:
+            if any(".parametrizations." in name for name in checkpoint.parameters):
+                code_parameters(context.representation)
             context.representation.load_state_dict(checkpoint.parameters)
 
     def seconds(self) -> float:
@@ -70,7 +77,8 @@ class TrainingLoop:
             if done and index < done.phase:
                 continue
             start = done.step if done and index == done.phase else 0
-            trainer = start_phase(self.experiment, phase, index, self.context, self.open_task)
+            budget = self._code(index, phase)
+            trainer = start_phase(self.experiment, phase, index, self.context, self.open_task, budget)
             if done and index == done.phase:
                 trainer.load_state_dict(done.optimizers)
             for step in range(start, phase.iterations):
@@ -79,6 +87,20 @@ class TrainingLoop:
                 self._after_step(index, phase, trainer, step, stop)
             if self.latest is None:  # resumed at the very end of the phase
                 self._evaluate(phase)
+
+    def _code(self, index: int, phase: Phase) -> float | None:
+        """Code the parameters where this phase is the first that counts their bits; returns how many bits they may take, if any."""
+        experiment, representation = self.experiment, self.context.representation
+        if not representation.storage.is_coded or not experiment.counts_bits(phase):
+            return None
+        if not is_coded(representation):
+            images = phase_inputs(experiment, phase, index, self.context, self.open_task) if experiment.runs_networks(phase) else None
+            room = room_for_codes(experiment, self.original, representation, self.registry)
+            start_coding(self.context, images, experiment.curvature_batches, room)
+            self.processes.same(representation.parameters())
+            self.best = None  # what was measured before was not what a file can hold
+        exact = float(stored_bits(representation, self.original.grid.weights, 0, 0).exact)
+        return coded_budget(experiment, self.original, representation, self.registry, exact)
 
     def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
         experiment, last = self.experiment, step + 1 == phase.iterations
@@ -136,12 +158,13 @@ class TrainingLoop:
         if self._heldout is None or not self.processes.first:
             return
         representation = self.context.representation.eval()
-        with representation.storage.rounded_while(representation.parameters()):
-            network = with_weights(self.original.network, representation.reconstruct())
+        with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
+            network = self.original.rebuilt(representation)
         representation.train()
         measured = self._heldout.score(network, choosing=True)
         self.latest = measured.metrics()
-        if self.best is None or measured.key >= tuple(self.best["key"]):
+        # while bits are counted, their number changes: an earlier checkpoint is another size, not a better one
+        if self.best is None or is_coded(representation) or measured.key >= tuple(self.best["key"]):
             parameters = {name: value.detach().cpu().clone() for name, value in representation.state_dict().items()}
             self.best = {"iteration": self.iteration, "key": list(measured.key), "metrics": self.latest, "parameters": parameters}
         self.folder.log({"iteration": self.iteration, "phase": phase.name, "heldout": self.latest})
@@ -163,8 +186,30 @@ class TrainingLoop:
             raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
 
 
-def start_phase(experiment: Experiment, phase: Phase, index: int, context: StepContext, open_task: Callable[[Task], Data]) -> PhaseTrainer:
-    """The trainer of a phase; `index` is its position, a part of every random draw's place."""
+def start_phase(
+    experiment: Experiment,
+    phase: Phase,
+    index: int,
+    context: StepContext,
+    open_task: Callable[[Task], Data],
+    budget: float | None = None,
+) -> PhaseTrainer:
+    """The trainer of a phase.
+
+    Args:
+        index: position of the phase, a part of every random draw's place.
+        budget: bits that coded parameters should come to; None where no size was asked for.
+    """
+    return PhaseTrainer(
+        context, phase, experiment.losses_of(phase), phase.sampler or experiment.sampler,
+        phase.optimizer or experiment.optimizer, phase_inputs(experiment, phase, index, context, open_task), index, budget,
+    )  # fmt: skip
+
+
+def phase_inputs(
+    experiment: Experiment, phase: Phase, index: int, context: StepContext, open_task: Callable[[Task], Data]
+) -> Callable[[int], Tensor]:
+    """The training inputs of a phase: a function from the step number to images [b, c, h, w] on the device."""
     seed, source = derive(experiment.seed, "inputs", index), open_task(phase.inputs or experiment.task)
 
     losses = experiment.losses if phase.losses is None else phase.losses
@@ -177,10 +222,23 @@ def start_phase(experiment: Experiment, phase: Phase, index: int, context: StepC
         draw = source.inputs(phase.batch, seed, context.device)
         return (lambda step: draw(step)[0]) if source.gives_targets else draw
 
-    return PhaseTrainer(
-        context, phase, losses, phase.sampler or experiment.sampler,
-        phase.optimizer or experiment.optimizer, lambda step: batches()(step), index,
-    )  # fmt: skip
+    def images(step: int) -> Any:
+        drawn = batches()(step)
+        if not phase.mix:
+            return drawn
+        if not isinstance(drawn, Tensor):
+            raise ConfigError(f"phases.{index}.mix: only images without targets can be mixed; set it to 0")
+        return mixed(drawn, phase.mix, generator(seed, "mix", step))
+
+    return images
+
+
+def mixed(images: Tensor, part: float, source: torch.Generator) -> Tensor:
+    """Replace a part of a batch [b, c, h, w] by mixtures of two of its images in random proportion (Beyer et al. 2022, sec. 3.2)."""
+    count = round(part * len(images))
+    proportions = torch.rand(count, 1, 1, 1, generator=source).to(images.device)
+    others = images[torch.randperm(len(images), generator=source)[:count].to(images.device)]
+    return torch.cat([images[:count] * proportions + others * (1 - proportions), images[count:]])
 
 
 def _due(iteration: int, every: int) -> bool:

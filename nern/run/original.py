@@ -14,8 +14,11 @@ from nern.config.structuring import unstructure
 from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, pack_orders
-from nern.networks.state_dicts import digest, load_weights
+from nern.networks.batch_norm import Pair, absorb_batch_norms, absorbable, constant_entries
+from nern.networks.state_dicts import digest, load_weights, trained_copies, with_weights
 from nern.registry.registry import Registry
+from nern.representation.quantization import rounded_copy
+from nern.representation.representation import Representation
 from nern.run.folder import RunFolder
 from nern.support import cache
 from nern.support.seeding import fingerprint, seeded
@@ -67,6 +70,9 @@ class Original:
     sha256: str
     grid: KernelGrid
     orders: list[LayerOrder]
+    absorbed: list[Pair]  # batch norms whose scale is part of a represented convolution
+    trained: list[str]  # copied parameters that are trained along
+    copied: str = "exact"  # how the file holds what is copied
 
     @classmethod
     def of(
@@ -94,7 +100,26 @@ class Original:
         if not layers:
             raise ConfigError("architecture maps no convolution: there is nothing to represent")
         grid, sha256 = KernelGrid(layers, experiment.small_kernels), digest(state)
-        return cls(network, dtypes, sha256, grid, order_layers(grid, state, sha256, experiment, registry, report))
+        absorbed, constants, place = [], list[str](), sha256
+        if experiment.fold_batch_norms:
+            absorbed = absorbable(network, [layer.parameter for layer in layers])
+            absorb_batch_norms(network, absorbed)
+            constants, place = list(constant_entries(network, absorbed)), f"{sha256} folded"
+        trained = trained_copies(network, experiment.train, [layer.parameter for layer in layers], constants)
+        orders = order_layers(grid, dict(network.state_dict()), place, experiment, registry, report)
+        return cls(network, dtypes, sha256, grid, orders, absorbed, trained, experiment.copied)
+
+    def with_stored_copies(self) -> nn.Module:
+        """The network with copied entries as the file holds them; itself where it holds them exactly."""
+        if self.copied == "exact":
+            return self.network
+        represented = {layer.parameter for layer in self.grid.layers}
+        entries = {name: value for name, value in self.state.items() if name not in represented and value.is_floating_point()}
+        return with_weights(self.network, {name: rounded_copy(value, self.copied) for name, value in entries.items()})
+
+    def rebuilt(self, representation: Representation) -> nn.Module:
+        """The network as it comes out of the file of a representation."""
+        return with_weights(self.with_stored_copies(), representation.reconstruct())
 
     def masks(self) -> dict[str, Tensor]:
         """Where weights are not zero, bool of their shape, by parameter name, for represented layers that hold exact zeros."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nern.interfaces import Kernels, Loss, LossContext
+from nern.representation.entropy import StoredBits
 from nern.support.seeding import generator
 from nern.testing import fixtures
 from nern.testing.assertions import expect
@@ -18,9 +19,13 @@ from nern.testing.options import check_options
 def check_loss(loss: Loss) -> None:
     """A finite scalar, smallest where both sides agree, with a gradient for the reconstructed side only."""
     check_options("loss", loss)
-    expect(loss.needs in ("weights", "outputs", "logits", "features"), '\'needs\' must be "weights", "outputs" or "features"')
+    needs = ("weights", "logits", "outputs", "features", "bits")
+    expect(loss.needs in needs, '\'needs\' must be "weights", "outputs", "features" or "bits"')
     context = fixtures.context()
     compare = loss.start(context)
+    if loss.needs == "bits":
+        _check_of_bits(compare)
+        return
     original, other = _sides(loss.needs, context)
     if loss.needs_targets:
         expect(loss.needs != "weights", 'a loss of weights runs no network, so that there are no targets; set needs to "outputs"')
@@ -51,6 +56,20 @@ def check_loss(loss: Loss) -> None:
     least.backward()  # type: ignore[no-untyped-call]
     finite = all(bool(tensor.grad.isfinite().all()) for tensor in _tensors(agreeing) if tensor.grad is not None)
     expect(finite, "the gradient is not finite where both sides agree")
+
+
+def _check_of_bits(compare: Any) -> None:
+    """A finite scalar that rises with the bits, differentiable in them."""
+    values = []
+    for total in (1000.0, 2000.0):
+        bits = torch.tensor(total, requires_grad=True)
+        value = compare(*[StoredBits(bits, bits.detach(), 500)] * 2)
+        expect(isinstance(value, Tensor) and value.dim() == 0 and bool(value.isfinite()), "the loss must be a finite scalar tensor")
+        expect(value.requires_grad, "the loss is not differentiable in the bits")
+        value.backward()
+        expect(bits.grad is not None and float(bits.grad) > 0, "the loss does not rise with the bits")
+        values.append(float(value))
+    expect(values[0] < values[1], f"the loss is {values[0]:.4g} for 1000 bits and {values[1]:.4g} for 2000")
 
 
 def _sides(needs: str, context: LossContext) -> tuple[Any, Any]:

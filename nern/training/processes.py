@@ -81,12 +81,13 @@ class Processes:
             targets: of the whole batch, for a loss that needs them.
         """
         fraction = 1.0
-        if self.size > 1 and component.needs != "weights" and component.is_mean:
+        outputs = component.needs in ("logits", "outputs", "features")
+        if self.size > 1 and outputs and component.is_mean:
             own = self.share(images)
             targets = part(targets, own)
             fraction = (own.stop - own.start) / images
         elif self.size > 1:
-            if component.needs != "weights":
+            if outputs:
                 compared = self._whole(compared[0], images), self._whole(compared[1], images)
             fraction = 1 / self.size
         value = loss(*compared, targets) if component.needs_targets else loss(*compared)

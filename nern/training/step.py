@@ -18,6 +18,7 @@ from nern.networks.pair import NetworkPair
 from nern.options import located
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.nested import count, part
+from nern.representation.entropy import stored_bits
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
 from nern.support.seeding import derive
@@ -46,6 +47,7 @@ class PhaseTrainer:
     Args:
         inputs: function from the step number to a batch of inputs, or to inputs and targets where a loss needs targets.
         index: position of the phase among the phases; every random draw depends on it.
+        budget: bits that the coded parameters should come to, where a size was asked for.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class PhaseTrainer:
         optimizer: Optimizer,
         inputs: Callable[[int], Any],
         index: int,
+        budget: float | None = None,
     ) -> None:
         self.context, self.phase, self.optimizer, self.inputs = context, phase, optimizer, inputs
+        self.seed, self.at = derive(context.seed, "rounding", index), 0
         kernels = context.kernels
-        known = LossContext(kernels.grid, kernels.original, context.networks, context.outputs)
+        known = LossContext(kernels.grid, kernels.original, context.networks, context.outputs, phase.iterations, budget)
         self.terms = {name: (term, self._started(name, term, known)) for name, term in losses.items() if term.weight > 0}
         with located("sampler" if phase.sampler is None else f"phases.{phase.name}.sampler"):
             self.draw: Draw = sampler.start(kernels.norms(), kernels.table.layers(), derive(context.seed, "sampler", index))
@@ -68,7 +72,8 @@ class PhaseTrainer:
         self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
         self.needs_targets = any(term.loss.needs_targets for term, _ in self.terms.values())
-        recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1
+        counted = any(term.loss.needs == "bits" for term, _ in self.terms.values())  # by work that differs from step to step
+        recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1 and not counted
         self.replayer = Replayer([value for _, value in self.parameters], CudaGraphs() if recorded else None)
         self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of each step
 
@@ -78,6 +83,7 @@ class PhaseTrainer:
 
     def step(self, step: int) -> None:
         """One step of gradient descent."""
+        self.at = step
         active = tuple(name for name, (term, _) in self.terms.items() if step >= term.warmup)
         rows = self.draw(step)
         given = self.inputs(step) if self.runs_networks(active) else None
@@ -96,12 +102,12 @@ class PhaseTrainer:
 
     def runs_networks(self, active: Sequence[str]) -> bool:
         """Whether any of these terms compares outputs of the networks."""
-        return any(self.terms[name][0].loss.needs != "weights" for name in active)
+        return any(term_runs_networks(self.terms[name][0]) for name in active)
 
     def _backward(self, active: Sequence[str], rows: Tensor | None, batch: Any, targets: Any) -> Tensor:
         """Take the gradient of the objective; returns its terms and their weighted sum [terms + 1]."""
         representation = self.context.representation
-        with representation.storage.rounded_while(representation.parameters()):
+        with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
             terms = self.losses(active, rows, batch, targets)
             total = torch.stack([self.terms[name][0].weight * value for name, value in terms.items()]).sum()
             total.backward()  # type: ignore[no-untyped-call]
@@ -121,6 +127,9 @@ class PhaseTrainer:
         predicted = self._predict(rows)
         compared = self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
         images = 0 if batch is None else count(batch)
+        if any(self.terms[name][0].loss.needs == "bits" for name in active):
+            bits = stored_bits(self.context.representation, self.context.kernels.grid.weights, self.seed, self.at)
+            compared["bits"] = bits, bits
         terms = {}
         for name in active:
             term, loss = self.terms[name]
@@ -208,8 +217,17 @@ class PhaseTrainer:
         return rate
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [started.state_dict() for started in self.optimizers]
+        return [kept.state_dict() for kept in self._kept()]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for started, state in zip(self.optimizers, states, strict=True):
-            started.load_state_dict(state)
+        for kept, state in zip(self._kept(), states, strict=True):
+            kept.load_state_dict(state)
+
+    def _kept(self) -> list[Any]:
+        """What has a state that a run resumes from: the optimisers, and losses that keep something between steps."""
+        return [*self.optimizers, *(loss for _, loss in self.terms.values() if hasattr(loss, "load_state_dict"))]
+
+
+def term_runs_networks(term: LossTerm) -> bool:
+    """Whether a loss compares outputs of the networks."""
+    return term.loss.needs in ("logits", "outputs", "features")

@@ -51,7 +51,7 @@ def test_phases_may_be_the_name_of_a_recipe_in_a_file_and_on_the_command_line(tm
 
 def test_another_recipe_can_be_asked_for_on_the_command_line(registry):
     experiment, _ = load_experiment("resnet20-cifar10", ["recipe=small", "predictor.hidden=9"], registry)
-    assert (experiment.storage, experiment.predictor.hidden, experiment.architecture.depth) == ("int8", 9, 20)
+    assert (experiment.storage, experiment.predictor.hidden, experiment.architecture.depth) == ("entropy", 9, 20)
 
 
 @pytest.mark.parametrize("key", ["recipe", "phases"])

@@ -26,7 +26,7 @@ class FeatureMapDistillation(Loss):
         "normalised over the whole batch; similarity: similarity-preserving (Tung & Mori 2019)",
     )
     maps: list[str] | None = option(None, help="patterns of the feature maps to compare, such as *.sum; null for all")
-    needs: ClassVar[Literal["weights", "logits", "features"]] = "features"
+    needs: ClassVar[Literal["weights", "logits", "features", "bits"]] = "features"
 
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
         if self.maps is None:

@@ -22,7 +22,7 @@ class KnowledgeDistillation(Loss):
 
     form: Literal["plain", "stable"] = option("plain", help="stable takes log(softmax + 1e-4) of the reconstructed logits")
     temperature: float = option(1.0, help="divides both logits; the loss is multiplied by its square", check=above(0))
-    needs: ClassVar[Literal["weights", "logits", "features"]] = "logits"
+    needs: ClassVar[Literal["weights", "logits", "features", "bits"]] = "logits"
 
     def __attrs_post_init__(self) -> None:
         if self.form == "stable" and self.temperature != 1:

@@ -23,7 +23,7 @@ class Reconstruction(Loss):
         "1 counts relative errors, for networks whose layers differ in scale",
         check=at_least(0),
     )
-    needs: ClassVar[Literal["weights", "logits", "features"]] = "weights"
+    needs: ClassVar[Literal["weights", "logits", "features", "bits"]] = "weights"
 
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:
         if self.balance == 0:

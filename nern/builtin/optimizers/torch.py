@@ -19,12 +19,18 @@ class AdamW(Optimizer):
     lr: float = option(1e-3, help="learning rate at the start of the schedule", check=above(0))
     betas: list[float] = option(factory=lambda: [0.9, 0.999], help="decay of the moments", check=two_decays)
     weight_decay: float = option(0.0, help="decoupled weight decay", check=at_least(0))
+    eps: float = option(1e-8, help="added to the denominator", check=above(0))
 
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         values = [parameter for _, parameter in parameters]
         return [
             torch.optim.AdamW(
-                values, lr=self.lr, betas=(self.betas[0], self.betas[1]), weight_decay=self.weight_decay, fused=on_gpu(values)
+                values,
+                lr=self.lr,
+                betas=(self.betas[0], self.betas[1]),
+                weight_decay=self.weight_decay,
+                eps=self.eps,
+                fused=on_gpu(values),
             )
         ]
 

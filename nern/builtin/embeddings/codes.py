@@ -1,0 +1,126 @@
+"""A trained code for every kernel, beside its embedded coordinate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nern import ConfigError, Embedding, KernelGrid, LayerMapping, above, at_least, hookimpl, option
+
+
+def cosines(size: int) -> Tensor:
+    """The orthonormal discrete cosine transform (Ahmed et al. 1974), [frequency, place] float64."""
+    place, frequency = torch.arange(size, dtype=torch.float64), torch.arange(size, dtype=torch.float64)[:, None]
+    waves = torch.cos(math.pi * (2 * place + 1) * frequency / (2 * size)) * math.sqrt(2 / size)
+    waves[0] /= math.sqrt(2)
+    return waves
+
+
+def basis(height: int, width: int, transform: str) -> Tensor:
+    """Orthonormal kernels, slowly varying ones first: [numbers, height · width] float32."""
+    if transform == "none":
+        return torch.eye(height * width)
+    kernels = torch.kron(cosines(height), cosines(width))
+    order = sorted(range(len(kernels)), key=lambda index: ((index // width / height) ** 2 + (index % width / width) ** 2, index))
+    return kernels[order].float()
+
+
+class CodesAndCoordinates(nn.Module):
+    """Every kernel's code, turned into a kernel, and behind it the sines and cosines of its coordinate.
+
+    The codes of layer i are the parameter `codes<i>` [filters, channels, numbers].
+    """
+
+    def __init__(self, grid: KernelGrid, options: Codes) -> None:
+        super().__init__()
+        self.grid = grid
+        counts = (grid.coordinates().amax(0) + 1).tolist()
+        powers = options.base ** torch.arange(options.frequencies, dtype=torch.float64)
+        for axis, count in enumerate(counts):
+            angles = math.pi * torch.arange(count, dtype=torch.float64)[:, None] * powers
+            table = torch.cat([angles.sin(), angles.cos()], dim=1).float()
+            self.register_buffer(f"table{axis}", table, persistent=False)
+        self.numbers = [layer.area if options.numbers is None else min(options.numbers, layer.area) for layer in grid.layers]
+        for kernel in {layer.kernel for layer in grid.layers}:
+            self.register_buffer(f"basis{kernel[0]}x{kernel[1]}", basis(*kernel, options.transform), persistent=False)
+        for index, (layer, count) in enumerate(zip(grid.layers, self.numbers, strict=True)):
+            if count:
+                self.register_parameter(f"codes{index}", nn.Parameter(torch.zeros(layer.filters, layer.channels, count)))
+        places = torch.full((max(layer.layer for layer in grid.layers) + 1, 2), -1)
+        for index, layer in enumerate(grid.layers):
+            places[layer.layer] = torch.tensor([grid.starts[index], layer.channels])
+        self.register_buffer("places", places, persistent=False)
+        self.dim = grid.outputs + 3 * 2 * options.frequencies
+
+    def _basis(self, index: int) -> Tensor:
+        """The kernels that the code of layer `index` adds up, [numbers, kh · kw]."""
+        height, width = self.grid.layers[index].kernel
+        return self.get_buffer(f"basis{height}x{width}")[: self.numbers[index]]
+
+    def kernels(self) -> Tensor:
+        """What the codes of all kernels stand for, [rows, k²]; smaller kernels stand in the middle."""
+        parts = []
+        for index, (layer, count) in enumerate(zip(self.grid.layers, self.numbers, strict=True)):
+            if count:
+                kernels = getattr(self, f"codes{index}").reshape(layer.count, count) @ self._basis(index)
+                parts.append(self.grid.pad_up(kernels.reshape(layer.count, *layer.kernel)))
+            else:
+                parts.append(self.get_buffer("table0").new_zeros(layer.count, self.grid.outputs))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def represent(self, kernels: list[Tensor]) -> None:
+        """Set the codes to those that give kernels [filters · channels, kh, kw], layer by layer, as nearly as they can."""
+        for index, (layer, count) in enumerate(zip(self.grid.layers, self.numbers, strict=True)):
+            if count:
+                code = kernels[index].flatten(1) @ self._basis(index).T
+                getattr(self, f"codes{index}").copy_(code.reshape(layer.filters, layer.channels, count))
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """[n, 3] int64 → [n, k² + 6 · frequencies]."""
+        with torch.autocast(coordinates.device.type, enabled=False):
+            start, channels = self.get_buffer("places")[coordinates[:, 0]].unbind(1)
+            coded = self.kernels()[start + coordinates[:, 1] * channels + coordinates[:, 2]]
+            waves = [F.embedding(coordinates[:, axis], self.get_buffer(f"table{axis}")) for axis in range(3)]
+            return torch.cat([coded, *waves], dim=1)
+
+
+@attrs.frozen
+class Codes(Embedding):
+    """A trained code of a few numbers for every kernel, as in transform coding, and the kernel's coordinate behind it.
+
+    It belongs to the predictor `codes`. Without a number for each kernel it is the paper's NeRN, without frequencies it is
+    transform coding; in between, a kernel is predicted from its coordinate and corrected by its code.
+    """
+
+    numbers: int | None = option(
+        None, help="numbers in a kernel's code, low frequencies first; null for as many as the kernel has weights", check=at_least(0)
+    )
+    transform: Literal["dct", "none"] = option(
+        "dct", help="what a code's numbers stand for: cosines of the kernel's height and width, or its weights"
+    )
+    frequencies: int = option(0, help="sines and cosines of each coordinate beside the code, 0 for none", check=at_least(0))
+    base: float = option(0.76, help="ratio of neighbouring frequencies", check=above(0))
+
+    def build(self, grid: KernelGrid) -> nn.Module:
+        if not all(type(layer).coordinates is LayerMapping.coordinates for layer in grid.layers):
+            raise ConfigError("embedding codes: the architecture maps kernels to coordinates of its own; take another embedding")
+        if grid.sampling != "centre":
+            raise ConfigError(f"embedding codes: small_kernels must be centre, got {grid.sampling}")
+        return CodesAndCoordinates(grid, self)
+
+    def initialise(self, module: nn.Module, kernels: list[Tensor]) -> None:
+        """Start from the codes of the original kernels."""
+        assert isinstance(module, CodesAndCoordinates)
+        module.represent(kernels)
+
+
+@hookimpl
+def nern_embeddings() -> Mapping[str, type[Embedding]]:
+    return {"codes": Codes}

@@ -1,0 +1,53 @@
+"""Adds what a kernel's coordinate says of it to what its code says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from torch import Tensor, nn
+
+from nern import ConfigError, Predictor, at_least, hookimpl, option
+
+
+class Sum(nn.Module):
+    """The kernel in the first columns of the embedding, plus a perceptron of the other columns where there are any."""
+
+    def __init__(self, inputs: int, outputs: int, options: Codes) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.correction: nn.Sequential | None = None
+        if options.hidden and inputs > outputs:
+            layers: list[nn.Module] = [nn.Linear(inputs - outputs, options.hidden), nn.GELU()]
+            for _ in range(options.layers - 2):
+                layers += [nn.Linear(options.hidden, options.hidden), nn.GELU()]
+            last = nn.Linear(options.hidden, outputs)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.correction = nn.Sequential(*layers, last)
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """[n, k² + d] → [n, k²]."""
+        coded = embedded[:, : self.outputs].float()
+        return coded if self.correction is None else coded + self.correction(embedded[:, self.outputs :]).float()
+
+
+@attrs.frozen
+class Codes(Predictor):
+    """A kernel from its code and its coordinate; belongs to the embedding `codes`.
+
+    The code stands for its kernel by a linear map. A multilayer perceptron of the coordinate, if there is one, adds to it.
+    """
+
+    hidden: int = option(0, help="hidden size of the perceptron of the coordinate, 0 for none", check=at_least(0))
+    layers: int = option(5, help="number of linear layers of the perceptron", check=at_least(2))
+
+    def build(self, inputs: int, outputs: int) -> nn.Module:
+        if inputs < outputs:
+            raise ConfigError(f"predictor codes: needs the embedding 'codes', whose vectors begin with {outputs} numbers; got {inputs}")
+        return Sum(inputs, outputs, self)
+
+
+@hookimpl
+def nern_predictors() -> Mapping[str, type[Predictor]]:
+    return {"codes": Codes}

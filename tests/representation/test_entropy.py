@@ -1,0 +1,346 @@
+"""The number format entropy: integers of trained steps, their bits, and the file that holds them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import nern
+from nern import ConfigError, Engine
+from nern.builtin.embeddings.codes import Codes, cosines
+from nern.builtin.losses.rate import Rate, SteeredRate
+from nern.interfaces import LossContext
+from nern.networks.batch_norm import absorb_batch_norms, absorbable
+from nern.networks.pair import NetworkPair
+from nern.representation.entropy import StoredBits, code_parameters, coded_parameters, refit_distributions, stored_bits
+from nern.representation.laplace import GRID
+from nern.run.loop import mixed
+from nern.run.results import Result
+from nern.support.seeding import generator
+from nern.training.coding import DAMPING, Curvature, start_values, step_shape
+from tests.helpers import ARCHITECTURE, network, weights_file
+
+PHASE = {
+    "name": "distillation", "iterations": 6, "batch": 8, "mix": 0.5, "losses": {"kd": {}, "rate": {"weight": 0.05}},
+    "sampler": {"name": "all"}, "optimizer": {"name": "adamw", "lr": 5e-3, "betas": [0.9, 0.99], "eps": 1e-12},
+}  # fmt: skip
+SMALL = {
+    "architecture": {"name": "cifar-resnet", **ARCHITECTURE}, "task": {"name": "digits"}, "embedding": {"name": "codes"},
+    "predictor": {"name": "codes"}, "smoother": {"name": "none"}, "storage": "entropy", "fold_batch_norms": True, "train": ["*"],
+    "curvature_batches": 3, "phases": [PHASE], "checkpoint_every": 3, "evaluate_every": 0, "log_every": 1, "device": "cpu", "threads": 1,
+}  # fmt: skip
+
+
+def engine(folder: Path, name: str = "run", **changes: Any) -> Engine:
+    folder.mkdir(exist_ok=True)
+    weights = weights_file(folder / "original.safetensors")
+    values = copy.deepcopy({**SMALL, **changes, "output": str(folder / name)})
+    values["architecture"]["weights"] = str(weights)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return Engine.from_yaml(folder / f"{name}.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Result]:
+    made = engine(tmp_path_factory.mktemp("coded"), bytes=4200)
+    return made, made.fit()
+
+
+def test_values_are_integers_times_a_product_of_steps() -> None:
+    layer = nn.Linear(5, 3)
+    factors = [0.3 * torch.randn(3), 0.2 * torch.randn(5) - 3]
+    latent = 4 * torch.randn(3, 5)
+    code_parameters(layer, {"weight": (latent, factors)})
+    step = torch.exp(0.03 * (factors[0].double() / 0.03).round())[:, None] * torch.exp(0.03 * (factors[1].double() / 0.03).round())
+    torch.testing.assert_close(layer.weight.double(), latent.double().round() * step, rtol=1e-5, atol=1e-7)
+    # a gradient passes the rounding as if it were not there
+    layer.weight.square().sum().backward()
+    (parameter,) = [part for part in coded_parameters(layer) if part.name == "weight"]
+    torch.testing.assert_close(parameter.latent.grad, (2 * layer.weight * step.float()).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_bits_count_the_integers_and_have_gradients_for_everything() -> None:
+    layer = nn.Linear(40, 30)
+    code_parameters(
+        layer, {"weight": (3 * torch.randn(30, 40), [torch.zeros(30), torch.zeros(40)]), "bias": (torch.randn(30), [torch.zeros(1)])}
+    )
+    counted = stored_bits(layer, 1000, 0, 0)
+    expected = 0.0
+    for part in coded_parameters(layer):
+        integers, _, levels = part.code.to_integers(part.latent)
+        decay = 2 * torch.asinh(0.5 / torch.exp(GRID * part.code.entry_levels(levels).double())).reshape(-1)
+        chance = torch.where(integers == 0, 1 - torch.exp(-decay / 2), torch.exp(-decay * integers.abs()) * torch.sinh(decay / 2))
+        expected -= float(chance.log2().sum())
+    assert float(counted.exact) == pytest.approx(expected, rel=1e-4)
+    assert float(counted.total.detach()) == pytest.approx(expected, rel=0.05)  # noise in place of rounding
+    counted.total.backward()
+    for name, parameter in layer.named_parameters():
+        assert ("steps" in name) == (parameter.grad is None)  # a step alone changes no integer
+        assert parameter.grad is None or (bool(parameter.grad.isfinite().all()) and bool(parameter.grad.any()))
+
+
+def test_a_distribution_is_refitted_without_changing_a_value() -> None:
+    layer = nn.Linear(60, 50)
+    code_parameters(layer, {"weight": (2 * torch.randn(50, 60), [torch.zeros(50), torch.zeros(60)])})
+    with torch.no_grad():
+        for part in coded_parameters(layer):
+            for level in part.code.levels:
+                level += 0.5 * torch.randn_like(level)
+    before, values = stored_bits(layer, 1, 0, 0).exact, layer.weight.detach().clone()
+    refit_distributions(layer)
+    assert float(stored_bits(layer, 1, 0, 0).exact) < 0.98 * float(before)
+    assert torch.equal(values, layer.weight)
+
+
+def test_feedback_rounds_better_than_the_nearest_integers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(24, 24, generator=generator)
+    matrix = mixing @ mixing.T / 24
+    value, diagonal = torch.randn(16, 24, generator=generator), matrix.diagonal().expand(16, 24).clone()
+    found = Curvature(diagonal, matrix)
+
+    def start(curvature: Curvature) -> tuple[torch.Tensor, torch.Tensor]:
+        latent, (rows, columns) = start_values({"w": value}, {"w": curvature}, 16 * 24 * 1.5)["w"]
+        return latent.round(), torch.exp(rows[:, None] + columns)
+
+    errors, sizes = [], []
+    for curvature in (found, Curvature(diagonal, None)):
+        integers, steps = start(curvature)
+        error = (integers * steps - value).double()
+        errors.append(float(torch.einsum("fi,ij,fj->", error, matrix.double(), error)))
+        sizes.append(float(integers.abs().mean()))
+    assert errors[0] < 0.8 * errors[1]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+    assert DAMPING < 0.1
+
+
+def test_steps_follow_the_curvature_where_it_is_a_product() -> None:
+    rows, columns = torch.rand(6) + 0.1, torch.rand(8) + 0.1
+    shape = step_shape(rows[:, None] * columns)
+    steps = torch.exp(shape[0][:, None] + shape[1])
+    cost = steps.square() * rows[:, None] * columns  # what a step costs: the same everywhere, up to what is added to the curvature
+    assert float(cost.max() / cost.min()) < 1.3
+
+
+def test_the_transform_is_that_of_scipy() -> None:
+    from scipy.fft import dct
+
+    for size in (1, 3, 5):
+        expected = torch.from_numpy(dct(torch.eye(size, dtype=torch.float64).numpy(), axis=0, norm="ortho"))
+        torch.testing.assert_close(cosines(size), expected)
+
+
+@pytest.mark.parametrize("transform", ["dct", "none"])
+def test_codes_start_as_the_original_kernels_of_every_size(tmp_path: Path, transform: str) -> None:
+    options = {**ARCHITECTURE, "shortcut": "B"}
+    weights = weights_file(tmp_path / "w.safetensors", shortcut="B")
+    values = {
+        **SMALL,
+        "architecture": {"name": "cifar-resnet", **options, "weights": str(weights)},
+        "embedding": {"name": "codes", "transform": transform},
+    }
+    values |= {"fold_batch_norms": False, "output": str(tmp_path / "run")}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    made = Engine.from_yaml(tmp_path / "run.yaml")
+    original = made._prepare()
+    representation = made._context(original).representation
+    for name, value in representation.reconstruct().items():
+        torch.testing.assert_close(value, original.state[name], rtol=1e-5, atol=1e-6)
+
+
+def test_fewer_numbers_give_the_nearest_kernels(tmp_path: Path) -> None:
+    made = engine(tmp_path, embedding={"name": "codes", "numbers": 4})
+    original = made._prepare()
+    embedding = made._context(original).representation.embedding
+    waves = torch.stack([torch.outer(cosines(3)[i], cosines(3)[j]).flatten() for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    first = original.state["conv1.weight"].double().flatten(2)
+    torch.testing.assert_close(embedding.kernels()[:4].double(), (first @ waves.T @ waves).reshape(4, 9), rtol=1e-5, atol=1e-6)
+
+
+def test_absorbing_batch_norms_changes_nothing_that_the_network_computes() -> None:
+    original = network().double()
+    absorbed = copy.deepcopy(original)
+    pairs = absorbable(absorbed, [name for name in original.state_dict() if "conv" in name])
+    assert len(pairs) == 7
+    absorb_batch_norms(absorbed, pairs)
+    images = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(absorbed(images), original(images), rtol=1e-9, atol=1e-9)
+    assert absorbed.bn1.running_mean.eq(0).all()
+    assert absorbed.bn1.weight.eq(1).all()
+
+
+def test_trained_biases_reach_the_network_that_runs() -> None:
+    original, images = network(), torch.randn(3, 1, 8, 8)
+    names = ["bn1.bias", "layer1.0.bn1.weight", "layer1.0.bn1.bias", "linear.weight"]
+    changed = {name: value + 0.3 for name, value in original.state_dict().items() if name in names}
+    pair = NetworkPair(original, ["bn1"], device=torch.device("cpu"), trained=names)
+    found = pair.reconstructed(images, changed).logits
+    assert not torch.allclose(found, pair.original(images).logits)
+    original.load_state_dict({**original.state_dict(), **changed})
+    torch.testing.assert_close(found, original(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_comes_to_the_size_asked_for_and_the_file_gives_what_was_measured(finished: tuple[Engine, Result], tmp_path: Path) -> None:
+    made, result = finished
+    file = Path(result.artifact)
+    assert file.stat().st_size == result.bytes.total == pytest.approx(4200, rel=0.1)  # a few steps, no more
+    parts = result.bytes
+    assert parts.predictor + parts.embedding + parts.ordering + parts.zeros + parts.copied + parts.header == parts.total
+    assert parts.predictor == 0
+    loaded = nern.load(file)
+    expected, found = made.reconstruct().state_dict(), loaded.reconstruct().state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert list(found) == list(network().state_dict())
+    assert Engine.from_run(result.run_dir).evaluate().reconstructed_top1 == result.reconstructed_top1
+    loaded.save(tmp_path / "again.nern")
+    assert (tmp_path / "again.nern").read_bytes() == file.read_bytes()
+    # what was trained along has moved
+    assert not torch.equal(found["linear.bias"], network().state_dict()["linear.bias"])
+
+
+def test_the_stream_in_the_file_is_as_long_as_the_model_says(finished: tuple[Engine, Result]) -> None:
+    representation = finished[0].representation
+    bits = float(stored_bits(representation.embedding, 1, 0, 0).exact)
+    factors = sum(part.numel() for parameter in coded_parameters(representation.embedding) for part in parameter.code.parameters())
+    assert bits <= 8 * finished[1].bytes.embedding <= 1.01 * bits + 12 * factors
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: tuple[Engine, Result], tmp_path: Path) -> None:
+    from nern.run.checkpoint import Checkpoint
+    from nern.run.loop import TrainingLoop
+
+    made = engine(tmp_path, bytes=4200)
+    save, loop = Checkpoint.save, TrainingLoop._save
+
+    def stop(self: TrainingLoop, *arguments: Any) -> None:
+        loop(self, *arguments)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingLoop, "_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            made.fit()
+    assert Checkpoint.save is save
+    Engine.from_yaml(tmp_path / "run.yaml").fit(resume=True)
+    expected, found = finished[0].reconstruct().state_dict(), Engine.from_run(tmp_path / "run").reconstruct().state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_perceptron_is_coded_once_its_first_phase_is_over(tmp_path: Path) -> None:
+    first = {
+        "name": "reconstruction", "iterations": 5, "losses": {"reconstruction": {"form": "mse"}}, "sampler": {"name": "all"},
+        "optimizer": {"name": "muon"},
+    }  # fmt: skip
+    made = engine(
+        tmp_path, phases=[first, PHASE], embedding={"name": "learned", "features": 4}, predictor={"name": "mlp", "hidden": 8}, train=["bn"]
+    )
+    result = made.fit()
+    state, found = made.reconstruct().state_dict(), nern.load(result.artifact).reconstruct().state_dict()
+    assert all(torch.equal(state[name], found[name]) for name in state)
+    assert result.bytes.predictor > 0
+    assert result.bytes.embedding > 0
+
+
+def test_codes_and_coordinates_together(tmp_path: Path) -> None:
+    made = engine(
+        tmp_path, embedding={"name": "codes", "numbers": 3, "frequencies": 4}, predictor={"name": "codes", "hidden": 8, "layers": 3}
+    )
+    result = made.fit()
+    state, found = made.reconstruct().state_dict(), nern.load(result.artifact).reconstruct().state_dict()
+    assert all(torch.equal(state[name], found[name]) for name in state)
+    assert result.bytes.predictor > 0
+
+
+@pytest.mark.parametrize("form", ["float16", "int8"])
+def test_copies_take_fewer_bytes_and_are_measured_as_stored(tmp_path: Path, form: str) -> None:
+    changes = {
+        "storage": "float32",
+        "embedding": {"name": "positional"},
+        "predictor": {"name": "mlp", "hidden": 4},
+        "fold_batch_norms": False,
+    }
+    phase = {**PHASE, "losses": {"kd": {}}}
+    exact = engine(tmp_path, "exact", phases=[phase], train=["classifier"], **changes)
+    made = engine(tmp_path, form, phases=[phase], train=["classifier"], copied=form, **changes)
+    large, small = exact.fit(), made.fit()
+    entries = {name: value for name, value in network().state_dict().items() if "conv" not in name}
+    numbers = sum(value.numel() for value in entries.values() if value.is_floating_point())
+    tensors = sum(value.is_floating_point() for value in entries.values())
+    assert large.bytes.copied - small.bytes.copied == (2 * numbers if form == "float16" else 3 * numbers - 4 * tensors)
+    loaded = nern.load(small.artifact).reconstruct().state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in made.reconstruct().state_dict().items())
+    for name, value in entries.items():
+        if name.startswith("linear"):  # trained along
+            assert not torch.equal(exact.reconstruct().state_dict()[name], value)
+        else:
+            torch.testing.assert_close(loaded[name], value, rtol=0.01, atol=float(value.abs().max()) / 200 if value.numel() > 1 else 0)
+
+
+def test_the_rate_is_steered_to_its_budget() -> None:
+    rate = SteeredRate(1000.0, 100, 5.0, 1.0, 0.4)
+
+    def at(bits: float) -> float:
+        value = torch.tensor(bits, requires_grad=True)
+        loss = rate(*[StoredBits(value, value.detach(), 500)] * 2)
+        assert float(loss.detach()) == pytest.approx(bits / 500)
+        loss.backward()
+        return 500 * float(value.grad)
+
+    assert at(1000.0) == pytest.approx(1.0)
+    high = [at(2000.0) for _ in range(3)]
+    assert high == pytest.approx([math.exp(0.02 * n) for n in (1, 2, 3)])
+    state = rate.state_dict()
+    other = SteeredRate(1.0, 100, 5.0, 1.0, 0.4)
+    other.load_state_dict(state)
+    assert other.state_dict() == state
+    for _ in range(300):
+        at(10.0)
+    assert rate.factor == pytest.approx(1 / 5)
+    value = torch.tensor(100.0)
+    free = Rate().start(LossContext(None, None, None))  # type: ignore[arg-type]
+    assert float(free(*[StoredBits(value, value, 50)] * 2)) == 2.0
+
+
+def test_mixtures_stand_between_two_images() -> None:
+    images = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 1, 2, 2)
+    found = mixed(images, 0.5, generator(0, "mix"))
+    assert torch.equal(found[4:], images[4:])
+    assert torch.equal(found, mixed(images, 0.5, generator(0, "mix")))
+    for index in range(4):
+        assert found[index].unique().numel() == 1
+        assert 0 <= float(found[index, 0, 0, 0]) <= 7
+    assert not torch.equal(found[:4], images[:4])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"storage": "int8"}, "belong together"),
+        ({"phases": [{**PHASE, "losses": {"kd": {}}}]}, "belong together"),
+        ({"bytes": 900}, "too small"),
+        ({"train": ["bn", "head.*"]}, r"'head.\*' fits none"),
+        ({"predictor": {"name": "codes"}, "embedding": {"name": "learned", "features": 1}}, "needs the embedding 'codes'"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        engine(tmp_path, **changes).fit()
+
+
+def test_a_size_needs_the_format() -> None:
+    with pytest.raises(ConfigError, match="storage: entropy only"):
+        Engine.from_yaml("digits", {"bytes": 1000})
+
+
+def test_codes_refuse_another_reading_of_small_kernels() -> None:
+    from nern.kernels.coordinates import KernelGrid, LayerMapping
+
+    with pytest.raises(ConfigError, match="small_kernels must be centre"):
+        Codes().build(KernelGrid((LayerMapping("w", (2, 2, 3, 3), 0),), "max"))
