@@ -26,7 +26,7 @@ from nern.registry.discovery import create_registry
 from nern.studies.tables import Mean
 
 PAGE = ROOT / "docs" / "reproduction.md"
-PAPER = Path(__file__).with_name("paper.yaml")
+PAPER = ROOT / "nern" / "studies" / "report" / "paper.yaml"
 FAST = "-fast"
 NOT_RUN = "*not run*"
 

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from nern.run.evaluation import Score as Score
     from nern.run.results import Evaluation as Evaluation
     from nern.run.results import Result as Result
+    from nern.studies.report.page import Report as Report
+    from nern.studies.report.page import report as report
     from nern.support.seeding import generator as generator
     from nern.toolkit.images import ImageData as ImageData
     from nern.toolkit.trackers import ScalarObserver as ScalarObserver
@@ -131,6 +133,10 @@ _PLACES = {
     "nern.run.results": (
         "Evaluation",
         "Result",
+    ),
+    "nern.studies.report.page": (
+        "Report",
+        "report",
     ),
     "nern.support.seeding": ("generator",),
     "nern.toolkit.images": ("ImageData",),

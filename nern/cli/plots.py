@@ -1,4 +1,4 @@
-"""`nern plot`: the paper's figures as PNG and SVG."""
+"""`nern plot`: figures of runs and the paper's figures, as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from nern.cli.arguments import JSON, OVERRIDES, PATH, PLUGINS, RUN, example
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OUTPUT = arguments.output("the figure: NAME, for the files NAME.png and NAME.svg", required=True)
+OUTPUT = arguments.output("the figure: x.png, x.svg or x.pdf, or x alone for x.png and x.svg", required=True)
+LABELLED_RUNS = click.argument("runs", nargs=-1, required=True, metavar="[LABEL=]RUN_DIR...")
 
 
 @click.group(epilog=example("nern plot kernels runs/digits -o kernels"))
 def plot() -> None:
-    """Draw the paper's figures from what runs, sweeps and studies wrote."""
+    """Draw figures of runs, and the paper's figures, from what runs, sweeps and studies wrote."""
 
 
 @plot.command(epilog=example("nern plot smoothness smooth -o figure3"))
@@ -34,15 +35,43 @@ def smoothness(sweep: Path, output: Path, as_json: bool) -> None:
 
 
 @plot.command(epilog=example('nern plot training "alone=runs/plain" "distilled=runs/distilled" -o figure4'))
-@click.argument("runs", nargs=-1, required=True, metavar="[LABEL=]RUN_DIR...")
+@LABELLED_RUNS
 @OUTPUT
 @JSON
 def training(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Figure 4: held-out accuracy over the steps of one or more runs."""
     from nern.studies import figures as plots
+    from nern.studies.curves import labelled
 
-    labelled = [(text.partition("=")[0], text.partition("=")[2]) if "=" in text else (Path(text).name, text) for text in runs]
-    _save(plots.training({label: Path(run) for label, run in labelled}), output, as_json)
+    _save(plots.training(labelled(runs)), output, as_json)
+
+
+@plot.command(epilog=example("nern plot losses runs/digits -o losses.pdf"))
+@LABELLED_RUNS
+@OUTPUT
+@JSON
+def losses(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
+    """Losses over the steps, logarithmic, with the phases shaded: every term of one run, or the totals of several."""
+    from nern.studies import run_figures
+    from nern.studies.curves import labelled, read_curves
+
+    _save(run_figures.losses({label: read_curves(run) for label, run in labelled(runs).items()}), output, as_json)
+
+
+@plot.command(epilog=example("nern plot errors runs/digits -o errors"))
+@RUN
+@OVERRIDES
+@OUTPUT
+@JSON
+@PLUGINS
+def errors(run: Path, overrides: tuple[str, ...], output: Path, as_json: bool, plugins: tuple[str, ...], disabled: tuple[str, ...]) -> None:
+    """Relative error of every represented layer, and of each filter. No images are needed."""
+    from nern.studies import run_figures
+    from nern.studies.importance import errors_of
+    from nern.studies.opening import open_representation
+
+    opened = open_representation(run, overrides, plugins=plugins, disabled=disabled)
+    _save(run_figures.errors(errors_of(opened)), output, as_json)
 
 
 @plot.command(epilog=example("nern plot pruning runs/digits/pruned -o figure5"))
@@ -115,7 +144,7 @@ def embeddings(bases: tuple[float, ...], frequencies: int, channels: int, at: in
 
 
 def _save(figure: Figure, output: Path, as_json: bool) -> None:
-    from nern.studies import figures as plots
+    from nern.studies.drawing import save
 
-    files = [str(path) for path in plots.save(figure, output)]
+    files = [str(path) for path in save(figure, output)]
     click.echo(json.dumps({"files": files}) if as_json else "\n".join(files))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import attrs
@@ -147,19 +147,22 @@ class Comparison:
             self._original = self._measured(self._network, choosing=False, itself=True)
         return self._original
 
-    def score(self, network: nn.Module, choosing: bool = False) -> Score:
+    def score(self, network: nn.Module, choosing: bool = False, watch: Callable[[Any, Any, Any], None] | None = None) -> Score:
         """How a network does, and how near it is to the original.
 
         Args:
             choosing: whether the score has to say how it compares with others.
+            watch: called for every batch with the outputs, those of the original network (or None) and the targets (or None).
 
         Raises:
             DataError: the split is missing, its targets cannot belong to the network's outputs, or the figure that chooses
                 does not exist.
         """
-        return self._measured(network, choosing)
+        return self._measured(network, choosing, watch=watch)
 
-    def _measured(self, network: nn.Module, choosing: bool, itself: bool = False) -> Score:
+    def _measured(
+        self, network: nn.Module, choosing: bool, itself: bool = False, watch: Callable[[Any, Any, Any], None] | None = None
+    ) -> Score:
         metrics, images = self._measures.metrics, 0
         found: dict[str, list[Any]] = {name: [] for name in metrics}
         originals = self._originals() if self._network is not None and not itself else None
@@ -169,6 +172,8 @@ class Comparison:
             if targets is not None:
                 self._kind.check_targets(outputs, targets)
             original = outputs if itself else None if originals is None else next(originals)
+            if watch is not None:
+                watch(outputs, original, targets)
             if kept is not None:
                 kept.append(outputs)
                 kept = None if images * sum(value[:1].numel() for value in tensors_of(outputs)) > KEPT else kept

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import torch
 
 from nern.artifact.artifact import Artifact
 from nern.interfaces import Data, Task
 from nern.kernels.smoothness import grid_smoothness
+from nern.outputs.kinds import ClassLogits
 from nern.representation.entropy import refit_distributions
+from nern.run.agreement import ClassCounter
 from nern.run.evaluation import Comparison, measures_of
 from nern.run.loop import TrainingLoop
 from nern.run.packing import pack
@@ -38,7 +41,8 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
     tested = "test" in data.splits
     measures = measures_of(experiment)
     comparison = Comparison(original.network if tested else None, data, "test", device, experiment.task.outputs(), measures)
-    before_training = comparison.original
+    before_training, counter = comparison.original, ClassCounter()
+    classifies = isinstance(experiment.task.outputs(), ClassLogits)
     for name, parameters in (("final", final), ("chosen", chosen)):
         representation.load_state_dict(parameters)
         representation.round()
@@ -46,7 +50,9 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
         if records[name] is None:
             records[name] = records["final"]
         elif tested:
-            records[name]["test"] = comparison.score(original.rebuilt(representation)).metrics()
+            counter = ClassCounter()  # the chosen checkpoint is measured last
+            watch = counter if classifies else None
+            records[name]["test"] = comparison.score(original.rebuilt(representation), watch=watch).metrics()
             loop.calls.nern_evaluated(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])
     artifact = pack(experiment, original, representation, registry, records)
     sizes = artifact.save(folder.artifact)
@@ -65,6 +71,7 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
         smoothness={"before": before, "after": after},
         seed=experiment.seed,
         environment=environment(device, dtype),
+        classes=[attrs.asdict(count) for count in counter.counts()] or None,
     )
     folder.write_result(result.to_dict())
     return artifact, result

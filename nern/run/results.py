@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from nern.artifact.artifact import Bytes
 from nern.run.evaluation import Score
+
+if TYPE_CHECKING:
+    from nern import Report
 
 
 @attrs.frozen
@@ -53,6 +57,23 @@ class Result:
     environment: dict[str, Any]
     original: dict[str, float] | None = None  # every figure of the original network on the test set
     choice: dict[str, str] = attrs.field(factory=dict)  # figures that chose the checkpoint, the most important first → better direction
+    classes: list[dict[str, Any]] | None = None  # counts of test images by class (`nern.run.agreement.ClassCounts`)
 
     def to_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)
+
+    def report(self, path: str | Path | None = None) -> Report:
+        """A page about this run: accuracy, bytes, curves, errors by layer, kernels. A notebook shows it.
+
+        Args:
+            path: an HTML file to write, too.
+
+        Raises:
+            PluginError: jinja2 or matplotlib is not installed; the message says how to install them.
+        """
+        import nern  # studies lie above runs: the page is found by its public name
+
+        page = nern.report(self.run_dir)
+        if path is not None:
+            page.save(path)
+        return page

@@ -85,16 +85,26 @@ def importance(opened: OpenRepresentation, layer: str | None = None, filters: in
     """
     from scipy.stats import spearmanr
 
-    if opened.original is None:
-        raise ConfigError("importance compares with the original weights: name their file with architecture.weights=FILE")
-    layers = opened.artifact.representation.grid.layers
-    errors = relative_errors(dict(opened.original.named_parameters()), opened.artifact.representation.reconstruct(), layers)
+    errors = errors_of(opened)
+    assert opened.original is not None
     name = _find(layer, list(errors))
     activations = mean_activations(opened.original, name.rpartition(".")[0], opened.data, images, opened.device)
     error = errors[name].filters
     order = [index for index in error.argsort(stable=True).tolist() if not bool(error[index].isnan())]
     correlation = float(spearmanr(error[order].numpy(), activations.strength[order].numpy()).statistic)
     return Importance(errors, name, order[:filters], order[::-1][:filters], activations, correlation)
+
+
+def errors_of(opened: OpenRepresentation) -> dict[str, LayerErrors]:
+    """Relative errors of every represented layer, by parameter name; no images are needed.
+
+    Raises:
+        ConfigError: the original weights are not at hand.
+    """
+    if opened.original is None:
+        raise ConfigError("errors are those against the original weights: name their file with architecture.weights=FILE")
+    weights = dict(opened.original.named_parameters()), opened.artifact.representation.reconstruct()
+    return relative_errors(*weights, opened.artifact.representation.grid.layers)
 
 
 def relative_errors(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class OpenRepresentation:
     """A representation and what it is measured on."""
 
     artifact: Artifact
-    data: Data
+    open_data: Callable[[], Data]  # finds the images; called when something is measured on them
     original: nn.Module | None  # None where its weights are not at hand
     device: torch.device
     engine: Engine | None = None  # of the run that it comes from
@@ -60,6 +61,15 @@ class OpenRepresentation:
         kind = self.task.outputs() if self.task else ClassLogits()
         measures = measures_of(experiment) if experiment else chosen_measures(kind)
         return Comparison(self.original, self.data, "test", self.device, kind, measures)
+
+    @property
+    def data(self) -> Data:
+        """The images.
+
+        Raises:
+            DataError: they are not where the task looks for them.
+        """
+        return self.open_data()
 
 
 def open_representation(
@@ -86,7 +96,7 @@ def open_representation(
     original = engine.original() if engine.source.available else None
     if original is not None:
         engine.artifact.check_original(original)
-    return OpenRepresentation(engine.artifact, engine.data, original, engine.device, engine, engine.experiment.task)
+    return OpenRepresentation(engine.artifact, lambda: engine.data, original, engine.device, engine, engine.experiment.task)
 
 
 def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> OpenRepresentation:
@@ -104,10 +114,10 @@ def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (
     task = structure_component("task", sections["task"], rebuilt.registry, "task")
     device = choose_device(str(sections["device"]))
     architecture = attrs.evolve(rebuilt.architecture, weights=weights)
-    data = task.open(architecture.preprocessing(), 0.0, 0)
     network = None
     if architecture.weights is not None:
         network = architecture.build().eval()
         architecture.load(network)
         rebuilt.check_original(network)
-    return OpenRepresentation(rebuilt, data, network, device, None, task)
+    open_data = cache(lambda: task.open(architecture.preprocessing(), 0.0, 0))
+    return OpenRepresentation(rebuilt, open_data, network, device, None, task)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.browser import answer_of, find_browser
+
 WIDTH = 390
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # Loads each page into a frame as wide as a phone and reports what is wider than it and cannot be scrolled to, and how
 # many equations have a fraction whose numerator is not above its denominator.
@@ -60,10 +59,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip(f"needs a browser ({', '.join(NAMES)})")
-    return found
+    return find_browser()
 
 
 @pytest.fixture
@@ -85,16 +81,8 @@ def measure(browser: str, served: tuple[Path, str], profile: Path, pages: list[s
     folder, address = served
     script = MEASURE.replace("WIDTH", str(WIDTH)).replace("PAGES", json.dumps(pages))
     (folder / "measure.html").write_text(script)
-    switches = [
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "disable-dev-shm-usage", "hide-scrollbars", f"user-data-dir={profile}",
-        "virtual-time-budget=100000", "dump-dom",
-    ]  # fmt: skip
-    command = [browser, *(f"--{switch}" for switch in switches), f"{address}/measure.html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, f"the browser did not finish: {done.stderr[-2000:]}"
-    return {record["page"]: record for record in json.loads(html.unescape(found[1]))}
+    found = answer_of(browser, f"{address}/measure.html", profile)
+    return {record["page"]: record for record in found}
 
 
 @pytest.mark.slow

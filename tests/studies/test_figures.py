@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from nern.cli.main import run
 from nern.errors import ArtifactError, ConfigError, DataError
 from nern.registry.discovery import create_registry
 from nern.studies import figures as plots
+from nern.studies.drawing import save
 from nern.studies.embedding_similarity import embedding_similarity
 from nern.studies.opening import open_representation
 from tests.finished_run import finished
@@ -77,7 +79,7 @@ def test_figure_6_shows_the_kernels_of_one_channel(digits_run):
     opened = open_representation(digits_run)
     figure = plots.kernels(opened, "layer2.0.conv1", channel=1, side=8)
     weights = dict(opened.original.named_parameters())["layer2.0.conv1.weight"]  # [8, 4, 3, 3]: a 3 × 3 square holds 8
-    for axes, found in zip(figure.axes, (weights, opened.artifact.representation.reconstruct()["layer2.0.conv1.weight"]), strict=True):
+    for axes, found in zip(figure.axes[:2], (weights, opened.artifact.representation.reconstruct()["layer2.0.conv1.weight"]), strict=True):
         picture = torch.as_tensor(axes.get_images()[0].get_array().filled(float("nan")))
         assert picture.shape == (11, 11)
         for f in range(8):
@@ -131,14 +133,23 @@ def test_every_figure_has_a_command_that_writes_png_and_svg(digits_run, tmp_path
         ["importance", str(tmp_path / "importance")],
         ["kernels", str(digits_run), "--side", "2"],
         ["embeddings", "--base", "0.76"],
+        ["losses", str(digits_run)],
+        ["errors", str(digits_run)],
     ):
         assert run(["plot", *words, "-o", str(tmp_path / words[0])]) == 0
         with Image.open(tmp_path / f"{words[0]}.png") as image:
             assert image.width > 400
-        assert "<svg" in (tmp_path / f"{words[0]}.svg").read_text()
+        svg = (tmp_path / f"{words[0]}.svg").read_text()
+        width = float(re.search(r'viewBox="0 0 ([\d.]+) ', svg)[1])
+        styles = [style for style in re.findall(r'style="([^"]*)"', svg) if "font" in style]
+        sizes = [float(re.search(r"([\d.]+)px", style)[1]) for style in styles]
+        assert min(sizes) * 700 / width >= 9, words  # can be read at 700 pixels
+        assert all("fill: currentColor" in style for style in styles), words  # also on dark pages
     first = (tmp_path / "embeddings.svg").read_bytes(), (tmp_path / "embeddings.png").read_bytes()
-    assert run(["plot", "embeddings", "--base", "0.76", "-o", str(tmp_path / "embeddings.png")]) == 0
-    assert first == ((tmp_path / "embeddings.svg").read_bytes(), (tmp_path / "embeddings.png").read_bytes())
+    for ending in ("svg", "png", "pdf"):  # the folder is made
+        assert run(["plot", "embeddings", "--base", "0.76", "-o", str(tmp_path / "new" / f"again.{ending}")]) == 0
+    assert first == ((tmp_path / "new" / "again.svg").read_bytes(), (tmp_path / "new" / "again.png").read_bytes())
+    assert (tmp_path / "new" / "again.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_mistakes(tmp_path, capsys):
@@ -147,8 +158,11 @@ def test_mistakes(tmp_path, capsys):
     (tmp_path / "pruning.json").write_text("{")
     with pytest.raises(DataError, match="is not complete JSON"):
         plots.read(tmp_path, "pruning.json")
+    (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"cannot write .*name another place with -o"):
-        plots.save(plots.pruning({"points": [], "original": None}), tmp_path / "none" / "x.png")
+        save(plots.pruning({"points": [], "original": None}), tmp_path / "file" / "x.png")
+    with pytest.raises(ConfigError, match="figures are written as png, svg, pdf, not as jpg"):
+        save(plots.pruning({"points": [], "original": None}), tmp_path / "x.jpg")
     (tmp_path / "importance.json").write_text("{}")
     with pytest.raises(DataError, match=r"holds no complete importance\.safetensors"):
         plots.importance(tmp_path)

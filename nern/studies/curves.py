@@ -1,0 +1,88 @@
+"""What a run wrote about itself on the way: losses and held-out figures by step, and where its phases begin and end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from nern.errors import ConfigError, DataError
+
+Points = list[tuple[int, float]]
+
+
+@attrs.frozen
+class PhaseSpan:
+    """The steps of one phase."""
+
+    name: str
+    first: int  # the step before which it began
+    last: int  # its last step so far
+
+
+@attrs.frozen
+class Curves:
+    """The contents of a run's `metrics.jsonl`: (step, value) pairs by name."""
+
+    losses: dict[str, Points]  # unweighted terms, and `total`, their weighted sum
+    heldout: dict[str, Points]  # figures on the held-out images, such as `top1` in per cent
+    phases: list[PhaseSpan]
+
+
+def read_curves(run: Path) -> Curves:
+    """The curves of a run folder, finished or not.
+
+    Raises:
+        DataError: the folder holds no run, or a line before the last is not readable.
+    """
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        where = f"there is no {file}" if run.is_dir() else "there is no such folder"
+        raise DataError(f"{run} holds no run ({where}); name the folder that nern train wrote")
+    losses: dict[str, Points] = {}
+    heldout: dict[str, Points] = {}
+    phases: list[PhaseSpan] = []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            step, phase = int(record["iteration"]), str(record.get("phase", ""))
+            for target, values in ((losses, record.get("losses", {})), (heldout, record.get("heldout", {}))):
+                for name, value in values.items():
+                    target.setdefault(name, []).append((step, float(value)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines):  # the run is being written, or was killed in the middle of a line
+                continue
+            raise DataError(f"{file}, line {number}: is not what a run writes ({error}); remove the line, or name another run") from error
+        if phases and phases[-1].name == phase:
+            phases[-1] = attrs.evolve(phases[-1], last=step)
+        else:
+            phases.append(PhaseSpan(phase, phases[-1].last if phases else 0, step))
+    return Curves(losses, heldout, phases)
+
+
+def thinned(points: Points, most: int = 400) -> Points:
+    """At most about `most` points: every so-manieth, with the first and the last."""
+    stride = max(1, -(-len(points) // most))
+    return [*points[:-1:stride], *points[-1:]]
+
+
+def labelled(words: Sequence[str]) -> dict[str, Path]:
+    """`LABEL=PLACE` or a place alone, as label → place; a place alone is called by its name, or by its whole path if that is taken.
+
+    Raises:
+        ConfigError: two places have the same label.
+    """
+    places: dict[str, Path] = {}
+    for word in words:
+        label, _, place = word.partition("=") if "=" in word and not Path(word).exists() else ("", "", word)
+        path = Path(place)
+        name = label or path.absolute().name
+        if name in places and not label:
+            name = str(path)
+        if name in places:
+            raise ConfigError(f"two runs are called '{name}'; give each a name of its own: LABEL={place}")
+        places[name] = path
+    return places

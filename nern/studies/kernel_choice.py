@@ -1,0 +1,56 @@
+"""The kernels that a representation reproduces best and worst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+from torch import Tensor
+
+from nern.kernels.coordinates import LayerMapping
+from nern.studies.importance import LayerErrors
+
+
+@attrs.frozen(eq=False)
+class ChosenKernel:
+    """One kernel with its place and its error."""
+
+    parameter: str
+    filter: int
+    channel: int
+    error: float  # relative, ‖ŵ − w‖ / ‖w‖
+    original: Tensor  # [kh, kw]
+    reconstructed: Tensor  # [kh, kw]
+
+
+def best_and_worst(
+    original: Mapping[str, Tensor],
+    reconstructed: Mapping[str, Tensor],
+    errors: Mapping[str, LayerErrors],
+    layers: Sequence[LayerMapping],
+    count: int = 10,
+) -> tuple[list[ChosenKernel], list[ChosenKernel]]:
+    """The `count` kernels of lowest error, best first, and those of highest error, worst first.
+
+    Kernels of more than one weight are preferred: a single number is no picture. Kernels that are all zero have no
+    relative error and are left out.
+    """
+    spatial = [layer for layer in layers if layer.area > 1] or list(layers)
+    places = []
+    for layer in spatial:
+        values = errors[layer.parameter].kernels
+        flat = values.reshape(-1)
+        order = [int(index) for index in flat.argsort(stable=True) if not bool(flat[index].isnan())]
+        near = dict.fromkeys([*order[:count], *order[-count:]])
+        places += [(float(flat[index]), layer, *divmod(index, values.shape[1])) for index in near]
+    places.sort(key=lambda place: place[0])
+
+    def shown(place: tuple[float, LayerMapping, int, int]) -> ChosenKernel:
+        error, layer, row, channel = place
+        pictures = [
+            layer.split(weights[layer.parameter].detach().cpu().float()).reshape(layer.filters, layer.channels, *layer.kernel)[row, channel]
+            for weights in (original, reconstructed)
+        ]
+        return ChosenKernel(layer.parameter, row, channel, error, *pictures)
+
+    return [shown(place) for place in places[:count]], [shown(place) for place in places[::-1][:count]]

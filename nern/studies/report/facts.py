@@ -1,0 +1,157 @@
+"""What is known about a run: read from its folder or from a single file, without images and without the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import yaml
+
+from nern.artifact.artifact import Artifact, load
+from nern.config.structuring import unstructure
+from nern.errors import ArtifactError, DataError
+from nern.run.agreement import ClassCounts, Difference, accuracy_difference
+from nern.run.folder import RunFolder
+from nern.studies.curves import Curves, read_curves
+from nern.studies.importance import LayerErrors, relative_errors
+from nern.studies.kernel_choice import ChosenKernel, best_and_worst
+from nern.studies.opening import OpenRepresentation, open_representation
+from nern.studies.report.paper import PaperRow, paper_row
+from nern.support.messages import first_line
+
+#: What the page shows of result.json.
+NEEDED = {"original_top1", "bytes", "checkpoints", "environment", "iterations", "seconds", "seed", "smoothness"}
+
+
+@attrs.frozen(eq=False)
+class RunFacts:
+    """One run, or one representation file, as the page shows it."""
+
+    label: str
+    config: str  # YAML; of a single file, the components that it names
+    bytes: Mapping[str, int]  # by part, with `original` and `total`
+    original: Mapping[str, Any]  # figures of the original network on the test set; empty where it was not measured
+    reconstructed: Mapping[str, Any]
+    difference: Difference | None  # None where there were no labels, or the run is older than the counts by class
+    classes: Sequence[ClassCounts]
+    about: Mapping[str, Any]  # what the network, the predictor and the run are: name → value
+    environment: Mapping[str, Any]
+    curves: Curves | None
+    errors: Mapping[str, LayerErrors] | None
+    best: Sequence[ChosenKernel]
+    worst: Sequence[ChosenKernel]
+    without_errors: str  # why errors are None
+    paper: PaperRow | None
+
+
+def read_facts(place: Path, label: str, weights: str | None = None, plugins: Sequence[str] = (), disabled: Sequence[str] = ()) -> RunFacts:
+    """Everything about a run folder or a representation file.
+
+    Args:
+        weights: the file of the original weights, where it is not where the run found it.
+        plugins: local plugins to use besides those that the run names.
+        disabled: plugins to leave out.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or the run is not finished.
+        ConfigError: the folder holds no run.
+    """
+    overrides = {"architecture.weights": weights} if weights else {}
+    if place.is_dir():
+        run = RunFolder(place)
+        run.must_exist()
+        return _of_run(run, label, *_with_original(place, overrides, plugins, disabled))
+    return _of_file(open_representation(place, overrides, plugins=plugins, disabled=disabled), label)
+
+
+def _of_run(run: RunFolder, label: str, opened: OpenRepresentation | None, reason: str) -> RunFacts:
+    if not run.result.is_file() or not run.artifact.is_file():
+        raise ArtifactError(f"run {run.path} is not finished: it has no {run.result.name}; continue with nern train {run.path} --resume")
+    result, counts = _read_result(run)
+    artifact = opened.artifact if opened else load(run.artifact)
+    text = run.config.read_text(encoding="utf-8")
+    engine = opened.engine if opened else None
+    config = unstructure(engine.experiment, engine.registry) if engine else yaml.safe_load(text)
+    about = {
+        **_about(artifact),
+        "steps": f"{result['iterations']:,}",
+        "time": _duration(result["seconds"]),
+        "seed": result["seed"],
+        "smoothness (eq. 6), before and after ordering": " → ".join(f"{result['smoothness'][key]:,.0f}" for key in ("before", "after")),
+        "chosen at step": f"{result['checkpoints']['chosen']['iteration']:,}",
+    }
+    original = {} if result["original_top1"] is None else {"top1": result["original_top1"]}
+    chosen = result["checkpoints"]["chosen"].get("test", {})
+    return RunFacts(
+        label, text, result["bytes"], original, chosen, accuracy_difference(counts), counts, about, result["environment"],
+        read_curves(run.path) if run.metrics.is_file() else None, *_errors(opened), reason, paper_row(config, artifact.registry),
+    )  # fmt: skip
+
+
+def _read_result(run: RunFolder) -> tuple[dict[str, Any], list[ClassCounts]]:
+    """A finished run's result, and its counts by class, which runs of older versions lack."""
+    try:
+        result = json.loads(run.result.read_text(encoding="utf-8"))
+        missing = NEEDED - result.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return result, [ClassCounts(**row) for row in result.get("classes") or []]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{run.result} is damaged ({first_line(error)})"
+        raise ArtifactError(f"{reason}; remove it and write it again with nern train {run.path} --resume") from error
+
+
+def _of_file(opened: OpenRepresentation, label: str) -> RunFacts:
+    artifact = opened.artifact
+    parts = {kind: unstructure(getattr(artifact, kind), artifact.registry) for kind in ("architecture", "embedding", "predictor")}
+    config = yaml.safe_dump({**parts, "task": artifact.notes.get("task")}, sort_keys=False, allow_unicode=True)
+    test = ((artifact.notes.get("checkpoints") or {}).get("chosen") or {}).get("test") or {}
+    reason = "" if opened.original is not None else "a file alone does not hold the original weights; name them with --weights FILE"
+    return RunFacts(
+        label, config, attrs.asdict(artifact.bytes()), {}, test, None, [], _about(artifact), {}, None, *_errors(opened), reason, None
+    )  # fmt: skip
+
+
+def _with_original(
+    place: Path, overrides: dict[str, Any], plugins: Sequence[str], disabled: Sequence[str]
+) -> tuple[OpenRepresentation | None, str]:
+    """The opened run, and why its original weights are not at hand (empty where they are)."""
+    try:
+        opened = open_representation(place, overrides, plugins=plugins, disabled=disabled)
+    except DataError as error:
+        return None, first_line(error)
+    missing = "the original weights are not where the run found them; name them with --weights FILE"
+    return opened, "" if opened.original is not None else missing
+
+
+def _errors(
+    opened: OpenRepresentation | None,
+) -> tuple[Mapping[str, LayerErrors] | None, Sequence[ChosenKernel], Sequence[ChosenKernel]]:
+    if opened is None or opened.original is None:
+        return None, [], []
+    layers = opened.artifact.representation.grid.layers
+    weights = dict(opened.original.named_parameters()), opened.artifact.representation.reconstruct()
+    errors = relative_errors(*weights, layers)
+    return errors, *best_and_worst(*weights, errors, layers)
+
+
+def _about(artifact: Artifact) -> dict[str, Any]:
+    grid, registry = artifact.representation.grid, artifact.registry
+    predictor = unstructure(artifact.predictor, registry)
+    represented = sum(layer.count * layer.area for layer in grid.layers)
+    parameters = sum(value.numel() for value in artifact.network.state_dict().values())
+    return {
+        "network": unstructure(artifact.architecture, registry)["name"],
+        "represented": f"{len(grid.layers)} layers, {grid.rows:,} kernels, {represented:,} of {parameters:,} numbers",
+        "predictor": ", ".join([str(predictor["name"]), *(f"{key} {value}" for key, value in predictor.items() if key != "name")]),
+        "numbers stored as": artifact.representation.storage.name,
+    }
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
