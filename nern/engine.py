@@ -24,7 +24,7 @@ from nern.representation.original_kernels import OriginalKernels
 from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation, assemble
 from nern.run.checkpoint import Checkpoint
-from nern.run.checks import check_inputs, check_phases
+from nern.run.checks import check_run
 from nern.run.devices import choose_device, choose_dtype, fast_float32
 from nern.run.evaluation import Comparison, measures_of
 from nern.run.finishing import finish
@@ -106,15 +106,25 @@ class Engine:
 
     # -- what a user does ----------------------------------------------------------------------------------------
 
+    def check(self) -> None:
+        """Refuse what `fit` would refuse without looking at images; nothing is written or trained.
+
+        Raises:
+            NernError: one line for every mistake, with its place: the classes are those that `fit` raises.
+        """
+        with self._calls.joined_by(self.experiment.observers):
+            check_run(self.experiment, self.source, self._context)
+
     def fit(self, resume: bool = False) -> Result:
         """Train every phase, choose a checkpoint on the held-out images, measure it once on the test set.
 
         Args:
-            resume: go on from the run directory's last checkpoint; phases that have not ended may be longer now.
+            resume: continue from the run directory's last checkpoint; phases that have not ended may be longer now.
 
         Raises:
-            ConfigError: the run directory holds another run.
-            DataError: weights or images are missing or do not fit.
+            ConfigError: the run directory holds another run, or an option is impossible for the network.
+            DataError: weights or images are missing, or do not match each other.
+            PluginError: something that is not installed is wanted.
             TrainingError: a loss is not finite, or the run directory cannot be written.
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         """
@@ -277,7 +287,7 @@ class Engine:
         resolved = unstructure(experiment, self.registry)
         if self.processes.first:
             self.run.check(resolved, resume, self.registry)
-            check_inputs(experiment, self.source, self._open)
+            check_run(experiment, self.source, self._context, self._open)
             self.run.open(to_yaml(experiment, self.registry))
             self._pretrain(stop)
         self.processes.wait()
@@ -287,7 +297,6 @@ class Engine:
         if checkpoint is not None and checkpoint.originals != original.sha256:
             raise ConfigError(f"{self.run.path} was started with other original weights; give those, or start a new run with output=DIR")
         context = self._context(original)
-        check_phases(experiment, context, self._open)
         loop = TrainingLoop(experiment, self.registry, original, context, self.run, self._calls, self._open, checkpoint, began)
         with fast_float32(self.device):
             loop.run(resolved, stop)

@@ -303,6 +303,20 @@ class Data(ABC):
 class Task(ABC):
     """Where images come from."""
 
+    def check(self, preprocessing: Preprocessing) -> None:
+        """Refuse options with which `open` cannot work, without looking at images; the default refuses nothing.
+
+        It is called before a run starts, and by `nern config`.
+
+        Args:
+            preprocessing: what the network wants.
+
+        Raises:
+            OptionError: an option, such as the folder, is missing or impossible.
+            DataError: the network wants other images than the task has.
+        """
+        return
+
     @abstractmethod
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         """Find the images.
@@ -360,3 +374,13 @@ class Optimizer(ABC):
 @attrs.frozen
 class Observer:
     """Watches a run: implement any of the `nern_run_started`, `nern_step`, … hooks as methods marked `@hookimpl`."""
+
+    def check(self) -> None:
+        """Refuse options with which the observer cannot work; the default refuses nothing.
+
+        It is called before a run starts, and by `nern config`.
+
+        Raises:
+            OptionError: an option is impossible.
+            PluginError: a package that the observer needs is not installed.
+        """

@@ -116,11 +116,17 @@ def _headline(result: Any, whose: str) -> str:
 def show_config(
     experiment: str, overrides: tuple[str, ...], output: Path | None, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
 ) -> None:
-    """Check an experiment and print the fully resolved YAML; trains nothing."""
+    """Print the fully resolved YAML of an experiment, and check it; trains nothing.
+
+    What nern train would refuse without looking at images, such as a missing weights file, ends with exit code 2 and
+    one line for each mistake on stderr, behind the YAML.
+    """
     from nern.config.structuring import to_yaml, unstructure
+    from nern.engine import Engine
 
     resolved = arguments.load(experiment, overrides, plugins, disabled)
     arguments.show_yaml(to_yaml(*resolved), unstructure(*resolved), output, as_json)
+    Engine(*resolved).check()
 
 
 @cli.command(epilog=example("nern evaluate runs/digits/model.nern architecture.weights=runs/digits/original.safetensors"))

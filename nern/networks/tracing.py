@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from nern.errors import ConfigError
 from nern.outputs.nested import call, described, moved
+from nern.support.messages import first_line
 
 BATCH = 2  # more than one, so that a map of every image differs in shape from what all images share
 
@@ -110,8 +111,14 @@ def trace_forward(network: nn.Module, inputs: Any) -> list[Event]:
                 reason = error
                 continue
             return events
+    assert reason is not None
+    raise cannot_take(inputs, reason) from reason
+
+
+def cannot_take(inputs: Any, error: Exception) -> ConfigError:
+    """What to raise where a network fails on some inputs."""
     what = " × ".join(map(str, inputs.shape[1:])) if isinstance(inputs, Tensor) else described(inputs)
-    raise ConfigError(f"the network cannot take inputs of {what} ({str(reason).splitlines()[0]}); set architecture.size") from reason
+    return ConfigError(f"the network cannot take inputs of {what} ({first_line(error)}); set architecture.size")
 
 
 @contextmanager

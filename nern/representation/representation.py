@@ -11,6 +11,7 @@ from nern.errors import ConfigError
 from nern.interfaces import Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid, RowTable
 from nern.kernels.orders import LayerOrder, Unordered
+from nern.options import located
 from nern.representation.lookup import AxisTables, Lookup
 from nern.representation.quantization import NumberFormat, rounded_copy
 
@@ -168,12 +169,15 @@ def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, p
     """A representation with fresh modules.
 
     Raises:
-        ConfigError: the embedding or predictor does not keep its contract.
+        ConfigError: the embedding or predictor does not keep its contract, or has an option that is impossible here.
     """
-    embed = embedding.build(grid)
+    with located("embedding"):
+        embed = embedding.build(grid)
     if not isinstance(getattr(embed, "dim", None), int):
         raise ConfigError(f"embedding {type(embedding).__name__}: the built module needs an attribute 'dim' (int)")
-    representation = Representation(embed, predictor.build(int(embed.dim), grid.outputs), grid, orders)  # type: ignore[arg-type]
+    with located("predictor"):
+        module = predictor.build(int(embed.dim), grid.outputs)  # type: ignore[arg-type]
+    representation = Representation(embed, module, grid, orders)
     with torch.no_grad():
         shape = list(representation.eval().predict(torch.zeros(2, dtype=torch.int64)).shape)
     if shape != [2, grid.outputs]:

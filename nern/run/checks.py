@@ -1,74 +1,140 @@
-"""What can be found wrong with a run before its first step."""
+"""What can be found wrong with a run before its first step, all of it together; each mistake is one line with its place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
-from nern.config.experiment import Experiment, Phase
-from nern.errors import ConfigError, DataError
-from nern.interfaces import Data, Task
+from nern.config.experiment import Experiment
+from nern.errors import ConfigError, DataError, Interrupted, NernError
+from nern.interfaces import Data, Preprocessing, Task
+from nern.networks.tracing import cannot_take
+from nern.options import located
 from nern.outputs.nested import call
 from nern.run.evaluation import measures_of
-from nern.run.loop import start_phase
-from nern.run.original import OriginalSource
+from nern.run.loop import phase_place, start_phase
+from nern.run.original import Original, OriginalSource
+from nern.run.pretraining import must_have_targets
 from nern.training.step import StepContext
 
 
-def check_inputs(experiment: Experiment, source: OriginalSource, open_task: Callable[[Task], Data]) -> None:
-    """Look at images and original weights before anything is written or trained.
+def check_run(
+    experiment: Experiment,
+    source: OriginalSource,
+    context_of: Callable[[Original], StepContext],
+    open_task: Callable[[Task], Data] | None = None,
+) -> None:
+    """Look for everything that would end a run before its first step; nothing is written or trained.
+
+    Every phase is started once, without a step, on the original network with its kernels in their own order. A network
+    that the run has yet to train stands there with fresh weights. Images are opened last, where nothing else is wrong.
 
     Args:
-        open_task: finds the images of a task.
+        context_of: what training works on, made from an original network.
+        open_task: finds the images of a task; None leaves images alone.
 
     Raises:
-        ConfigError: there is neither a weights file nor a way to train the original network, or the network cannot run.
-        DataError: weights or images are missing, or do not fit each other.
+        ConfigError: an option is impossible, or the network cannot be represented.
+        DataError: weights or images are missing, or do not match each other.
+        PluginError: something that is not installed is wanted.
+        NernError: of the first mistake's kind, with one line for each where there are several.
     """
-    tasks = [experiment.task, *(phase.inputs for phase in experiment.phases if phase.inputs is not None)]
-    classes = max(open_task(task).classes or 0 for task in tasks)
-    measures_of(experiment)
-    outputs = check_network(experiment, source)
-    for phase in experiment.phases:
-        _check_images(experiment, phase, open_task)
-    experiment.task.outputs().check(outputs, classes)
+    mistakes: list[NernError] = []
+
+    @contextmanager
+    def collected() -> Iterator[None]:
+        try:
+            yield
+        except Interrupted:
+            raise
+        except NernError as error:
+            mistakes.append(error)
+
+    preprocessing: Preprocessing | None = None
+    with collected():
+        preprocessing = experiment.architecture.preprocessing()
+    for place, task in _tasks(experiment) if preprocessing else ():
+        with collected(), located(place):
+            task.check(preprocessing)
+    with collected():
+        measures_of(experiment)
+    for label, observer in experiment.observers.items():
+        with collected(), located(f"observers.{label}"):
+            observer.check()
+    context: StepContext | None = None
+    outputs: Any = None
+    with collected():
+        network, dtypes = _network(experiment, source, fetch=open_task is not None)
+        outputs = _outputs(network, experiment)
+        with located("architecture"):
+            original = Original.unordered(network, dtypes, experiment)
+        context = context_of(original)
+    for index, phase in enumerate(experiment.phases if context else ()):
+        with collected():
+            start_phase(experiment, phase, index, context, _no_images)
+    if open_task is not None and not mistakes:
+        with collected():
+            _check_images(experiment, source, open_task, outputs)
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        raise type(mistakes[0])("\n".join(dict.fromkeys(str(mistake) for mistake in mistakes))) from mistakes[0]
 
 
-def check_network(experiment: Experiment, source: OriginalSource) -> Any:
-    """Load the original network, or build the one to be trained, and run it once; returns its outputs for one image.
+def _tasks(experiment: Experiment) -> Iterator[tuple[str, Task]]:
+    """Where images come from, each with its place in the configuration."""
+    yield "task", experiment.task
+    for index, phase in enumerate(experiment.phases):
+        if phase.inputs is not None:
+            yield f"{phase_place(experiment, index)}.inputs", phase.inputs
 
-    Raises:
-        ConfigError: there is neither a weights file nor a way to train the original network, or the network cannot run.
-        DataError: the weights are missing or do not fit.
+
+def _network(experiment: Experiment, source: OriginalSource, fetch: bool) -> tuple[nn.Module, dict[str, torch.dtype]]:
+    """The original network in eval mode, and the dtypes of its file.
+
+    It has fresh weights where the run has yet to train it, and without `fetch` where its weights lie in no file here, but a
+    library would fetch them.
     """
-    if source.available:
-        network = source.load()[0]
-    elif experiment.pretrain is not None:
-        network = source.build().eval()
-    else:
-        raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
-    with torch.no_grad():
-        outputs = call(network, {}, experiment.architecture.example_inputs(1))
+    architecture = experiment.architecture
+    elsewhere = architecture.has_weights and architecture.weights is None
+    with located("architecture"):
+        if source.available and (fetch or not elsewhere):
+            return source.load()
+        if source.available or experiment.pretrain is not None:
+            network = source.build().eval()
+            return network, {name: value.dtype for name, value in network.state_dict().items()}
+    raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
+
+
+def _outputs(network: nn.Module, experiment: Experiment) -> Any:
+    """What the network gives for one example; raises ConfigError where it does not run, or gives something else than the task needs."""
+    inputs = experiment.architecture.example_inputs(1)
+    try:
+        with torch.no_grad():
+            outputs = call(network, {}, inputs)
+    except Exception as error:
+        raise cannot_take(inputs, error) from error
     experiment.task.outputs().check(outputs)
     return outputs
 
 
-def check_phases(experiment: Experiment, context: StepContext, open_task: Callable[[Task], Data]) -> None:
-    """Start every phase once, without a step, so that what its components refuse is known before the first phase runs.
-
-    Raises:
-        ConfigError: an option of a loss or a sampler is impossible for this network; names its path.
-    """
-    for index, phase in enumerate(experiment.phases):
-        start_phase(experiment, phase, index, context, open_task)
+def _no_images(task: Task) -> Data:
+    raise AssertionError("a phase opens its images at its first step")
 
 
-def _check_images(experiment: Experiment, phase: Phase, open_task: Callable[[Task], Data]) -> None:
-    """Raise DataError where a phase runs the networks and there are no training images for it."""
-    if experiment.runs_networks(phase) and "train" not in open_task(phase.inputs or experiment.task).splits:
-        raise DataError(
-            f"phase '{phase.name}' runs the networks, but the task has no training images; "
-            "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
-        )
+def _check_images(experiment: Experiment, source: OriginalSource, open_task: Callable[[Task], Data], outputs: Any) -> None:
+    """Raise DataError where images are missing, or do not belong to the network."""
+    classes = max(open_task(task).classes or 0 for _, task in _tasks(experiment))
+    for phase in experiment.phases:
+        if experiment.runs_networks(phase) and "train" not in open_task(phase.inputs or experiment.task).splits:
+            raise DataError(
+                f"phase '{phase.name}' runs the networks, but the task has no training images; "
+                "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
+            )
+    experiment.task.outputs().check(outputs, classes)
+    if not source.available:
+        must_have_targets(open_task(experiment.task))

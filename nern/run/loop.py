@@ -198,25 +198,30 @@ def start_phase(
 
     Args:
         index: position of the phase, a part of every random draw's place.
+        open_task: finds the images of a task, when a loss first wants them: some phases run no network.
         budget: bits that coded parameters should come to; None where no size was asked for.
+
+    Raises:
+        ConfigError: an option of one of its components is impossible for this network; names its path.
     """
     return PhaseTrainer(
         context, phase, experiment.losses_of(phase), phase.sampler or experiment.sampler,
-        phase.optimizer or experiment.optimizer, phase_inputs(experiment, phase, index, context, open_task), index, budget,
+        phase.optimizer or experiment.optimizer, phase_inputs(experiment, phase, index, context, open_task), index,
+        budget, phase_place(experiment, index),
     )  # fmt: skip
 
 
 def phase_inputs(
     experiment: Experiment, phase: Phase, index: int, context: StepContext, open_task: Callable[[Task], Data]
-) -> Callable[[int], Tensor]:
-    """The training inputs of a phase: a function from the step number to images [b, c, h, w] on the device."""
-    seed, source = derive(experiment.seed, "inputs", index), open_task(phase.inputs or experiment.task)
-
+) -> Callable[[int], Any]:
+    """The training inputs of a phase: a function from the step number to a batch on the device, with targets where a loss needs them."""
+    seed = derive(experiment.seed, "inputs", index)
     losses = experiment.losses if phase.losses is None else phase.losses
     wanted = any(term.weight > 0 and term.loss.needs_targets for term in losses.values())
 
     @cache
     def batches() -> Callable[[int], Any]:  # opened when a loss first wants it: some phases run no network
+        source = open_task(phase.inputs or experiment.task)
         if wanted:
             return source.pairs(phase.batch, seed, context.device)
         draw = source.inputs(phase.batch, seed, context.device)
@@ -239,6 +244,13 @@ def mixed(images: Tensor, part: float, source: torch.Generator) -> Tensor:
     proportions = torch.rand(count, 1, 1, 1, generator=source).to(images.device)
     others = images[torch.randperm(len(images), generator=source)[:count].to(images.device)]
     return torch.cat([images[:count] * proportions + others * (1 - proportions), images[count:]])
+
+
+def phase_place(experiment: Experiment, index: int) -> str:
+    """What overrides call a phase: `phases.distillation`, or `phases.1` where two phases have the same name."""
+    names = [phase.name for phase in experiment.phases]
+    name = names[index] if index < len(names) else ""
+    return f"phases.{name if names.count(name) == 1 else index}"
 
 
 def _due(iteration: int, every: int) -> bool:

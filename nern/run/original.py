@@ -13,9 +13,10 @@ from nern.config.experiment import Experiment
 from nern.config.structuring import unstructure
 from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid
-from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, pack_orders
+from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, Unordered, pack_orders
 from nern.networks.batch_norm import Pair, absorb_batch_norms, absorbable, constant_entries
 from nern.networks.state_dicts import digest, load_weights, trained_copies, with_weights
+from nern.options import located
 from nern.registry.registry import Registry
 from nern.representation.quantization import rounded_copy
 from nern.representation.representation import Representation
@@ -45,7 +46,7 @@ class OriginalSource:
         """The original network in eval mode on the CPU, and the dtype that each entry of its state dict has in the file.
 
         Raises:
-            DataError: its weights are missing or do not fit.
+            DataError: its weights are missing, or those of another network.
         """
         network = self.build().eval()
         if self._experiment.architecture.has_weights:
@@ -90,23 +91,29 @@ class Original:
                 the ordering.
 
         Raises:
-            ConfigError: the architecture's mapping does not fit the network.
+            ConfigError: the architecture's mapping does not match the network.
         """
-        state = dict(network.state_dict())
-        layers = tuple(experiment.architecture.layers(network))
-        for layer in layers:
-            if layer.parameter not in state:
-                raise ConfigError(f"architecture maps '{layer.parameter}', which is no parameter of the network")
-        if not layers:
-            raise ConfigError("architecture maps no convolution: there is nothing to represent")
-        grid, sha256 = KernelGrid(layers, experiment.small_kernels), digest(state)
-        absorbed, constants, place = [], list[str](), sha256
+        original = cls.unordered(network, dtypes, experiment)
+        place = f"{original.sha256} folded" if experiment.fold_batch_norms else original.sha256
+        original.orders = order_layers(original.grid, original.state, place, experiment, registry, report)
+        return original
+
+    @classmethod
+    def unordered(cls, network: nn.Module, dtypes: dict[str, torch.dtype], experiment: Experiment) -> Original:
+        """Map the kernels of a loaded network; they stay in their own order.
+
+        Raises:
+            ConfigError: the architecture's mapping does not match the network.
+        """
+        grid, sha256 = represented_kernels(network, experiment), digest(dict(network.state_dict()))
+        names = [layer.parameter for layer in grid.layers]
+        absorbed, constants = [], list[str]()
         if experiment.fold_batch_norms:
-            absorbed = absorbable(network, [layer.parameter for layer in layers])
+            absorbed = absorbable(network, names)
             absorb_batch_norms(network, absorbed)
-            constants, place = list(constant_entries(network, absorbed)), f"{sha256} folded"
-        trained = trained_copies(network, experiment.train, [layer.parameter for layer in layers], constants)
-        orders = order_layers(grid, dict(network.state_dict()), place, experiment, registry, report)
+            constants = list(constant_entries(network, absorbed))
+        trained = trained_copies(network, experiment.train, names, constants)
+        orders: list[LayerOrder] = [Unordered(layer.filters, layer.channels) for layer in grid.layers]
         return cls(network, dtypes, sha256, grid, orders, absorbed, trained, experiment.copied)
 
     def with_stored_copies(self) -> nn.Module:
@@ -132,6 +139,21 @@ class Original:
         return dict(self.network.state_dict())
 
 
+def represented_kernels(network: nn.Module, experiment: Experiment) -> KernelGrid:
+    """The kernels that the architecture maps to coordinates.
+
+    Raises:
+        ConfigError: there are none, or the architecture maps what is no parameter of the network.
+    """
+    state, layers = network.state_dict(), tuple(experiment.architecture.layers(network))
+    for layer in layers:
+        if layer.parameter not in state:
+            raise ConfigError(f"architecture maps '{layer.parameter}', which is no parameter of the network")
+    if not layers:
+        raise ConfigError("architecture maps no convolution: there is nothing to represent")
+    return KernelGrid(layers, experiment.small_kernels)
+
+
 def order_layers(
     grid: KernelGrid,
     state: Mapping[str, Tensor],
@@ -153,14 +175,16 @@ def order_layers(
 
     def order(index: int) -> LayerOrder:
         layer = grid.layers[index]
-        found = smoother.order(layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1))
+        kernels = layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1)
+        with located("smoother"):
+            layer_order = smoother.order(kernels)
         advance(0)
-        return found
+        return layer_order
 
     largest_first = sorted(range(len(grid.layers)), key=lambda index: -grid.layers[index].count)
     done = in_parallel(
         [partial(order, index) for index in largest_first], report and (lambda kernels: report(min(kernels, grid.rows), grid.rows))
     )
-    orders = [found for _, found in sorted(zip(largest_first, done, strict=True), key=lambda pair: pair[0])]
+    orders = [layer_order for _, layer_order in sorted(zip(largest_first, done, strict=True), key=lambda pair: pair[0])]
     cache.store(key, {"packed": pack_orders(orders), "kinds": torch.tensor([names.index(order.kind) for order in orders])})
     return orders

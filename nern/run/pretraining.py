@@ -192,9 +192,8 @@ def pretrain(
 
 def _pairs(data: Data, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Any, Any]]:
     """Inputs and targets of a step; images in memory keep an order and augmentation that belong to this training alone."""
+    must_have_targets(data)
     if not isinstance(data, ImageData):
-        if "train" in data.splits and type(data).pairs is Data.pairs and not data.gives_targets:
-            raise DataError("this task has no targets and cannot train an original network; give architecture.weights")
         return data.pairs(batch, derive(seed, "pretrain"), device)
     images, labels = data.labelled()
     order = EpochOrder(len(images), batch, derive(seed, "pretrain"))
@@ -204,3 +203,10 @@ def _pairs(data: Data, batch: int, seed: int, device: torch.device) -> Callable[
         return data.prepare(images[index].to(device), derive(seed, "pretrain", step)), labels[index].to(device)
 
     return pairs
+
+
+def must_have_targets(data: Data) -> None:
+    """Raise DataError where a task has nothing to train an original network towards."""
+    own = isinstance(data, ImageData) or "train" not in data.splits
+    if not own and type(data).pairs is Data.pairs and not data.gives_targets:
+        raise DataError("this task has no targets and cannot train an original network; give architecture.weights")

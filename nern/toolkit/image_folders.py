@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing
+from nern.options import OptionError
 from nern.support import cache
 from nern.toolkit.images import Augment, FileData, ImageData, decode, to_tensor
 
@@ -62,6 +63,18 @@ def read_folder(folder: Path, preprocessing: Preprocessing) -> tuple[Tensor, Ten
         cached = {"images": torch.stack(images), "labels": torch.tensor(labels)}
         cache.store(key, cached)
     return cached["images"], cached["labels"], len(names)
+
+
+def check_root(root: str | None) -> None:
+    """Refuse a root that is not named or does not exist; for `Task.check`.
+
+    Raises:
+        OptionError: of the option `root`.
+    """
+    if root is None:
+        raise OptionError("root", "is missing: name the folder that holds train/ and test/")
+    if not Path(root).is_dir():
+        raise OptionError("root", f"data folder {root} does not exist; images belong into {root}/train/<class>/ and {root}/test/<class>/")
 
 
 def open_folders(root: str | None, augment: Augment, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:

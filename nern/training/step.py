@@ -48,6 +48,10 @@ class PhaseTrainer:
         inputs: function from the step number to a batch of inputs, or to inputs and targets where a loss needs targets.
         index: position of the phase among the phases; every random draw depends on it.
         budget: bits that the coded parameters should come to, where a size was asked for.
+        place: what a configuration calls the phase, for messages about its options.
+
+    Raises:
+        ConfigError: an option of a loss, the sampler or the optimiser is impossible for this network; names its path.
     """
 
     def __init__(
@@ -60,16 +64,18 @@ class PhaseTrainer:
         inputs: Callable[[int], Any],
         index: int,
         budget: float | None = None,
+        place: str = "phase",
     ) -> None:
-        self.context, self.phase, self.optimizer, self.inputs = context, phase, optimizer, inputs
+        self.context, self.phase, self.optimizer, self.inputs, self._place = context, phase, optimizer, inputs, place
         self.seed, self.at = derive(context.seed, "rounding", index), 0
         kernels = context.kernels
         known = LossContext(kernels.grid, kernels.original, context.networks, context.outputs, phase.iterations, budget)
         self.terms = {name: (term, self._started(name, term, known)) for name, term in losses.items() if term.weight > 0}
-        with located("sampler" if phase.sampler is None else f"phases.{phase.name}.sampler"):
+        with located("sampler" if phase.sampler is None else f"{place}.sampler"):
             self.draw: Draw = sampler.start(kernels.norms(), kernels.table.layers(), derive(context.seed, "sampler", index))
         self.parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
-        self.optimizers = optimizer.start(self.parameters)
+        with located("optimizer" if phase.optimizer is None else f"{place}.optimizer"):
+            self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
         self.needs_targets = any(term.loss.needs_targets for term, _ in self.terms.values())
         counted = any(term.loss.needs == "bits" for term, _ in self.terms.values())  # by work that differs from step to step
@@ -78,7 +84,7 @@ class PhaseTrainer:
         self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of each step
 
     def _started(self, name: str, term: LossTerm, context: LossContext) -> Callable[[Any, Any], Tensor]:
-        with located(f"losses.{name}" if self.phase.losses is None else f"phases.{self.phase.name}.losses.{name}"):
+        with located(f"losses.{name}" if self.phase.losses is None else f"{self._place}.losses.{name}"):
             return term.loss.start(context)
 
     def step(self, step: int) -> None:

@@ -16,6 +16,7 @@ from nern.builtin.optimizers.muon import Muon
 from nern.builtin.optimizers.ranger import Ranger
 from nern.builtin.optimizers.torch import SGD, AdamW
 from nern.interfaces import Optimizer
+from nern.options import OptionError
 
 STEPS = 30
 Array = np.ndarray
@@ -218,3 +219,8 @@ def test_impossible_options_are_refused() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_nesterov_momentum_needs_momentum() -> None:
+    with pytest.raises(OptionError, match="nesterov must be false where momentum is 0"):
+        SGD(nesterov=True, momentum=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,10 @@ def test_config_prints_what_train_would_run_and_writes_nothing(capsys: Capture, 
     monkeypatch.chdir(tmp_path)
     assert command_line("config", "predictor.hidden=140", "resnet20-cifar10", "seed=5") == 2  # the experiment comes first
     capsys.readouterr()
-    assert command_line("config", "resnet20-cifar10", "predictor.hidden=140", "seed=5") == 0
-    first = capsys.readouterr().out
-    assert command_line("config", "resnet20-cifar10", "seed=5", "predictor.hidden=140") == 0
+    assert command_line("config", "resnet20-cifar10", "predictor.hidden=140", "seed=5") == 2
+    first, err = capsys.readouterr()
+    assert [line.split(":")[1] for line in err.splitlines()] == [" task.root", " architecture.weights is missing"]
+    assert command_line("config", "resnet20-cifar10", "seed=5", "predictor.hidden=140") == 2
     assert capsys.readouterr().out == first
     values = yaml.safe_load(first)
     assert (values["predictor"]["hidden"], values["seed"], values["output"]) == (140, 5, "runs/resnet20-cifar10")
@@ -208,7 +210,7 @@ def test_data_folders_that_cannot_serve(capsys: Capture, tmp_path: Path) -> None
     for name, message in expected.items():
         line = mistake(capsys, "train", path, f"task.root={tmp_path / name}")
         assert re.search(message, line), line
-    assert "task.root is missing" in mistake(capsys, "train", path)
+    assert mistake(capsys, "train", path) == "task.root: is missing: name the folder that holds train/ and test/"
     assert not (tmp_path / "run").exists()
 
 
@@ -390,5 +392,128 @@ def test_a_loss_that_is_not_finite_is_named(capsys: Capture, tmp_path: Path) -> 
 def test_the_distillation_phase_needs_images_early(capsys: Capture, tmp_path: Path) -> None:
     """Images that a later phase needs are missed before the first one starts."""
     path = write_experiment(tmp_path, phases=[RECONSTRUCTION, {**DISTILLATION, "inputs": {"name": "image-folder", "root": "nowhere"}}])
-    assert "data folder nowhere does not exist" in mistake(capsys, "train", path)
+    line = mistake(capsys, "train", path)
+    assert line.startswith("phases.distillation.inputs.root: data folder nowhere does not exist")
     assert not (tmp_path / "run").exists()
+
+
+# -- what config refuses ---------------------------------------------------------------------------------------------
+
+
+#: Components that find an option impossible when they are built or started, as those of plugins may.
+PICKY = """
+import attrs
+import nern
+
+
+@attrs.frozen
+class Picky(nern.Sampler):
+    rows: int = nern.option(99, help="a row")
+
+    def start(self, norms, layers, seed):
+        raise nern.OptionError("rows", f"{self.rows} is not a row of this network")
+
+
+@attrs.frozen
+class PickyOptimizer(nern.Optimizer):
+    def start(self, parameters):
+        raise nern.OptionError("lr", f"{self.lr} is too much")
+
+
+@attrs.frozen
+class PickyPredictor(nern.Predictor):
+    width: int = nern.option(0, help="width")
+
+    def build(self, inputs, outputs):
+        raise nern.OptionError("width", f"{self.width} is too little")
+
+
+@attrs.frozen
+class PickyEmbedding(nern.Embedding):
+    width: int = nern.option(0, help="width")
+
+    def build(self, grid):
+        raise nern.OptionError("width", f"{self.width} is too little")
+
+
+@nern.hookimpl
+def nern_samplers():
+    return {"picky": Picky}
+
+
+@nern.hookimpl
+def nern_optimizers():
+    return {"picky": PickyOptimizer}
+
+
+@nern.hookimpl
+def nern_predictors():
+    return {"picky": PickyPredictor}
+
+
+@nern.hookimpl
+def nern_embeddings():
+    return {"picky": PickyEmbedding}
+"""
+
+
+def refused(capsys: Capture, *arguments: object) -> list[str]:
+    """The mistakes that `nern config` finds, after it has printed the YAML; `nern train` finds the same and writes nothing."""
+    capsys.readouterr()
+    assert command_line("config", *arguments) == 2
+    out, err = capsys.readouterr()
+    output = Path(yaml.safe_load(out)["output"])
+    assert command_line("train", *arguments) == 2
+    assert capsys.readouterr().err == err
+    assert not output.exists()
+    return [line.removeprefix("nern: ") for line in err.splitlines()]
+
+
+def test_config_refuses_what_train_refuses_without_looking_at_images(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "picky.py").write_text(PICKY, encoding="utf-8")
+    path = write_experiment(tmp_path, plugins=["picky.py"])
+    lines = {
+        "architecture.weights=null": "architecture.weights is missing: name the file with the original weights",
+        "architecture.weights=nowhere.pt": "weights file nowhere.pt does not exist",
+        "architecture.depth=14": f"weights file {tmp_path / 'original.safetensors'} belongs to another architecture",
+        "task.name=cifar10": "task.root: is missing: name the folder that holds train/ and test/",
+        "architecture.size=16": "digits have 1 channel and 8 × 8 pixels, the network takes (1, 16, 16)",
+        "phases.distillation.losses.fmd.maps=['nope']": "phases.distillation.losses.fmd.maps: 'nope' matches none of the feature maps",
+        "phases.distillation.sampler={name: picky}": "phases.distillation.sampler.rows: 99 is not a row of this network",
+        "phases.distillation.optimizer={name: picky, lr: 1}": "phases.distillation.optimizer.lr: 1.0 is too much",
+        "predictor={name: picky}": "predictor.width: 0 is too little",
+        "embedding={name: picky}": "embedding.width: 0 is too little",
+    }
+    for override, line in lines.items():
+        (found,) = refused(capsys, path, override)
+        assert found.startswith(line), found
+
+
+def test_config_names_all_mistakes_of_all_parts_at_once(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "picky.py").write_text(PICKY, encoding="utf-8")
+    overrides = ["task.name=cifar10", "phases.distillation.losses.fmd.maps=[nope]", "phases.reconstruction.sampler={name: picky}"]
+    lines = refused(capsys, write_experiment(tmp_path, plugins=["picky.py"]), *overrides)
+    assert [line.split(":")[0] for line in lines] == [
+        "task.root",
+        "phases.reconstruction.sampler.rows",
+        "phases.distillation.losses.fmd.maps",
+    ]
+
+
+def test_two_phases_of_one_name_are_told_apart(capsys: Capture, tmp_path: Path) -> None:
+    phase = {**DISTILLATION, "losses": {"fmd": {"maps": ["nope"]}}}
+    lines = refused(capsys, write_experiment(tmp_path, phases=[DISTILLATION, phase]))
+    assert [line.split(":")[0] for line in lines] == ["phases.1.losses.fmd.maps"]
+
+
+def test_a_network_that_is_yet_to_be_trained_is_checked_before_it_is(capsys: Capture, tmp_path: Path) -> None:
+    overrides = ["architecture.weights=null", "pretrain.epochs=1", "phases.distillation.losses.fmd.maps=[nope]"]
+    (line,) = refused(capsys, write_experiment(tmp_path), *overrides)
+    assert line.startswith("phases.distillation.losses.fmd.maps: ")
+
+
+def test_a_missing_extra_is_named_before_the_run(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    (line,) = refused(capsys, write_experiment(tmp_path), "observers.wandb.mode=offline")
+    assert line.startswith("observer 'wandb' needs wandb")
+    assert line.endswith('pip install "nern[wandb]", or switch it off')

@@ -33,6 +33,9 @@ class ClearML(ScalarObserver):
     offline: bool = option(False, help="keep the session on this machine, for `Task.import_offline_session` later")
     _state: _State = attrs.field(init=False, factory=_State, eq=False, repr=False)
 
+    def check(self) -> None:
+        import_optional("clearml", "clearml", "observer 'clearml'")
+
     def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
         if self._state.task is not None:
             return

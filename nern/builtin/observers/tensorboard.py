@@ -26,6 +26,9 @@ class TensorBoard(ScalarObserver):
     flush_seconds: int = option(30, help="seconds after which events are on disk", check=above(0))
     _state: _State = attrs.field(init=False, factory=_State, eq=False, repr=False)
 
+    def check(self) -> None:
+        import_optional("tensorboard", "tensorboard", "observer 'tensorboard'")
+
     def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
         if self._state.writer is not None:
             return

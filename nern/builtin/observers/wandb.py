@@ -30,6 +30,9 @@ class WeightsAndBiases(ScalarObserver):
     mode: Literal["online", "offline"] = option("online", help="offline keeps everything in the run directory, for `wandb sync` later")
     _state: _State = attrs.field(init=False, factory=_State, eq=False, repr=False)
 
+    def check(self) -> None:
+        import_optional("wandb", "wandb", "observer 'wandb'")
+
     def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
         if self._state.run is not None:
             return

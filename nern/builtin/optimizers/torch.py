@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import nn
 
-from nern import Optimizer, above, at_least, below, hookimpl, option
+from nern import Optimizer, OptionError, above, at_least, below, hookimpl, option
 from nern.toolkit.optimizers import on_gpu, two_decays
 
 
@@ -43,6 +43,11 @@ class SGD(Optimizer):
     momentum: float = option(0.9, help="momentum", check=[at_least(0), below(1)])
     nesterov: bool = option(False, help="Nesterov momentum")
     weight_decay: float = option(0.0, help="ℓ2 penalty", check=at_least(0))
+
+    def __attrs_post_init__(self) -> None:
+        Optimizer.__attrs_post_init__(self)
+        if self.nesterov and self.momentum == 0:
+            raise OptionError("nesterov", "must be false where momentum is 0")
 
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         values = [parameter for _, parameter in parameters]

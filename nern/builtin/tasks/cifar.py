@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from nern import Data, DataError, Preprocessing, Task, hookimpl, option
-from nern.toolkit.image_folders import open_folders
+from nern.toolkit.image_folders import check_root, open_folders
 from nern.toolkit.images import ImageData
 
 
@@ -23,6 +23,10 @@ class Cifar10(Task):
     augment: Literal["none", "flip", "crop-flip"] = option("crop-flip", help="what happens to training images")
     download: bool = option(False, help="fetch the published archive into root where it is missing")
     published: ClassVar[tuple[str, str, int]] = ("CIFAR10", "cifar-10-batches-py", 10)
+
+    def check(self, preprocessing: Preprocessing) -> None:
+        if self.root is None or not self.download:
+            check_root(self.root)
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         name, folder, classes = self.published

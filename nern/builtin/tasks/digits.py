@@ -17,13 +17,16 @@ TEST_IMAGES = 397
 class Digits(Task):
     """1,797 digits of 8 × 8 grey pixels (Alpaydin & Kaynak 1998), 397 of them the test set."""
 
-    def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
-        from sklearn.datasets import load_digits
-
+    def check(self, preprocessing: Preprocessing) -> None:
         if preprocessing.size != (1, 8, 8):
             raise DataError(
                 f"digits have 1 channel and 8 × 8 pixels, the network takes {preprocessing.size}: set architecture.channels=1, size=8"
             )
+
+    def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
+        from sklearn.datasets import load_digits
+
+        self.check(preprocessing)
         found = load_digits()
         images = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)[:, None]
         labels = torch.from_numpy(found.target).long()

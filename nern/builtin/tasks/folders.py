@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 
 from nern import Data, Preprocessing, Task, hookimpl, option
-from nern.toolkit.image_folders import open_folders
+from nern.toolkit.image_folders import check_root, open_folders
 
 
 @attrs.frozen
@@ -17,6 +17,9 @@ class ImageFolder(Task):
 
     root: str | None = option(None, help="folder that holds train/ and test/ or val/")
     augment: Literal["none", "flip", "crop-flip"] = option("crop-flip", help="what happens to training images")
+
+    def check(self, preprocessing: Preprocessing) -> None:
+        check_root(self.root)
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         return open_folders(self.root, self.augment, preprocessing, heldout, seed)
