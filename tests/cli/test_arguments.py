@@ -145,7 +145,7 @@ def test_a_local_plugin_on_the_command_line_is_written_into_the_configuration(ca
         "@nern.hookimpl\ndef nern_samplers():\n    return {'mine': Mine}\n"
     )
     path = write_experiment(tmp_path)
-    assert command_line("config", path, "sampler=mine", "--plugin", tmp_path / "mine.py") == 0
+    assert command_line("config", path, "phases.reconstruction.sampler.name=mine", "--plugin", tmp_path / "mine.py") == 0
     values = yaml.safe_load(capsys.readouterr().out)
-    assert (values["sampler"]["name"], values["plugins"]) == ("mine:mine", [str(tmp_path / "mine.py")])
-    assert command_line("config", path, "sampler=mine") == 2
+    assert (values["phases"][0]["sampler"]["name"], values["plugins"]) == ("mine:mine", [str(tmp_path / "mine.py")])
+    assert command_line("config", path, "phases.reconstruction.sampler.name=mine") == 2
