@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,6 +103,56 @@ def describe(cls: type) -> list[OptionInfo]:
             default = default.factory()
         described.append(OptionInfo(option_name(field), type_name(hints[field.name]), default, field.metadata.get("help", "")))
     return described
+
+
+def problem_with_options(cls: type) -> str | None:
+    """Why a component class's options cannot stand in a configuration, to be read behind the component; None where they can."""
+    if "__attrs_attrs__" not in vars(cls):
+        return f"whose class {cls.__name__} is not decorated itself; write @attrs.frozen above it"
+    try:
+        hints = typing.get_type_hints(cls)
+    except (NameError, AttributeError, TypeError) as error:
+        return f"whose class {cls.__name__} names a type that is not there at run time ({error}); import it outside of TYPE_CHECKING"
+    for field in option_fields(cls):
+        name = option_name(field)
+        if field.name not in hints:
+            return f"whose option '{name}' has no type; write {name}: float = nern.option(…)"
+        default: Any = field.default
+        if default is attrs.NOTHING:
+            continue
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            if default.takes_self:
+                continue
+            default = default.factory()
+        if not _is_plain(default):
+            of = type(default).__name__
+            return f"whose option '{name}' has a default that no configuration can hold ({of}); use numbers, text, lists or mappings"
+        if not _fits(hints[field.name], default):
+            return f"whose option '{name}' is {type_name(hints[field.name])}, but its default is {kind_of(default)}"
+    return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a configuration can hold a value: numbers, text, null, lists and mappings of them, and components."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return type(value) in (bool, int, float, str, type(None)) or attrs.has(type(value))
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a default is of an option's type, as far as that is one of a configuration's own."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(argument, value) for argument in arguments)
+    if origin in (list, tuple):
+        return isinstance(value, (list, tuple))
+    if hint in (bool, int, str, type(None)):
+        return type(value) is hint
+    return isinstance(value, (int, float)) and not isinstance(value, bool) if hint is float else True
 
 
 def summary(cls: type) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from nern.config.overrides import apply_overrides, copied
 from nern.config.yaml_reading import read_yaml
 from nern.errors import ConfigError
+from nern.registry.kinds import with_own_names
 from nern.support.messages import did_you_mean
 
 
@@ -22,7 +23,7 @@ def recipe(name: Any) -> dict[str, Any]:
     texts = recipes()
     if not isinstance(name, str) or name not in texts:
         raise ConfigError(f"recipe: there is no recipe '{name}'" + did_you_mean(str(name), texts) + f" (there are: {', '.join(texts)})")
-    return expanded(read_yaml(texts[name], f"recipe {name}"))
+    return with_own_names(expanded(read_yaml(texts[name], f"recipe {name}")))  # type: ignore[no-any-return]
 
 
 @functools.cache

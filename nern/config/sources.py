@@ -20,6 +20,7 @@ from nern.config.recipes import expanded, overridden
 from nern.config.yaml_reading import read_yaml, read_yaml_file, write_yaml
 from nern.errors import ConfigError
 from nern.options import kind_of
+from nern.registry.kinds import with_own_names
 from nern.support.files import expand_path, is_file
 from nern.support.messages import shortened
 
@@ -110,7 +111,7 @@ def _read_source(reference: str | Path, folder: Path | None, seen: tuple[str, ..
     if path.suffix not in (".yaml", ".yml") and not is_file(path):
         if reference not in shipped:
             raise ConfigError(no_such_preset(reference))
-        return Source(reference, reference, None, shipped.values_of(reference))
+        return Source(reference, reference, None, with_own_names(shipped.values_of(reference)))
     place = str(path.absolute())
     if place in seen:
         raise ConfigError(f"{reference}: extends itself, by way of {' and '.join(seen)}")
@@ -121,7 +122,14 @@ def _read_source(reference: str | Path, folder: Path | None, seen: tuple[str, ..
         raise ConfigError(f"{path}: an experiment is a mapping of keys such as 'architecture' and 'task', got {kind_of(values)}")
     if _of_an_older_run(path) and values.get("architecture", {}).get("layers") == "all":
         values["architecture"]["layers"] = "convolutions"
+    if _of_a_run(path):
+        values = with_own_names(values)
     return Source(path.stem, reference, path.resolve().parent, _extended(values, path.resolve().parent, (*seen, place)))
+
+
+def _of_a_run(path: Path) -> bool:
+    """Whether a run wrote this file, not a user."""
+    return _of_an_older_run(path) or (path.name == "config.yaml" and path.read_text(encoding="utf-8").startswith(RUN_HEADER))
 
 
 def _of_an_older_run(path: Path) -> bool:

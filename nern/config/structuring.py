@@ -190,9 +190,9 @@ def _by_name(converter: cattrs.Converter, registry: Registry, kind: str, value: 
             options = {"name": label, **_mapping(options)}
             if kind == "loss":
                 term = {key: options.pop(key) for key in ("weight", "warmup") if key in options}
-                built[label] = _loss_term(converter, registry, options, term)
+                built[str(label)] = _loss_term(converter, registry, options, term)
             else:
-                built[label] = _component(converter, registry, kind, options)
+                built[str(label)] = _component(converter, registry, kind, options)
         except Exception as error:
             error.__notes__ = [IterableValidationNote("", label, None)]
             errors.append(error)

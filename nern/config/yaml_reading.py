@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError, SafeConstructor
+from yaml.representer import SafeRepresenter
 
 from nern.errors import ConfigError
+from nern.registry.kinds import OwnName
 
 LONGEST = 200_000  # characters of a text; the longest configuration that ships has a few thousand
 DEEPEST = 40  # levels of lists and mappings inside each other
@@ -104,6 +106,8 @@ class _Dumper(yaml.SafeDumper):
 for _tag, (_pattern, _first) in _SCHEMA.items():
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+for _writer in (yaml.SafeDumper, _Dumper):
+    _writer.add_representer(OwnName, SafeRepresenter.represent_str)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole)
 _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.text)
 _Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nern.kernels.coordinates import KernelGrid
+from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.distances import pair_distances
 from nern.kernels.orders import LayerOrder
 
@@ -37,6 +37,9 @@ def grid_smoothness(grid: KernelGrid, parameters: dict[str, Tensor], orders: lis
     return total
 
 
-def weights_smoothness(weights: Sequence[Tensor]) -> Tensor:
-    """Eq. 6 of convolution weights [f, c, kh, kw] each, differentiable: the regularisation term of sec. 3.3."""
-    return torch.stack([layer_smoothness(weight.flatten(2)) for weight in weights]).sum()
+def weights_smoothness(layers: Sequence[LayerMapping], weights: Sequence[Tensor]) -> Tensor:
+    """Eq. 6 of layers' weights, cut into kernels by their mappings, differentiable: the regularisation term of sec. 3.3."""
+    terms = []
+    for layer, weight in zip(layers, weights, strict=True):
+        terms.append(layer_smoothness(layer.split(weight).reshape(layer.filters, layer.channels, -1)))
+    return torch.stack(terms).sum()

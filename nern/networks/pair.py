@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nern.networks.batch_norm import fold_batch_norms, foldable
 from nern.networks.feature_maps import FeatureCapture, sums_among
-from nern.outputs.nested import call, channels_last, to_float32
+from nern.outputs.nested import call, channels_last, lay_out_channels_last, to_float32
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class NetworkPair:
     @cached_property
     def _ready(self) -> tuple[nn.Module, dict[str, Tensor], FeatureCapture]:
         """The copy that runs, the scales folded into it, and what captures its maps; made when a loss first wants them."""
-        network = copy.deepcopy(self._source).to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        network = lay_out_channels_last(copy.deepcopy(self._source).to(self.device)).eval().requires_grad_(False)
         if not self._fold:
             return network, {}, FeatureCapture(network, self.features)
         pairs = foldable(network, keep=self.features)

@@ -56,6 +56,14 @@ def channels_last(value: Any) -> Any:
     return map_tensors(lambda tensor: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor, value)
 
 
+def lay_out_channels_last(network: nn.Module) -> nn.Module:
+    """Lay convolution weights [f, c, kh, kw] out like `channels_last` inputs, in place; others, such as volumes', stay as they are."""
+    for value in network.parameters():
+        if value.dim() == 4:
+            value.data = value.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def call(network: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> Any:
     """Run a network with some of its weights replaced.
 

@@ -93,7 +93,12 @@ def create_registry(
         load_entry_points(registry, [*disabled, *(name.strip() for name in switched_off.split(",") if name.strip())])
     elif entry_points:
         registry.left_out = [f"{point.name} (NERN_DISABLE_PLUGINS={switched_off})" for point in _installed()]
+    named: set[str] = set()
     for source in plugins:
+        place = str(((folder or Path()) / source).resolve()) if source.endswith(".py") else source
+        if place in named:
+            continue
+        named.add(place)
         if {source, local_name(source)} & set(disabled):
             registry.left_out.append(source)
         else:

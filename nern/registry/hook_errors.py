@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sysconfig
+import traceback
 
 import pluggy
 
+import nern
 from nern import hookspecs
 from nern.errors import PluginError
 from nern.support.messages import did_you_mean
 
 ALL_HOOKS = [name for name in vars(hookspecs) if name.startswith("nern_")]
 OBSERVER_HOOKS = [name for name in ALL_HOOKS if getattr(hookspecs, name).__annotations__["return"] == "None"]
+
+_NERN = os.path.dirname(nern.__file__) + os.sep
+_PYTHON = sysconfig.get_path("stdlib") + os.sep + "importlib"
 
 #: What a plugin may raise without ending nern; Ctrl-C is the user's.
 BREAKS = (Exception, SystemExit)
@@ -22,7 +29,15 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, pluggy.PluginValidationError):
         return explain(error)
     text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}{place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """` (FILE, line N)`: the last line outside of nern and Python's own modules that an error went through, or nothing."""
+    if isinstance(error, SyntaxError):  # whose own message says the file's name and the line
+        return f" ({error.filename}, line {error.lineno})" if error.filename and "line" not in str(error) else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((_NERN, "<frozen", _PYTHON))]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def problem_of(cls: type) -> str | None:

@@ -1,6 +1,8 @@
-"""The extension points, by name. This module imports nothing, so that commands which only need the names start at once."""
+"""The extension points, by name. This module imports nothing of nern, so that commands which only need the names start at once."""
 
 from __future__ import annotations
+
+from typing import Any
 
 #: Extension point → the hook by which plugins offer components for it. The only list of extension points: the interface of
 #: each is the class of its name in `nern.interfaces`, and everything else derives from it.
@@ -16,3 +18,42 @@ HOOKS = {
     "optimizer": "nern_optimizers",
     "observer": "nern_observers",
 }
+
+#: Sections of a configuration, and of a phase, that map a component's name to its options.
+BY_NAME = ("losses", "observers", "metrics")
+
+
+class OwnName(str):
+    """A component's name that nern itself wrote: in a default, a preset, a recipe or the configuration of a stored run.
+
+    It means the component that nern ships, whoever else offers the name; what a user writes may be ambiguous.
+    """
+
+    __slots__ = ()
+
+
+def with_own_names(values: Any) -> Any:
+    """A copy of a configuration, or of a phase, in which the names of components without a package are nern's own."""
+    if not isinstance(values, dict):
+        return values
+    found: dict[Any, Any] = {}
+    for key, value in values.items():
+        if key in BY_NAME and isinstance(value, dict):
+            found[key] = {_own(label): _named(options) for label, options in value.items()}
+        elif key == "phases" and isinstance(value, list):
+            found[key] = [with_own_names(phase) for phase in value]
+        elif key in HOOKS or key == "inputs":
+            found[key] = _own(value) if isinstance(value, str) else _named(value)
+        else:
+            found[key] = value
+    return found
+
+
+def _named(options: Any) -> Any:
+    if isinstance(options, dict) and isinstance(options.get("name"), str):
+        return {**options, "name": _own(options["name"])}
+    return options
+
+
+def _own(name: Any) -> Any:
+    return OwnName(name) if isinstance(name, str) and ":" not in name else name

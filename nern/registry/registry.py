@@ -12,9 +12,9 @@ import pluggy
 
 from nern import hookspecs, interfaces
 from nern.errors import PluginError
-from nern.options import summary
+from nern.options import problem_with_options, summary
 from nern.registry.hook_errors import BREAKS, problem_of, reason_of
-from nern.registry.kinds import HOOKS
+from nern.registry.kinds import HOOKS, OwnName
 from nern.support.messages import did_you_mean
 
 #: Extension point → (hook, interface).
@@ -78,6 +78,8 @@ class Registry:
         """
         package, _, bare = name.rpartition(":")
         found = [entry for entry in self._entries.get((kind, bare), []) if not package or _owns(entry, package)]
+        if isinstance(name, OwnName):
+            found = [entry for entry in found if entry.package == "nern"] or found
         if len(found) == 1:
             return found[0]
         raise PluginError(self._conflict(found) if found else self._missing(kind, name))
@@ -190,6 +192,9 @@ def _problem(kind: str, interface: type, name: object, cls: object) -> str | Non
         return f"which is not an attrs class derived from nern.{interface.__name__}"
     if inspect.isabstract(cls):
         return f"which does not implement {', '.join(sorted(cls.__abstractmethods__))}"
+    wrong = problem_with_options(cls)
+    if wrong:
+        return wrong
     reserved = sorted((_TERM_OPTIONS if kind == "loss" else {"name"}) & {field.name for field in attrs.fields(cls)})
     if reserved:
         return f"whose option '{reserved[0]}' collides with the configuration's own key of that name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,9 @@ class ObserverCalls:
     """Calls the observer hooks of a registry's plugins: `calls.nern_step(phase=…, …)`.
 
     An exception in one observer is reported once, as a warning that names it, and none of its hooks is called again in
-    this run. A NernError passes: an observer raises one to refuse a setting or to stop a run (`nern.Interrupted`).
+    this run. A NernError passes: an observer raises one to refuse a setting or to stop a run (`nern.Interrupted`). Where a run
+    ends with an error, that error is what is told, whatever an observer raises then. Observers are handed copies: what they
+    change in them changes nothing else.
 
     Args:
         registry: whose plugins and observers are called; it keeps why an observer was switched off.
@@ -41,10 +44,10 @@ class ObserverCalls:
             if any(implementation.plugin is plugin for plugin in self._off):
                 continue
             try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
-            except NernError:
-                raise
+                implementation.function(*(_copied(arguments[name]) for name in implementation.argnames))
             except Exception as error:
+                if isinstance(error, NernError) and arguments.get("error") is None:
+                    raise
                 self._off.append(implementation.plugin)
                 reason = f"{hook} raised {type(error).__name__}: {' '.join(str(error).split())}"
                 log.warning("nern: %s is switched off for the rest of the run: %s", implementation.plugin_name, reason)
@@ -68,3 +71,8 @@ class ObserverCalls:
                     raise PluginError(f"observer '{label}' cannot watch the run: {reason}") from error
                 registered.callback(self._manager.unregister, observer)
             yield
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a dictionary with all that is in it; other arguments cannot be changed, or are the error itself."""
+    return copy.deepcopy(value) if isinstance(value, dict) else value

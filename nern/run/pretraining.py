@@ -19,7 +19,7 @@ from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.smoothness import grid_smoothness, weights_smoothness
 from nern.networks.state_dicts import write_state_dict
 from nern.outputs.kinds import ClassLogits, OutputKind
-from nern.outputs.nested import call, channels_last
+from nern.outputs.nested import call, channels_last, lay_out_channels_last
 from nern.registry.registry import Registry
 from nern.run.checkpoint import read_checkpoint
 from nern.run.devices import choose_device
@@ -157,7 +157,7 @@ def pretrain(
     kind, draw, examples = kind or ClassLogits(), _pairs(data, options.batch, seed, device), data.examples
     if not examples:
         raise DataError("this task does not say how many training examples it has (Data.examples); give architecture.weights")
-    network.to(device).to(memory_format=torch.channels_last).train()
+    lay_out_channels_last(network.to(device)).train()
     weights = [network.get_parameter(layer.parameter) for layer in layers]
     optimizer = torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     steps = max(1, examples // options.batch)
@@ -175,7 +175,7 @@ def pretrain(
             inputs, targets = draw(step)
             loss = kind.training_loss(call(network, {}, channels_last(inputs)), targets)
             if options.smoothness:
-                loss = loss + options.smoothness * weights_smoothness(weights)
+                loss = loss + options.smoothness * weights_smoothness(layers, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nern.errors import ArtifactError, ConfigError
 from nern.interfaces import Data
 from nern.kernels.coordinates import LayerMapping
+from nern.outputs.nested import call, described, part
 from nern.studies.opening import OpenRepresentation
 from nern.support.files import write_tensors, write_text
 
@@ -88,7 +89,8 @@ def importance(opened: OpenRepresentation, layer: str | None = None, filters: in
     errors = errors_of(opened)
     assert opened.original is not None
     name = _find(layer, list(errors))
-    activations = mean_activations(opened.original, name.rpartition(".")[0], opened.data, images, opened.device)
+    mapping = next(found for found in layers if found.parameter == name)
+    activations = mean_activations(opened.original, mapping, opened.data, images, opened.device)
     error = errors[name].filters
     order = [index for index in error.argsort(stable=True).tolist() if not bool(error[index].isnan())]
     correlation = float(spearmanr(error[order].numpy(), activations.strength[order].numpy()).statistic)
@@ -123,23 +125,50 @@ def relative_errors(
 
 
 @torch.no_grad()
-def mean_activations(network: nn.Module, module: str, data: Data, images: int, device: torch.device, batch: int = 100) -> Activations:
-    """The output of a convolution of `network`, averaged over the first `images` test images."""
-    network = network.to(device).eval()
+def mean_activations(
+    network: nn.Module, layer: LayerMapping, data: Data, images: int, device: torch.device, batch: int = 100
+) -> Activations:
+    """What the filters of a layer of `network` answer, averaged over the first `images` test images.
+
+    Raises:
+        ConfigError: the layer's outputs do not belong to its filters, as those of a table of embeddings.
+    """
+    network, module = network.to(device).eval(), layer.parameter.rpartition(".")[0]
     captured: list[Tensor] = []
     handle = network.get_submodule(module).register_forward_hook(lambda _, inputs, output: captured.append(output))
-    count, maps, strength = 0, torch.zeros(()), torch.zeros(())
+    counted, maps, strength = 0, torch.zeros(()), torch.zeros(())
     try:
         for inputs, _ in data.batches("test", batch, device):
-            inputs = inputs[: images - count]
-            network(inputs)
-            output = captured.pop().double().cpu()
-            count, maps, strength = count + len(inputs), maps + output.sum(0), strength + output.abs().mean((2, 3)).sum(0)
-            if count >= images:
+            inputs = part(inputs, slice(images - counted))
+            call(network, {}, inputs)
+            output = by_filters(captured.pop(), layer).double().cpu()
+            counted, maps, strength = counted + len(output), maps + output.sum(0), strength + output.abs().mean((2, 3)).sum(0)
+            if counted >= images:
                 break
     finally:
         handle.remove()
-    return Activations((maps / count).float(), strength / count)
+    return Activations((maps / counted).float(), strength / counted)
+
+
+def by_filters(output: Any, layer: LayerMapping) -> Tensor:
+    """A layer's output as one picture for each of its filters, [b, filters, h, w].
+
+    A mapping's filters are outputs of the layer: channels of a convolution's output, which is [b, f, …], and features of a
+    linear layer's, which is [b, …, f]. A filter of tiles is as many features as a tile is high: the rows of its picture.
+    """
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        raise ConfigError(f"'{layer.parameter}' belongs to a module whose output is {described(output)}; name another layer with --layer")
+    matrix = len(layer.shape) == 2
+    output = output.movedim(-1, 1) if matrix else output
+    rows = layer.kernel[0] if matrix else 1
+    missing = layer.filters * rows - output.shape[1]
+    if not 0 <= missing < rows:
+        raise ConfigError(
+            f"the outputs of '{layer.parameter}' do not belong to its {layer.filters} filters; name another layer with --layer"
+        )
+    whole = torch.cat([output, output.new_zeros(len(output), missing, *output.shape[2:])], dim=1) if missing else output
+    width = output.shape[-1] if output.dim() > 2 else 1
+    return whole.reshape(len(output), layer.filters, -1, width)
 
 
 def _find(layer: str | None, names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.orders import KernelOrder, LayerOrder, Unordered
 from nern.kernels.smoothness import grid_smoothness, layer_smoothness, weights_smoothness
+from nern.networks.mappings import LineMapping, TileMapping, TransposedMapping
 
 Kernel = list[float]
 
@@ -52,25 +54,40 @@ def test_layers_add_up_before_and_after_ordering() -> None:
     assert grid_smoothness(grid, weights) == pytest.approx(before, rel=1e-12)
     assert grid_smoothness(grid, weights, orders) == pytest.approx(after, rel=1e-12)
     assert before != pytest.approx(after, rel=1e-3)
-    assert float(weights_smoothness([w.double() for w in weights.values()])) == pytest.approx(before, rel=1e-12)
+    assert float(weights_smoothness(grid.layers, [w.double() for w in weights.values()])) == pytest.approx(before, rel=1e-12)
+
+
+def smooth(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The term for weights [f, c, kh, kw]."""
+    return weights_smoothness([LayerMapping("w", tuple(weight.shape), i) for i, weight in enumerate(weights)], list(weights))
+
+
+def test_matrices_lines_and_transposed_weights_are_cut_by_their_mapping() -> None:
+    torch.manual_seed(0)
+    line, matrix, transposed = torch.randn(3, 4, 5).double(), torch.randn(6, 4).double(), torch.randn(4, 3, 2, 2).double()
+    layers = [LineMapping("l", (3, 4, 5), 0), TileMapping("m", (6, 4), 1, tile=(2, 2)), TransposedMapping("t", (4, 3, 2, 2), 2)]
+    tiles = [[matrix[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten().tolist() for j in range(2)] for i in range(3)]
+    turned = [[transposed[c, f].flatten().tolist() for c in range(4)] for f in range(3)]
+    expected = eq6(line.tolist()) + eq6(tiles) + eq6(turned)
+    assert float(weights_smoothness(layers, [line, matrix, transposed])) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_regularisation_term_is_differentiable() -> None:
     torch.manual_seed(0)
     weights = [torch.randn(3, 4, 3, 3, dtype=torch.float64), torch.randn(3, 2, 1, 1, dtype=torch.float64)]
-    assert torch.autograd.gradcheck(lambda *w: weights_smoothness(w), [w.requires_grad_() for w in weights])
+    assert torch.autograd.gradcheck(lambda *w: smooth(w), [w.requires_grad_() for w in weights])
 
 
 def test_descending_the_term_makes_kernels_smooth() -> None:
     torch.manual_seed(0)
     weight = torch.randn(6, 6, 3, 3, requires_grad=True)
-    before = float(weights_smoothness([weight.detach()]))
+    before = float(smooth([weight.detach()]))
     optimizer = torch.optim.SGD([weight], lr=0.05)
     for _ in range(100):
         optimizer.zero_grad()
-        weights_smoothness([weight]).backward()
+        smooth([weight]).backward()
         optimizer.step()
-    assert float(weights_smoothness([weight.detach()])) < before / 2
+    assert float(smooth([weight.detach()])) < before / 2
 
 
 def test_zero_kernels_do_not_break_the_gradient() -> None:
@@ -78,7 +95,7 @@ def test_zero_kernels_do_not_break_the_gradient() -> None:
     weight = torch.randn(4, 4, 3, 3)
     weight[1, 1] = 0
     weight.requires_grad_()
-    loss = weights_smoothness([weight])
+    loss = smooth([weight])
     loss.backward()
     assert bool(loss.isfinite())
     assert bool(weight.grad.isfinite().all())

@@ -194,3 +194,23 @@ def test_bfloat16_gives_float32_logits_near_the_exact_ones() -> None:
 def test_an_unknown_feature_map_is_named() -> None:
     with pytest.raises(ConfigError, match="feature map 'layer9' is no module of the network"):
         NetworkPair(CifarResNet(depth=8).build(), ["bn1", "layer9"], device=CPU)
+
+
+def test_a_network_with_a_copied_volume_runs() -> None:
+    """Layouts for images are for weights of four dimensions; a three-dimensional convolution beside them stays as it is."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.image, self.volume = nn.Conv2d(2, 3, 3), nn.Conv3d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.volume(self.image(x)[:, None]).flatten(1)
+
+    torch.manual_seed(0)
+    network, inputs = Mixed().eval(), torch.randn(2, 2, 7, 7)
+    found = NetworkPair(network, [], device=CPU)
+    torch.testing.assert_close(found.original(inputs).logits, network(inputs).detach(), rtol=1e-4, atol=1e-5)
+    weight = network.image.weight.detach().clone().requires_grad_()
+    found.reconstructed(inputs, {"image.weight": weight}).logits.sum().backward()
+    assert weight.grad is not None

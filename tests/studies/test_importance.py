@@ -11,6 +11,7 @@ from torch import nn
 from nern.cli.main import run
 from nern.errors import ArtifactError, ConfigError
 from nern.kernels.coordinates import LayerMapping
+from nern.networks.mappings import LineMapping, TileMapping, VolumeMapping
 from nern.studies.importance import importance, mean_activations, relative_errors
 from nern.studies.opening import open_representation
 from tests.finished_run import finished
@@ -56,7 +57,7 @@ def test_activations_are_averaged_over_images_and_their_number_is_kept():
     source = torch.Generator().manual_seed(4)
     images = torch.randn(10, 1, 3, 4, generator=source)
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
-    found = mean_activations(network, "0", Batches(), 7, torch.device("cpu"))
+    found = mean_activations(network, LayerMapping("0.weight", (2, 1, 1, 1), 0), Batches(), 7, torch.device("cpu"))
     weight, bias = network[0].weight.detach().double(), network[0].bias.detach().double()
     for f in range(2):
         outputs = images[:7, 0].double() * weight[f, 0, 0, 0] + bias[f]
@@ -98,3 +99,41 @@ def test_the_verb_and_its_mistakes(digits_run, tmp_path, capsys):
         importance(open_representation(digits_run), images=5).save(tmp_path / "taken")
     with pytest.raises(ConfigError, match=r"layer 'zzz' is not represented \(there are: conv1\.weight"):
         importance(open_representation(digits_run), "zzz")
+
+
+class OneBatch:
+    """Five inputs of a shape, as the test set of a task."""
+
+    def __init__(self, *shape):
+        self.inputs = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1))
+
+    def batches(self, split, batch, device):
+        yield self.inputs, None
+
+
+def test_filters_of_linear_layers_lines_and_volumes_have_activations():
+    torch.manual_seed(0)
+    cpu = torch.device("cpu")
+    linear = nn.Sequential(nn.Linear(6, 5))
+    data = OneBatch(3, 6)  # three tokens
+    found = mean_activations(linear, TileMapping("0.weight", (5, 6), 0, tile=(2, 3)), data, 5, cpu)
+    outputs = linear(data.inputs).double().detach()
+    assert found.maps.shape == (3, 2, 3)  # three rows of tiles, each of two features, over three tokens
+    assert torch.allclose(found.maps[0].double(), outputs.mean(0)[:, :2].T, atol=1e-6)
+    assert float(found.strength[1]) == pytest.approx(float(outputs[..., 2:4].abs().mean()), rel=1e-6)
+    line = nn.Sequential(nn.Conv1d(2, 3, 3))
+    data = OneBatch(2, 9)
+    found = mean_activations(line, LineMapping("0.weight", (3, 2, 3), 0), data, 5, cpu)
+    assert torch.allclose(found.maps.double()[:, 0], line(data.inputs).double().mean(0), atol=1e-6)
+    volume = nn.Sequential(nn.Conv3d(1, 2, 3))
+    data = OneBatch(1, 4, 5, 6)
+    found = mean_activations(volume, VolumeMapping("0.weight", (2, 1, 3, 3, 3), 0), data, 5, cpu)
+    assert torch.allclose(found.maps.double(), volume(data.inputs).double().mean(0).reshape(2, 2 * 3, 4), atol=1e-6)
+
+
+def test_a_table_of_embeddings_has_no_filters_to_look_at():
+    table = nn.Sequential(nn.Embedding(10, 4))
+    data = OneBatch(3)
+    data.inputs = torch.arange(15).reshape(5, 3) % 10
+    with pytest.raises(ConfigError, match=r"the outputs of '0\.weight' do not belong to its 5 filters; name another layer with --layer"):
+        mean_activations(table, TileMapping("0.weight", (10, 4), 0, tile=(2, 2)), data, 5, torch.device("cpu"))
