@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from nern.options import option as option
     from nern.outputs.kinds import OutputKind as OutputKind
     from nern.outputs.metric import Metric as Metric
+    from nern.own.represent import represent as represent
+    from nern.own.target import TargetBytes as TargetBytes
+    from nern.own.target import TargetDrop as TargetDrop
     from nern.registry.discovery import create_registry as create_registry
     from nern.registry.registry import Registry as Registry
     from nern.representation.entropy import StoredBits as StoredBits
@@ -122,6 +125,11 @@ _PLACES = {
     ),
     "nern.outputs.kinds": ("OutputKind",),
     "nern.outputs.metric": ("Metric",),
+    "nern.own.represent": ("represent",),
+    "nern.own.target": (
+        "TargetBytes",
+        "TargetDrop",
+    ),
     "nern.registry.discovery": ("create_registry",),
     "nern.registry.registry": ("Registry",),
     "nern.representation.entropy": ("StoredBits",),

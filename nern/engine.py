@@ -16,7 +16,7 @@ from nern.config.experiment import Experiment
 from nern.config.loading import load_experiment
 from nern.config.overrides import parse_override
 from nern.config.structuring import to_yaml, unstructure
-from nern.errors import ConfigError, Interrupted
+from nern.errors import ConfigError, DataError, Interrupted
 from nern.interfaces import Data, Task
 from nern.networks.pair import NetworkPair
 from nern.registry.registry import Registry
@@ -33,6 +33,9 @@ from nern.run.interruption import StopRequest
 from nern.run.loop import TrainingLoop, start_phase
 from nern.run.observers import ObserverCalls
 from nern.run.original import Original, OriginalSource
+from nern.run.own_network import OwnNetwork
+from nern.run.packing import like_at_the_end, pack
+from nern.run.plan import Plan, make_plan
 from nern.run.pretraining import pretrain_observed
 from nern.run.results import Evaluation, Result
 from nern.support.seeding import seeded
@@ -102,7 +105,33 @@ class Engine:
         engine = cls(*load_experiment(folder.config, {**overrides, "output": str(run_dir)}, disabled=disabled, plugins=plugins))
         if folder.artifact.exists():
             engine._artifact = load(folder.artifact, engine.registry)
+            engine._artifact.built_by(engine.experiment.architecture)
         return engine
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        data: Any = None,
+        overrides: Mapping[str, Any] | Sequence[str] = (),
+        *,
+        recipe: str = "fast",
+        test: Any = None,
+        output: str | Path | None = None,
+        registry: Registry | None = None,
+        **options: Any,
+    ) -> Engine:
+        """An engine on any network in memory; see `nern.represent` for data and options.
+
+        Args:
+            overrides: dotted paths to values of the configuration, which go before the recipe's.
+
+        Raises:
+            ConfigError: the network, the recipe or an override is impossible.
+            DataError: the data are none, or do not go with the network.
+        """
+        own = OwnNetwork(model, data, test, recipe, **options)
+        return cls(*own.experiment(overrides, registry, output))
 
     # -- what a user does ----------------------------------------------------------------------------------------
 
@@ -197,6 +226,45 @@ class Engine:
         """
         return self.source.load()[0]
 
+    def plan(self) -> Plan:
+        """What `fit` is going to do: what is represented and copied, bytes, time; measures the original network.
+
+        Raises:
+            ConfigError, DataError: as `fit` does for a network or data that are impossible.
+        """
+        check_inputs(self.experiment, self.source, self._open)
+        original = self.prepared()
+        context = self._context(original)
+        artifact = self.untrained(original, context.representation)
+        return make_plan(self.experiment, original, context, artifact, self._open)
+
+    def prepared(self) -> Original:
+        """The original network with its kernels found and ordered."""
+        return self._prepare()
+
+    def untrained(self, original: Original, representation: Representation | None = None) -> Artifact:
+        """What `fit` will give before any training: its file has the size that the trained one has, where numbers have one."""
+        if representation is None:
+            representation = self._context(original).representation
+        return pack(self.experiment, original, representation.eval(), self.registry, like_at_the_end(measures_of(self.experiment).metrics))
+
+    def heldout_headline(self) -> tuple[float, float, str]:
+        """The headline figure of the original and of the fitted network on the held-out images, and its better direction.
+
+        Where the images have no labels, it is the first figure that compares with the original.
+
+        Raises:
+            DataError: there are no held-out images, or nothing can be measured on them.
+        """
+        measures, task = measures_of(self.experiment), self.experiment.task
+        comparison = Comparison(self.source.load()[0], self._open(task), "heldout", self.device, task.outputs(), measures)
+        before, after = comparison.original, comparison.score(self._fitted().reconstruct().float())
+        assert before is not None
+        for name, value in after.metrics().items():
+            if name in before.metrics():
+                return before.metrics()[name], value, measures.metrics[name].better
+        raise DataError("nothing can be measured on the held-out images")
+
     def tune(self, representation: Representation, steps: int, after: Callable[[], None]) -> None:
         """Train a representation further, in place, as the last phase does; `after` is called behind every step."""
         experiment = self.experiment
@@ -289,6 +357,8 @@ class Engine:
             self.run.check(resolved, resume, self.registry)
             check_run(experiment, self.source, self._context, self._open)
             self.run.open(to_yaml(experiment, self.registry))
+            for component in (experiment.architecture, experiment.task):
+                component.keep(self.run.path)
             self._pretrain(stop)
         self.processes.wait()
         with self.processes.first_goes_first():

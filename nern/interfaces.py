@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
@@ -66,6 +67,8 @@ class Architecture(ABC):
     #: Whether torch and nern alone build the network; otherwise a file also holds names and shapes of its parameters, so that
     #: its weights can be read where the package that builds the network is missing.
     standalone: ClassVar[bool] = False
+    #: Options that a file does not hold: where the original weights lie is nobody else's business.
+    private: ClassVar[tuple[str, ...]] = ("weights", "entry", "rename")
 
     @property
     def has_weights(self) -> bool:
@@ -102,6 +105,10 @@ class Architecture(ABC):
         arguments, or a dictionary of arguments by name.
         """
         return torch.zeros(batch, *self.preprocessing().size)
+
+    def keep(self, folder: Path) -> None:
+        """Leave in a run's folder what the run needs to go on and cannot find anywhere else; by default that is nothing."""
+        return
 
     def load(self, network: nn.Module) -> dict[str, torch.dtype]:
         """Load `weights` into `network`; returns the stored dtype of every entry of its state dict.
@@ -328,6 +335,10 @@ class Task(ABC):
         Raises:
             DataError: the folder is missing, empty or laid out in another way.
         """
+
+    def keep(self, folder: Path) -> None:
+        """Leave in a run's folder what the run needs to go on and cannot find anywhere else; by default that is nothing."""
+        return
 
     def outputs(self) -> OutputKind:
         """What a network for this task gives; by default logits [b, classes].

@@ -109,6 +109,10 @@ class Artifact:
             return self._network.entries
         return entries_of(self._network, self.representation.grid, self.dtypes)
 
+    def built_by(self, architecture: Architecture) -> None:
+        """From now on, the network is built by this architecture, where the file's own cannot: one that knows a class or a module."""
+        self._architecture = architecture
+
     def state_dict(self) -> dict[str, Tensor]:
         """The reconstructed network's complete state dict, with original names, shapes and dtypes, on the CPU.
 
@@ -189,7 +193,7 @@ class Artifact:
             tensors[NAMES] = names
         about = {
             "version": FORMAT_VERSION,
-            "architecture": _without_file(unstructure(self.architecture, self.registry)),
+            "architecture": _without_file(unstructure(self.architecture, self.registry), self.architecture.private),
             "embedding": unstructure(self.embedding, self.registry),
             "predictor": unstructure(self.predictor, self.registry),
             "sampling": represented.sampling,
@@ -399,9 +403,9 @@ def _check_layout(path: Path, about: dict[str, Any], network: nn.Module, grid: K
         )
 
 
-def _without_file(architecture: dict[str, Any]) -> dict[str, Any]:
-    """An architecture's options without those that say how to read the original weights."""
-    return {**{key: value for key, value in architecture.items() if key not in ("entry", "rename")}, "weights": None}
+def _without_file(architecture: dict[str, Any], private: Sequence[str]) -> dict[str, Any]:
+    """An architecture's options without those that are its own machine's business, such as how to read the original weights."""
+    return {**{key: value for key, value in architecture.items() if key not in private}, "weights": None}
 
 
 def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:

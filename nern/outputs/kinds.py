@@ -252,6 +252,34 @@ class AnyOutputs(OutputKind):
         return ("distance",)
 
 
+@attrs.frozen
+class Measured(OutputKind):
+    """A kind of outputs with one more figure, which is the headline; the checkpoint is chosen as before."""
+
+    kind: OutputKind
+    name: str
+    metric: Metric
+
+    def check(self, outputs: Any, classes: int | None = None) -> None:
+        self.kind.check(outputs, classes)
+
+    def distance(self, original: Any, reconstructed: Any) -> Tensor:
+        return self.kind.distance(original, reconstructed)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return {self.name: self.metric, **self.kind.metrics()}
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        return self.kind.choice
+
+    def training_loss(self, outputs: Any, targets: Any) -> Tensor:
+        return self.kind.training_loss(outputs, targets)
+
+    def check_targets(self, outputs: Any, targets: Any) -> None:
+        self.kind.check_targets(outputs, targets)
+
+
 def target_of(targets: Any, key: Any) -> Any:
     """The targets of one part, or None where it has none.
 

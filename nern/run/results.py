@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from nern.artifact.artifact import Bytes
+from nern.errors import ArtifactError
 from nern.run.evaluation import Score
+from nern.support.files import write_atomically
+from nern.support.messages import cannot_write
 
 if TYPE_CHECKING:
     from nern import Report
@@ -77,3 +80,41 @@ class Result:
         if path is not None:
             page.save(path)
         return page
+
+    def save(self, path: str | Path) -> Bytes:
+        """Write the one file to keep, from which `nern.load` gives the network back.
+
+        Raises:
+            ArtifactError: the run's own file is gone, or `path` cannot be written.
+        """
+        source, path = Path(self.artifact), Path(path)
+        if not source.is_file():
+            raise ArtifactError(f"there is no {source} any more, from which the file would be written")
+        try:
+            write_atomically(path, lambda file: file.write(source.read_bytes()))
+        except OSError as error:
+            raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
+        return self.bytes
+
+    @property
+    def headline(self) -> tuple[str, float | None, float | None] | None:
+        """Name of the first figure, and its value of the original and of the reconstructed network on the test set."""
+        tested = (self.checkpoints.get("chosen") or {}).get("test") or {}
+        shared = [name for name in self.original or {} if name in tested]
+        return (shared[0], (self.original or {})[shared[0]], tested[shared[0]]) if shared else None
+
+    @property
+    def drop(self) -> float | None:
+        """How much worse the reconstructed network's headline figure is than the original's; None without test images."""
+        found = self.headline
+        if found is None or found[1] is None or found[2] is None:
+            return None
+        lower = any(word in found[0] for word in ("mse", "kl", "distance", "loss", "error"))
+        return found[2] - found[1] if lower else found[1] - found[2]
+
+    def summary(self) -> str:
+        """Accuracy, bytes and where the file is, in two lines."""
+        found, sizes = self.headline, self.bytes
+        figure = "" if found is None else f"{found[0]}: original {found[1]:.4g}, reconstructed {found[2]:.4g}\n"
+        smaller = f"{sizes.original:,} bytes before, {sizes.total:,} after ({sizes.original / max(1, sizes.total):.1f} times smaller)"
+        return f"{figure}{smaller}; {self.artifact}"

@@ -2,7 +2,9 @@
 
 from nern.outputs.kinds import AnyOutputs as AnyOutputs
 from nern.outputs.kinds import ClassLogits as ClassLogits
+from nern.outputs.kinds import Measured as Measured
 from nern.outputs.kinds import Numbers as Numbers
+from nern.outputs.kinds import OutputKind as OutputKind
 from nern.outputs.kinds import Parts as Parts
 from nern.outputs.kinds import PixelLogits as PixelLogits
 from nern.outputs.kinds import kind_of_outputs as kind_of_outputs

@@ -8,7 +8,9 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from nern import (
     Preprocessing,
@@ -27,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "imagenet-resnet": {"size": 32},
     "squeezenet": {"size": 32},
     "timm": {"model": "test_resnet.r160_in1k"},
+    "module": {"build": "torchvision.models:squeezenet1_1", "size": [3, 32, 32]},
     "torchvision": {"model": "squeezenet1_1", "size": 32},
     "wandb": {"mode": "offline"},
     "clearml": {"offline": True},
@@ -97,6 +100,9 @@ def test_builtin_task(entry, images, monkeypatch):
         root = {"root": str(_fewer_classes(images, 10))}
     if "imagenet" in entry.name:
         pytest.skip("its thousand classes are tested on the real sample")
+    if entry.name == "given":
+        root = {"root": str(images / "examples.safetensors")}
+        save_file({"all.inputs": torch.randn(40, 3, 32, 32), "all.targets": torch.randint(9, (40,))}, root["root"])
     size = (1, 8, 8) if entry.name == "digits" else (3, 32, 32)
     statistics = {"mean": (0.3,), "std": (0.4,)} if entry.name == "digits" else {}
     testing.check_task(component(entry, **root), Preprocessing(size=size, **statistics))

@@ -1,0 +1,79 @@
+"""A network of one's own: any torch module, handed over in memory or built by a class or function."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import attrs
+import torch
+from torch import nn
+
+from nern import Architecture, ConfigError, Preprocessing, at_least, hookimpl, option
+from nern.toolkit.architectures import DiscoveredArchitecture, out_of_place
+from nern.toolkit.files import write_tensors
+from nern.toolkit.references import build_reference
+
+
+@attrs.frozen
+class OwnModule(DiscoveredArchitecture):
+    """Any torch.nn.Module: what builds it is named by `build`, or it is handed over by `nern.represent`."""
+
+    _build: str | None = option(
+        None, help="class or function that builds the network: file.py:Class or package.module:function; null for one handed over in memory"
+    )
+    arguments: dict[str, Any] = option(factory=dict, help="arguments of that class or function")
+    _layers: list[str] | Literal["convolutions", "all"] = option(
+        "all", help="represented layers: all convolutions and linear layers, convolutions, or patterns of parameter names"
+    )
+    size: list[int] = option(factory=lambda: [3, 224, 224], help="shape of an input without the batch: channels, height, width")
+    mean: list[float] | None = option(None, help="mean of each channel of images in [0, 1]; null for 0.485, 0.456, 0.406, or 0.5")
+    std: list[float] | None = option(None, help="standard deviation of each channel; null for 0.229, 0.224, 0.225, or 0.5")
+    resize: int | None = option(None, help="shorter side of photographs before the crop, in pixels; null for none", check=at_least(1))
+    interpolation: str = option("bilinear", help="how photographs are resized")
+    network: str | None = option(None, help="name of the network's class, for messages")
+    #: Not kept in a file: reading one must not import what it names.
+    private: ClassVar[tuple[str, ...]] = (*Architecture.private, "build", "arguments")
+    _module: nn.Module | None = attrs.field(default=None, init=False, eq=False, repr=False)
+
+    def hand_over(self, module: nn.Module) -> None:
+        """From now on, `module` in memory is the network."""
+        object.__setattr__(self, "_module", module)
+
+    @property
+    def has_weights(self) -> bool:
+        return self._module is not None or super().has_weights
+
+    def build(self) -> nn.Module:
+        if self._module is not None:
+            return out_of_place(copy.deepcopy(self._module).cpu().float().requires_grad_(False))
+        if self._build is None:
+            raise ConfigError(
+                f"this network ({self.network or 'a torch module'}) was handed over in memory: go on in Python with "
+                "nern.represent(model, …, resume=True), or say what builds it with architecture.build=file.py:Class"
+            )
+        return out_of_place(build_reference(self._build, self.arguments).float())
+
+    def load(self, network: nn.Module) -> dict[str, torch.dtype]:
+        if self._module is None:
+            return super().load(network)
+        return {name: value.dtype for name, value in self._module.state_dict().items()}
+
+    def keep(self, folder: Path) -> None:
+        """Leave the weights of a network in memory in a run's folder, from which the run can go on."""
+        if self._module is not None:
+            state = {name: value.detach().clone() for name, value in self._module.state_dict().items()}
+            write_tensors(folder / "original.safetensors", state)
+
+    def preprocessing(self) -> Preprocessing:
+        channels = self.size[0]
+        mean = self.mean or ([0.485, 0.456, 0.406] if channels == 3 else [0.5] * channels)
+        std = self.std or ([0.229, 0.224, 0.225] if channels == 3 else [0.5] * channels)
+        return Preprocessing(tuple(mean), tuple(std), tuple(self.size), self.resize, self.interpolation)  # type: ignore[arg-type]
+
+
+@hookimpl
+def nern_architectures() -> Mapping[str, type[Architecture]]:
+    return {"module": OwnModule}

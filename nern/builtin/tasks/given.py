@@ -1,0 +1,79 @@
+"""Examples that were handed over in Python, and what the network gives for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from safetensors.torch import load_file
+
+from nern import Data, DataError, Preprocessing, Task, at_least, below, hookimpl, option
+from nern.toolkit.files import write_tensors
+from nern.toolkit.given import Examples, GivenData, TensorExamples
+from nern.toolkit.outputs import AnyOutputs, ClassLogits, Measured, Numbers, OutputKind, PixelLogits
+
+KINDS: dict[str, OutputKind] = {"classes": ClassLogits(), "pixels": PixelLogits(), "numbers": Numbers(), "any": AnyOutputs()}
+
+
+@attrs.frozen
+class Given(Task):
+    """Tensors, a data set or a loader that `nern.represent` was given."""
+
+    root: str | None = option(None, help="file with the tensors, which nern.represent leaves in its run folder where they are few")
+    gives: Literal["classes", "pixels", "numbers", "any"] = option(
+        "classes", help="outputs of the network: logits of classes, of pixels, numbers, or anything, which is followed and not measured"
+    )
+    tested: float = option(
+        0.1, help="fraction that is measured once at the end, where there are no test examples", check=[at_least(0), below(1)]
+    )
+    _examples: Examples | None = attrs.field(default=None, init=False, eq=False, repr=False)
+    _test: Examples | None = attrs.field(default=None, init=False, eq=False, repr=False)
+    _metric: Any = attrs.field(default=None, init=False, eq=False, repr=False)
+
+    def hand_over(self, examples: Examples, test: Examples | None, metric: Any) -> None:
+        """From now on, these examples in memory are the task's, and a metric of outputs and targets comes first."""
+        object.__setattr__(self, "_examples", examples)
+        object.__setattr__(self, "_test", test)
+        object.__setattr__(self, "_metric", metric)
+
+    def outputs(self) -> OutputKind:
+        kind = KINDS[self.gives]
+        return kind if self._metric is None else Measured(kind, "metric", self._metric)
+
+    def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
+        examples, test = (self._examples, self._test) if self._examples is not None else self._kept()
+        return GivenData(examples, test, preprocessing, heldout=heldout, tested=self.tested, seed=seed)
+
+    def _kept(self) -> tuple[Examples, Examples | None]:
+        if self.root is None or not Path(self.root).is_file():
+            missing = f"; there is no {self.root}" if self.root else ""
+            raise DataError(
+                "the examples of this run were handed over in Python: go on there with nern.represent(model, data=…, resume=True), or name "
+                f"others with task.name and task.root{missing}"
+            )
+        tensors = load_file(self.root)
+        parts = [
+            TensorExamples(tensors[f"{part}.inputs"], tensors.get(f"{part}.targets")) if f"{part}.inputs" in tensors else None
+            for part in ("all", "test")
+        ]
+        assert parts[0] is not None
+        return parts[0], parts[1]
+
+    def keep(self, folder: Path) -> None:
+        """Leave examples in memory in a run's folder, from which the run can go on."""
+        if self.root is None or self._examples is None or Path(self.root).exists():
+            return
+        tensors = {}
+        for part, examples in (("all", self._examples), ("test", self._test)):
+            if isinstance(examples, TensorExamples):
+                tensors[f"{part}.inputs"] = examples.inputs
+                if examples.targets is not None:
+                    tensors[f"{part}.targets"] = examples.targets
+        write_tensors(Path(self.root), tensors)
+
+
+@hookimpl
+def nern_tasks() -> Mapping[str, type[Task]]:
+    return {"given": Given}

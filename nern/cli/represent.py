@@ -1,0 +1,133 @@
+"""`nern represent`: a weights file and a network become a representation, in one command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nern.cli import arguments
+from nern.cli.arguments import JSON, OVERRIDES, PATH, PLUGINS, Numbers, example, say
+
+_UNITS = {"": 1, "b": 1, "k": 1_000, "kb": 1_000, "m": 1_000_000, "mb": 1_000_000, "kib": 1 << 10, "mib": 1 << 20}
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """A number of bytes, such as `100k`, `1.5MB` or `64KiB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower().replace("_", "")
+        number = text.rstrip("bikm")
+        try:
+            found = round(float(number) * _UNITS[text[len(number) :].strip()])
+        except (ValueError, KeyError):
+            self.fail(f"'{value}' is not a number of bytes such as 100k or 1.5MB", parameter, context)
+        if found <= 0:
+            self.fail(f"'{value}' must be above 0", parameter, context)
+        return found
+
+
+@click.command(epilog=example("nern represent net.pth --model net.py:Net --images photographs --bytes 100k -o net.nern"))
+@click.argument("weights", type=PATH)
+@OVERRIDES
+@click.option(
+    "--model", required=True, metavar="REFERENCE",
+    help="timm:NAME, torchvision:NAME, cifar-resnet:DEPTH, file.py:Class or package.module:function.",
+)  # fmt: skip
+@click.option("--arguments", "options", multiple=True, metavar="NAME=VALUE", help="An argument of the class or function (may be repeated).")
+@click.option("--images", type=PATH, help="Folder of images, with or without folders for classes.")
+@click.option("--no-images", is_flag=True, help="Noise in place of images.")
+@click.option("--mean", type=Numbers(), help="Mean of each channel, of values in [0, 1].")
+@click.option("--std", type=Numbers(), help="Standard deviation of each channel.")
+@click.option("--size", type=Numbers(), help="Side of the inputs in pixels, or channels,height,width.")
+@click.option("--resize", type=click.IntRange(1), help="Shorter side of photographs before the centre crop.")
+@click.option("--layers", default="all", show_default=True, help="all, convolutions, or patterns of parameter names with commas between.")
+@click.option("--recipe", default="fast", show_default=True, help="fast, small, paper or data-free.")
+@click.option("--bytes", "wanted", type=Size(), help="Find the size of the predictor for a file of so many bytes.")
+@click.option("--drop", type=float, help="Find the smallest predictor that loses at most so many points.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@arguments.output("the representation", default="only into the run's folder, runs/NAME")
+@PLUGINS
+@JSON
+def represent(
+    weights: Path,
+    overrides: tuple[str, ...],
+    model: str,
+    options: tuple[str, ...],
+    images: Path | None,
+    no_images: bool,
+    mean: list[float] | None,
+    std: list[float] | None,
+    size: list[float] | None,
+    resize: int | None,
+    layers: str,
+    recipe: str,
+    wanted: int | None,
+    drop: float | None,
+    dry_run: bool,
+    output: Path | None,
+    plugins: tuple[str, ...],
+    disabled: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Represent a network of your own: its weights in a file, and what builds it.
+
+    The original network is measured first; what will be represented and copied is said; the run's folder is an ordinary one.
+    """
+    from nern.own.by_reference import own_network
+    from nern.own.represent import prepared, run
+    from nern.registry.discovery import create_registry
+
+    if (images is None) == (not no_images):
+        raise click.UsageError("name a folder with --images, or give --no-images for noise in their place")
+    if wanted is not None and drop is not None:
+        raise click.UsageError("--bytes and --drop are two targets; give one of them")
+    registry = create_registry(plugins, disabled=disabled)
+    own = own_network(
+        model, weights, images, arguments=_named(options), layers=_chosen(layers), size=_whole(size), mean=mean, std=std,
+        resize=resize, recipe=recipe, registry=registry,
+    )  # fmt: skip
+    target = _target(wanted, drop)
+    if dry_run:
+        plan = prepared(own, overrides, target=target, quiet=as_json, registry=registry).plan()
+        click.echo(json.dumps(plan.to_dict()) if as_json else str(plan))
+        return
+    result = run(own, overrides, target=target, quiet=as_json, registry=registry)
+    if output is not None:
+        result.save(output)
+        say(f"written: {output}")
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+
+
+def _target(wanted: int | None, drop: float | None) -> Any:
+    from nern.own.target import TargetBytes, TargetDrop
+
+    if wanted is not None:
+        return TargetBytes(wanted)
+    return TargetDrop(points=drop) if drop is not None else None
+
+
+def _named(options: Sequence[str]) -> dict[str, Any]:
+    from nern.config.overrides import parse_override
+
+    return dict(parse_override(text) for text in options)
+
+
+def _chosen(layers: str) -> str | list[str]:
+    return layers if layers in ("all", "convolutions") else [pattern.strip() for pattern in layers.split(",")]
+
+
+def _whole(size: list[float] | None) -> list[int] | None:
+    if size is None:
+        return None
+    if any(number != int(number) or number < 1 for number in size):
+        raise click.UsageError("--size must be whole numbers of at least 1")
+    return [int(number) for number in size]

@@ -1,0 +1,1 @@
+"""A network of one's own: represented in a call, sized to a target, exported, shared."""

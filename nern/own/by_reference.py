@@ -1,0 +1,85 @@
+"""Networks by reference: a library's name, a preset depth, a class in a file, with their weights in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nern.config.structuring import structure_component
+from nern.errors import ConfigError
+from nern.registry.discovery import create_registry
+from nern.registry.registry import Registry
+from nern.run.own_network import OwnNetwork, usual_resize
+
+LIBRARIES = ("timm", "torchvision")
+
+
+def own_network(
+    reference: str,
+    weights: str | Path,
+    images: str | Path | None,
+    *,
+    arguments: Mapping[str, Any],
+    layers: str | Sequence[str] = "all",
+    size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    resize: int | None = None,
+    recipe: str = "fast",
+    registry: Registry | None = None,
+) -> OwnNetwork:
+    """The network of a reference with the weights of a file, and a folder of images or noise.
+
+    Args:
+        reference: `timm:NAME`, `torchvision:NAME`, `cifar-resnet:20`, `file.py:Class` or `package.module:function`.
+        weights: a state dict (.safetensors, .pt, .pth, .th).
+        images: a folder of images; None for noise.
+        arguments: of the class or function, or further options of the architecture.
+        size: channels, height and width, or the one side of a square.
+
+    Raises:
+        ConfigError: there is no such network, or an option is impossible for it.
+        DataError: the weights are missing or another network's.
+    """
+    registry = registry or create_registry()
+    values = describe(reference, arguments, layers, size, images is not None, resize)
+    values |= {name: list(found) for name, found in (("mean", mean), ("std", std)) if found is not None}
+    values["weights"] = str(Path(weights).absolute())
+    component = structure_component("architecture", values, registry, f"--model {reference}")
+    network = component.build().eval()
+    component.load(network)
+    return OwnNetwork(network, images, recipe=recipe, described=values)
+
+
+def describe(
+    reference: str, arguments: Mapping[str, Any], layers: str | Sequence[str], size: Sequence[int] | None, resized: bool, resize: int | None
+) -> dict[str, Any]:
+    """The `architecture` section of a configuration that a reference stands for."""
+    kind, _, name = reference.partition(":")
+    chosen = layers if isinstance(layers, str) else list(layers)
+    side = {} if size is None else {"size": size[-1]}
+    if kind in LIBRARIES:
+        return {"name": kind, "model": name, "layers": chosen, **side, **({} if resize is None else {"resize": resize}), **arguments}
+    if kind == "cifar-resnet":
+        if not name.isdigit():
+            raise ConfigError(f"--model {reference}: write the depth, such as cifar-resnet:20")
+        return {"name": kind, "depth": int(name), **side, **arguments}
+    place, _, attribute = reference.rpartition(":")
+    build = f"{Path(place).expanduser().absolute()}:{attribute}" if place.endswith(".py") else reference
+    whole = (
+        [3, *([224, 224] if size is None else [size[-1], size[-1]] if len(size) == 1 else [])]
+        if size is None or len(size) == 1
+        else list(size)
+    )
+    values: dict[str, Any] = {
+        "name": "module",
+        "build": build,
+        "arguments": dict(arguments),
+        "layers": chosen,
+        "size": whole,
+        "network": attribute,
+    }
+    if resized:
+        values["resize"] = resize or usual_resize(whole[-1])
+    return values

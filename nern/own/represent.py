@@ -1,0 +1,114 @@
+"""Represents any network in one call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nern.engine import Engine
+from nern.own.target import Target
+from nern.registry.registry import Registry
+from nern.run.own_network import OwnNetwork
+from nern.run.results import Result
+
+
+def represent(
+    model: nn.Module,
+    data: Any = None,
+    *,
+    recipe: str = "fast",
+    target: Target | None = None,
+    test: Any = None,
+    layers: str | Sequence[str] = "all",
+    metric: Callable[[Any, Any], Any] | None = None,
+    size: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    resize: int | None = None,
+    build: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    output: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    registry: Registry | None = None,
+) -> Result:
+    """Represent a network by a small predictor: measure it, say what will be done, train, choose, measure again.
+
+    Args:
+        model: any module with convolutions or linear layers; it is left as it is.
+        data: inputs as the network takes them, as a DataLoader, a Dataset, a tensor, a pair (inputs, labels) or batches; a
+            folder of images; or None for noise. Labels are used for measuring only. A tenth of the data is held out to
+            choose the checkpoint, another tenth is measured once at the end.
+        recipe: everything that names neither network nor data: `fast`, `small`, `paper` or `data-free`.
+        target: `nern.TargetBytes(100_000)` or `nern.TargetDrop(points=1.0)` finds the size of the predictor.
+        test: what to measure on at the end instead of a part of `data`, in the same forms.
+        layers: `all` for convolutions and linear layers, `convolutions`, or patterns of parameter names.
+        metric: function of outputs and labels of a batch to a number, or to one number for each example; it is the headline.
+        size: shape of one input, where there is no data to see it from.
+        mean, std: of the channels of images in [0, 1], for a folder or for bytes (uint8).
+        resize: shorter side of a folder's photographs before the centre crop, in pixels.
+        build, arguments: what builds the network in another process, `package.module:Class` and its arguments, where that
+            cannot be seen from the model.
+        overrides: dotted paths to values of the configuration, such as `{"predictor.hidden": 64}`.
+        output: the run's folder; by default a new one in `runs/`.
+        resume: whether to go on with the run in `output`.
+        quiet: whether to print nothing of what will be done.
+
+    Returns:
+        Accuracies and bytes; `result.save("mine.nern")` writes the one file to keep.
+
+    Raises:
+        ConfigError: the network or an option is impossible.
+        DataError: the data are none, or do not go with the network.
+    """
+
+    own = OwnNetwork(model, data, test, recipe, layers, metric, size, mean, std, resize, build, arguments)
+    return run(own, overrides, target=target, output=output, resume=resume, quiet=quiet, registry=registry)
+
+
+def run(
+    own: OwnNetwork,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    target: Target | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    registry: Registry | None = None,
+) -> Result:
+    """`represent`, for a network and data that are described already."""
+    engine = prepared(own, overrides, target=target, output=output, quiet=quiet, registry=registry)
+    if not (quiet or resume):
+        say(str(engine.plan()))
+    result = engine.fit(resume=resume)
+    if not quiet:
+        if target is not None:
+            say(target.verdict(result))
+        say(result.summary())
+    return result
+
+
+def prepared(
+    own: OwnNetwork,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    target: Target | None = None,
+    output: str | Path | None = None,
+    quiet: bool = False,
+    registry: Registry | None = None,
+) -> Engine:
+    """The engine that `run` fits, with the size that the target asks for."""
+    experiment, registry = own.experiment(overrides, registry, output)
+    if target is not None:
+        experiment = target.experiment(experiment, registry, (lambda line: None) if quiet else say)
+    return Engine(experiment, registry)
+
+
+def say(line: str) -> None:
+    """A message for the person who waits: on stderr."""
+    print(line, file=sys.stderr, flush=True)

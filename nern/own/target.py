@@ -1,0 +1,150 @@
+"""Targets of bytes or accuracy, for which the size of the predictor is found."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from nern.config.experiment import Experiment
+from nern.engine import Engine
+from nern.errors import ConfigError
+from nern.options import OptionError
+from nern.registry.registry import Registry
+from nern.run.results import Result
+
+Say = Callable[[str], None]
+SMALLEST, LARGEST = 4, 4096  # hidden sizes
+CLOSE = 0.05  # relative difference from the bytes asked for that counts as hit
+
+
+class Target(ABC):
+    """What a representation has to reach."""
+
+    @abstractmethod
+    def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
+        """The experiment with the hidden size that reaches the target, as far as can be told before the run.
+
+        Raises:
+            ConfigError: the predictor has no hidden size.
+        """
+
+    @abstractmethod
+    def verdict(self, result: Result) -> str:
+        """Whether the run reached the target, and what it reached."""
+
+
+@attrs.frozen
+class TargetBytes(Target):
+    """A file of at most so many bytes: the largest predictor with which the file keeps to them."""
+
+    bytes: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.bytes <= 0:
+            raise OptionError("bytes", f"must be > 0, got {self.bytes}")
+
+    def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
+        if experiment.storage == "entropy":  # which is trained towards a size
+            return attrs.evolve(experiment, bytes=self.bytes)
+        engine = Engine(experiment, registry)
+        original = engine.prepared()
+
+        def size(hidden: int) -> int:
+            return Engine(with_hidden(experiment, hidden), registry).untrained(original).bytes().total
+
+        low, high = SMALLEST, LARGEST
+        smallest = size(low)
+        if smallest > self.bytes:
+            say(f"{self.bytes:,} bytes cannot be reached: the smallest file of this recipe has {smallest:,}; hidden size {low} is taken")
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if size(middle) <= self.bytes else (low, middle - 1)
+        return with_hidden(experiment, low)
+
+    def verdict(self, result: Result) -> str:
+        reached = result.bytes.total
+        hit = abs(reached - self.bytes) <= CLOSE * self.bytes
+        return f"asked for {self.bytes:,} bytes, reached {reached:,}" + ("" if hit else ", the nearest that this recipe gives")
+
+
+@attrs.frozen
+class TargetDrop(Target):
+    """The smallest file whose headline figure is at most so many points worse than the original's, found by short runs.
+
+    The short runs are judged on held-out images. A short run is a little worse than a whole one, so that the size that is
+    found is rather too large than too small.
+    """
+
+    points: float = 1.0
+    runs: int = 5
+    """How many short runs may look for the size."""
+    part: float = 0.2
+    """Length of a short run, as a part of the whole."""
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in (("points", self.points), ("runs", self.runs), ("part", self.part)):
+            if value <= 0:
+                raise OptionError(name, f"must be > 0, got {value}")
+
+    def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
+        hidden, good, bad = hidden_of(experiment), LARGEST, 0
+        tried: dict[int, float] = {}
+        for _ in range(self.runs):
+            tried[hidden] = drop = self._drop(experiment, registry, hidden)
+            say(f"hidden size {hidden}: {drop:.2f} points below the original on held-out images, in a short run")
+            good, bad = (min(good, hidden), bad) if drop <= self.points else (good, max(bad, hidden))
+            if bad == 0:
+                following = hidden * 7 // 10
+            elif good == LARGEST:
+                following = hidden * 14 // 10
+            else:
+                following = round((good * bad) ** 0.5)
+            hidden = max(SMALLEST, following)
+            if hidden in tried:
+                break
+        if good == LARGEST:
+            good = min(tried, key=lambda size: tried[size])
+            say(f"no size that was tried is within {self.points:g} points; the best, {good}, is taken for the whole run")
+        return with_hidden(experiment, good)
+
+    def _drop(self, experiment: Experiment, registry: Registry, hidden: int) -> float:
+        phases = [attrs.evolve(phase, iterations=max(1, round(phase.iterations * self.part))) for phase in experiment.phases]
+        output = str(Path(experiment.output) / "sizes" / str(hidden))
+        short = attrs.evolve(with_hidden(experiment, hidden), phases=phases, output=output, observers={})
+        engine = Engine(short, registry)
+        engine.fit(resume=engine.run.config.exists())
+        before, after, better = engine.heldout_headline()
+        return (before - after) if better == "higher" else (after - before)
+
+    def verdict(self, result: Result) -> str:
+        drop = result.drop
+        if drop is None:
+            return f"asked for {self.points:g} points; there are no test images to measure the drop on"
+        more = "" if drop <= self.points else ", more than asked for"
+        return f"asked for {self.points:g} points, reached {drop:.2f} on the test images{more}"
+
+
+def hidden_of(experiment: Experiment) -> int:
+    """The hidden size of the experiment's predictor.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    hidden = getattr(experiment.predictor, "hidden", None)
+    if not isinstance(hidden, int):
+        raise ConfigError(f"predictor {type(experiment.predictor).__name__} has no option 'hidden', by which a target finds the size")
+    return hidden
+
+
+def with_hidden(experiment: Experiment, hidden: int) -> Experiment:
+    """The experiment with another hidden size; what was handed over in memory stays."""
+    hidden_of(experiment)
+    return attrs.evolve(experiment, predictor=_evolved(experiment.predictor, hidden))
+
+
+def _evolved(predictor: Any, hidden: int) -> Any:
+    return attrs.evolve(predictor, hidden=hidden)

@@ -1,0 +1,275 @@
+"""An experiment from a network in memory and data: what a recipe leaves open is chosen for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.config.defaults import DEFAULTS
+from nern.config.experiment import Experiment
+from nern.config.overrides import parse_override
+from nern.config.recipes import overridden, recipe
+from nern.config.structuring import structure, structure_component
+from nern.errors import ConfigError, DataError
+from nern.interfaces import Preprocessing
+from nern.kernels.coordinates import KernelGrid
+from nern.networks.feature_maps import choose_feature_maps
+from nern.networks.layers import map_layers
+from nern.outputs.metrics import FunctionMetric
+from nern.outputs.nested import call
+from nern.registry.discovery import create_registry
+from nern.registry.registry import Registry
+from nern.toolkit.given import Examples, TensorExamples, examples_of
+from nern.toolkit.references import reference_of
+
+#: The predictor has about this part of the represented weights, as in the paper's Table 1 (ResNet20, hidden size 160).
+SHARE = 0.42
+#: Above so many kernels, a phase that looks at all of them looks at a part in each step.
+MANY_KERNELS = 1 << 16
+#: Root mean squares of layers that differ by more than this factor are scaled layer by layer.
+UNEVEN = 4.0
+KEPT_BYTES = 1 << 26  # of examples in memory that are copied into the run's folder
+
+
+@attrs.frozen
+class OwnNetwork:
+    """A network, data and everything that says how it is represented."""
+
+    model: nn.Module
+    data: Any = None  # a loader, data set, tensor, (inputs, labels), folder; None for noise
+    test: Any = None  # to measure on at the end, in the same forms
+    recipe: str = "fast"
+    layers: str | Sequence[str] = "all"
+    metric: Callable[[Any, Any], Any] | None = None
+    size: Sequence[int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    resize: int | None = None
+    build: str | None = None
+    arguments: Mapping[str, Any] | None = None
+    described: Mapping[str, Any] | None = None  # the architecture that has built the model, where it is not in memory alone
+
+    def experiment(
+        self, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None, output: str | Path | None = None
+    ) -> tuple[Experiment, Registry]:
+        """The complete experiment, and where its components come from.
+
+        Raises:
+            ConfigError: the network, the recipe or an override is impossible.
+            DataError: the data are none, or do not go with the network.
+        """
+        if not isinstance(self.model, nn.Module):
+            raise ConfigError(f"model is a {type(self.model).__name__}; give a torch.nn.Module")
+        if not isinstance(overrides, Mapping):
+            overrides = dict(parse_override(text) for text in overrides)
+        registry = registry or create_registry()
+        place = Path(output) if output is not None else Path("runs") / _free_name(type(self.model).__name__.lower())
+        examples, test = self._examples(self.data), self._examples(self.test)
+        architecture = self.described or self._architecture(examples, registry)
+        values: dict[str, Any] = {
+            **recipe(self.recipe), "architecture": architecture, "task": self._task(examples, test, place), "output": str(place),
+        }  # fmt: skip
+        values = fitted(values, *self._layers_and_maps(architecture, registry), self.model.state_dict(), overrides, registry)
+        values = overridden(values, overrides, DEFAULTS)
+        experiment = structure(values, registry, f"represent {type(self.model).__name__}")
+        if hasattr(experiment.architecture, "hand_over"):
+            experiment.architecture.hand_over(self.model)
+        if examples is not None and hasattr(experiment.task, "hand_over"):
+            experiment.task.hand_over(examples, test, None if self.metric is None else FunctionMetric(self.metric))
+        return experiment, registry
+
+    # -- the network ---------------------------------------------------------------------------------------------
+
+    def _architecture(self, examples: Examples | None, registry: Registry) -> dict[str, Any]:
+        known = (self.build, dict(self.arguments or {})) if self.build else reference_of(self.model)
+        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        values: dict[str, Any] = {
+            "name": "module", "build": known[0] if known else None, "arguments": known[1] if known else {}, "layers": layers,
+            "size": self._size(examples), "network": type(self.model).__name__,
+        }  # fmt: skip
+        values |= {key: list(value) for key, value in (("mean", self.mean), ("std", self.std)) if value is not None}
+        if isinstance(self.data, (str, Path)):
+            values["resize"] = self.resize or usual_resize(values["size"][-1])
+        structure_component("architecture", values, registry, "architecture")
+        return values
+
+    def _size(self, examples: Examples | None) -> list[int]:
+        if self.described is not None and self.size is None:
+            registry = create_registry(kinds=("architecture",))
+            return list(structure_component("architecture", self.described, registry, "architecture").preprocessing().size)
+        if examples is not None:
+            return list(examples[torch.zeros(1, dtype=torch.int64)][0].shape[1:])
+        if self.size is not None:
+            return list(self.size)
+        first = next((module for module in self.model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))), None)
+        published = getattr(self.model, "pretrained_cfg", None) or {}
+        if published.get("input_size"):
+            return list(published["input_size"])
+        if isinstance(first, nn.Linear):
+            return [first.in_features]
+        for side in (224, 32):
+            size = [first.in_channels if first is not None else 3, side, side]
+            if self._runs(size):
+                return size
+        raise ConfigError("what inputs the network takes cannot be guessed; give size=(channels, height, width), or data")
+
+    def _runs(self, size: Sequence[int]) -> bool:
+        try:
+            self._outputs(torch.zeros(1, *size))
+        except Exception:
+            return False
+        return True
+
+    @torch.no_grad()
+    def _outputs(self, inputs: Tensor) -> Any:
+        """What the network gives for inputs [b, ...] in eval mode; its mode is left as it was."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        parameter = next(self.model.parameters(), inputs)
+        try:
+            inputs = inputs.to(parameter.device)
+            return call(self.model.eval(), {}, inputs.to(parameter.dtype) if inputs.is_floating_point() else inputs)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def _layers_and_maps(self, architecture: Mapping[str, Any], registry: Registry) -> tuple[KernelGrid, Sequence[str]]:
+        """What is represented, and the names of the feature maps."""
+        if self.described is not None:
+            component = structure_component("architecture", self.described, registry, "architecture")
+            return KernelGrid(tuple(component.layers(self.model))), component.features(self.model)
+        grid = self._grid(architecture["size"])
+        return grid, choose_feature_maps(self.model, grid.layers, architecture["size"])
+
+    def _grid(self, size: Sequence[int]) -> KernelGrid:
+        layers = map_layers(self.model, size, self.layers)  # type: ignore[arg-type]
+        if not layers:
+            what = "convolution" if self.layers == "convolutions" else "convolution or linear layer"
+            raise ConfigError(f"{type(self.model).__name__} has no {what} that its forward pass calls: there is nothing to represent")
+        return KernelGrid(tuple(layers))
+
+    # -- the data ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _examples(data: Any) -> Examples | None:
+        return None if data is None or isinstance(data, (str, Path)) else examples_of(data)
+
+    def _task(self, examples: Examples | None, test: Examples | None, place: Path) -> dict[str, Any]:
+        if examples is None:
+            return {"name": "uniform-noise"} if self.data is None else self._folder(Path(self.data))
+        inputs, targets = examples[torch.arange(min(2, len(examples)))]
+        if inputs.dtype == torch.uint8 and (self.mean is None or self.std is None):
+            raise DataError("the inputs are bytes (uint8): give mean and std of their channels in [0, 1], or normalised inputs")
+        if inputs.dtype == torch.uint8:
+            mean, std = tuple(self.mean or ()), tuple(self.std or ())
+            inputs = Preprocessing(mean, std, tuple(inputs.shape[1:])).normalise(inputs)  # type: ignore[arg-type]
+        try:
+            outputs = self._outputs(inputs)
+        except Exception as error:
+            raise DataError(f"the network cannot take the data: inputs {list(inputs.shape)} ({str(error).splitlines()[0]})") from error
+        whole = isinstance(examples, TensorExamples) and isinstance(test, (TensorExamples, type(None)))
+        size = sum(part.bytes for part in (examples, test) if isinstance(part, TensorExamples))
+        root = str((place / "data.safetensors").absolute()) if whole and size <= KEPT_BYTES else None
+        return {"name": "given", "root": root, "gives": outputs_kind(outputs, targets), "tested": 0.0 if test is not None else 0.1}
+
+    def _folder(self, folder: Path) -> dict[str, Any]:
+        if not folder.is_dir():
+            raise DataError(f"image folder {folder} does not exist")
+        inside = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+        if "train" in inside and inside & {"test", "val"}:
+            return {"name": "image-folder", "root": str(folder.absolute()), "augment": "none"}
+        classes = self._classes(folder, inside)
+        return {"name": "photographs", "root": str(folder.absolute()), "classes": "folders" if classes else "none"}
+
+    def _classes(self, folder: Path, inside: set[str]) -> bool:
+        """Whether the folders are the network's classes: there are as many as it has outputs, and nothing lies beside them."""
+        if any(entry.is_file() for entry in folder.iterdir()):
+            return False
+        outputs = self._outputs(torch.zeros(1, *self._size(None)))
+        return isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] == len(inside)
+
+
+def usual_resize(side: int) -> int:
+    """The shorter side that photographs are resized to before a centre crop of `side` pixels is taken: 256 for 224."""
+    return math.floor(side / 0.875)
+
+
+def outputs_kind(outputs: Any, targets: Tensor | None) -> str:
+    """What the network gives, in a word of the task `given`, judged by its outputs and the targets beside them."""
+    if not isinstance(outputs, Tensor):
+        return "any"
+    whole = targets is not None and not targets.is_floating_point()
+    if targets is not None and targets.is_floating_point():
+        return "numbers" if targets[0].numel() == outputs[0].numel() else "any"
+    if outputs.dim() == 2 and (targets is None or targets.dim() == 1):
+        return "numbers" if outputs.shape[1] == 1 else "classes"
+    return "pixels" if whole and outputs.dim() >= 3 and targets is not None and targets.dim() == outputs.dim() - 1 else "any"
+
+
+def fitted(
+    values: dict[str, Any],
+    grid: KernelGrid,
+    maps: Sequence[str],
+    state: Mapping[str, Tensor],
+    overrides: Mapping[str, Any],
+    registry: Registry,
+) -> dict[str, Any]:
+    """A recipe made to fit a network: sizes, samples and losses that depend on it. What a user sets is left alone.
+
+    The predictor has a part of the represented weights (`SHARE`); maps of sums are compared where the network has sums;
+    layers that differ in scale are scaled; of very many kernels, each step takes a part.
+    """
+    predictor = values["predictor"]
+    if not {"predictor", "predictor.name", "predictor.hidden"} & set(overrides) and "hidden" in predictor:
+        values["predictor"] = {**predictor, "hidden": hidden_size(values, grid, overrides, registry, SHARE * grid.weights)}
+    norms = [float(state[layer.parameter].detach().float().square().mean().sqrt()) for layer in grid.layers]
+    uneven = max(norms) > UNEVEN * max(min(norms), 1e-12)
+    if uneven:
+        values.setdefault("scale_layers", True)
+    for phase in values["phases"]:
+        losses = phase.get("losses") or values.get("losses", {})
+        if "fmd" in losses and not maps:
+            del losses["fmd"]
+        elif "fmd" in losses and losses["fmd"].get("maps") == ["*.sum"] and not any(name.endswith(".sum") for name in maps):
+            del losses["fmd"]["maps"]
+        if "reconstruction" in losses and uneven:
+            losses["reconstruction"].setdefault("balance", 1.0)
+        sampler = phase.get("sampler") or values.get("sampler", {})
+        if sampler.get("name") == "all" and grid.rows > MANY_KERNELS:
+            phase["sampler"] = {"name": "uniform", "batch": MANY_KERNELS}
+    return values
+
+
+def hidden_size(values: Mapping[str, Any], grid: KernelGrid, overrides: Mapping[str, Any], registry: Registry, weights: float) -> int:
+    """The hidden size of which the predictor, with its embedding, has about so many weights; at least 8, a multiple of 4."""
+    changed = overridden(values, {k: v for k, v in overrides.items() if k.split(".")[0] in ("predictor", "embedding")}, DEFAULTS)
+    embedding = structure_component("embedding", changed["embedding"], registry, "embedding").build(grid)
+    fixed, inputs = sum((value.numel() for value in embedding.parameters()), 0), int(embedding.dim)
+
+    def size(hidden: int) -> int:
+        options = {**changed["predictor"], "hidden": hidden}
+        predictor = structure_component("predictor", options, registry, "predictor")
+        with torch.device("meta"):
+            built = predictor.build(inputs, grid.outputs)
+        count: int = fixed + sum(value.numel() for value in built.parameters())
+        return count
+
+    low, high = 2, 4096  # in fours
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(4 * middle) <= weights else (low, middle - 1)
+    return 4 * low
+
+
+def _free_name(name: str) -> str:
+    """`name`, or `name-2` and so on where `runs/` has such a folder already."""
+    number, free = 1, name
+    while (Path("runs") / free).exists():
+        number += 1
+        free = f"{name}-{number}"
+    return free

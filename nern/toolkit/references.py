@@ -1,0 +1,125 @@
+"""Networks by reference: `file.py:Class` and `package.module:function`, and what an instance's class can be built with."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from nern.errors import ConfigError
+from nern.support.messages import did_you_mean, first_line
+
+
+def build_reference(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network that `file.py:Class` or `package.module:function` builds with some arguments.
+
+    A file is imported with its own folder on the path, so that it finds what lies beside it.
+
+    Raises:
+        ConfigError: there is no such file, module or name, or it does not build a module; says which.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name:
+        raise ConfigError(f"model '{reference}' must look like file.py:Class or package.module:function")
+    module = _imported(place)
+    if not hasattr(module, name):
+        known = [key for key, value in vars(module).items() if not key.startswith("_") and callable(value)]
+        raise ConfigError(f"{place} has no '{name}'" + did_you_mean(name, known, f" (there are: {', '.join(known) or 'none'})"))
+    found = getattr(module, name)
+    if not isinstance(found, nn.Module):
+        try:
+            found = found(**arguments)
+        except TypeError as error:
+            raise ConfigError(f"{reference} cannot be called with these arguments ({first_line(error)}); give others") from error
+    if not isinstance(found, nn.Module):
+        raise ConfigError(f"{reference} gives a {type(found).__name__}, no torch.nn.Module")
+    return found
+
+
+def _imported(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ImportError as error:
+            raise ConfigError(f"cannot import {place} ({first_line(error)}); a file is named with its ending, {place}.py:NAME") from error
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        near = did_you_mean(path.name, [file.name for file in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
+        raise ConfigError(f"there is no file {place}{near}")
+    known = [module for module in sys.modules.values() if getattr(module, "__file__", None) == str(path) and module.__name__ == path.stem]
+    if known:
+        return known[0]
+    folder = str(path.parent)
+    sys.path.insert(0, folder)
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem if path.stem not in sys.modules else f"{path.stem}_model", path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[spec.name]
+            raise ConfigError(f"{place} cannot be imported: {type(error).__name__}: {first_line(error)}") from error
+    finally:
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for what the file imports later; at the end, so that it hides nothing
+    return module
+
+
+def reference_of(module: nn.Module) -> tuple[str, dict[str, Any]] | None:
+    """How a module can be built anew: a reference to its class and arguments, or None where that cannot be found out.
+
+    A class is taken where it can be imported, and its arguments where the instance holds them under their names; whether
+    that builds the same parameters is tried.
+    """
+    cls = type(module)
+    if cls.__module__ in ("__main__", "builtins") or "<" in cls.__qualname__ or "." in cls.__qualname__:
+        return None
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    importable = file is not None and _is_found(cls.__module__, Path(file))
+    place = cls.__module__ if importable else file
+    arguments = _arguments(module)
+    if place is None or arguments is None:
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            built = cls(**arguments)
+    except Exception:
+        return None
+    same = {name: value.shape for name, value in built.state_dict().items()} == {n: v.shape for n, v in module.state_dict().items()}
+    return (f"{place}:{cls.__name__}", arguments) if same else None
+
+
+def _is_found(name: str, file: Path) -> bool:
+    """Whether another process finds the module by its name: it is installed, not only in the folder where this one began."""
+    folders = {Path(entry).resolve() for entry in sys.path if "site-packages" in entry or "dist-packages" in entry}
+    return any(file.resolve().is_relative_to(folder) for folder in folders)
+
+
+def _arguments(module: nn.Module) -> dict[str, Any] | None:
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
+        if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(module, name, parameter.default)
+        if value is parameter.empty:
+            return None
+        if value is parameter.default:
+            continue
+        try:
+            found[name] = json.loads(json.dumps(value))
+        except (TypeError, ValueError):
+            if parameter.default is parameter.empty:
+                return None
+    return found

@@ -1,0 +1,58 @@
+"""Targets: bytes that are hit, and drops that are found by short runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import nern
+from nern.errors import ConfigError
+from nern.options import OptionError
+from tests.own.test_represent import SHORT, cnn, images
+
+
+@pytest.mark.parametrize(("recipe", "asked"), [("fast", 60_000), ("small", 20_000)])
+def test_bytes_are_hit_within_five_per_cent(recipe: str, asked: int, tmp_path: Path) -> None:
+    model = nn.Sequential(*list(cnn())[:4], nn.Flatten(), nn.Linear(288, 64), nn.ReLU(), nn.Linear(64, 4))
+    target = nern.TargetBytes(asked)
+    result = nern.represent(model, images(), recipe=recipe, target=target, overrides=SHORT, output=tmp_path / "run", quiet=True)
+    assert abs((tmp_path / "run" / "model.nern").stat().st_size - asked) <= 0.05 * asked
+    assert target.verdict(result) == f"asked for {asked:,} bytes, reached {result.bytes.total:,}"
+
+
+def test_bytes_that_cannot_be_reached_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nern.represent(cnn(), images(), target=nern.TargetBytes(10), overrides=SHORT, output=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "10 bytes cannot be reached: the smallest file of this recipe has" in said
+    assert "the nearest that this recipe gives" in said
+
+
+def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    longer = {**SHORT, "phases.reconstruction.iterations": 60, "phases.distillation.iterations": 40}
+    result = nern.represent(
+        cnn(), images(120), target=nern.TargetDrop(points=60.0, runs=2, part=0.1), overrides=longer, output=tmp_path / "run"
+    )
+    said = capsys.readouterr().err
+    tried = sorted(int(folder.name) for folder in (tmp_path / "run" / "sizes").iterdir())
+    assert 1 <= len(tried) <= 2
+    assert all(f"hidden size {hidden}: " in said for hidden in tried)
+    assert result.drop is not None
+    assert f"asked for 60 points, reached {result.drop:.2f} on the test images" in said
+
+
+def test_targets_refuse_what_is_impossible(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="bytes must be > 0, got 0"):
+        nern.TargetBytes(0)
+    with pytest.raises(OptionError, match="points must be > 0"):
+        nern.TargetDrop(points=-1)
+    torch.manual_seed(0)
+    plain = nern.Engine.from_model(cnn(), images(), SHORT, output=tmp_path / "run")
+    import attrs
+
+    from nern.own.target import hidden_of
+
+    with pytest.raises(ConfigError, match="has no option 'hidden', by which a target finds the size"):
+        hidden_of(attrs.evolve(plain.experiment, predictor=attrs.evolve(plain.experiment.embedding)))
