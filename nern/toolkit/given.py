@@ -164,6 +164,16 @@ def inputs_and_targets(batch: Any) -> tuple[Tensor, Tensor | None]:
     return torch.as_tensor(inputs), torch.as_tensor(targets) if targets is not None and _is_tensor(targets) else None
 
 
+def _classes(examples: Examples) -> int | None:
+    """How many classes the labels are of, where that can be seen without reading every example."""
+    if isinstance(examples, TensorExamples):
+        labels = examples.targets
+        whole = labels is not None and labels.dim() == 1 and not labels.is_floating_point() and len(labels)
+        return int(labels.max()) + 1 if whole and labels is not None else None
+    names = getattr(getattr(examples, "dataset", None), "classes", None)
+    return len(names) if isinstance(names, (list, tuple)) else None
+
+
 class GivenData(Data):
     """Examples that were handed over, in parts for training, for choosing a checkpoint and for the measurement at the end.
 
@@ -187,7 +197,7 @@ class GivenData(Data):
         }
         self.splits = frozenset(name for name, part in self._parts.items() if len(part))
         self._preprocessing = preprocessing
-        self.classes = None  # what targets are is the task's to say
+        self.classes = _classes(examples)
 
     def __len__(self) -> int:
         return sum(map(len, self._parts.values()))
