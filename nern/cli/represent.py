@@ -41,17 +41,28 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
     "--model", required=True, metavar="REFERENCE",
     help="timm:NAME, torchvision:NAME, cifar-resnet:DEPTH, file.py:Class or package.module:function.",
 )  # fmt: skip
-@click.option("--arguments", "options", multiple=True, metavar="NAME=VALUE", help="An argument of the class or function (may be repeated).")
-@click.option("--images", type=PATH, help="Folder of images, with or without folders for classes.")
+@click.option(
+    "--arguments",
+    "options",
+    multiple=True,
+    show_default="none",
+    metavar="NAME=VALUE",
+    help="An argument of the class or function (may be repeated).",
+)
+@click.option("--images", type=PATH, show_default="none", help="Folder of images, with or without folders for classes.")
 @click.option("--no-images", is_flag=True, help="Noise in place of images.")
-@click.option("--mean", type=Numbers(), help="Mean of each channel, of values in [0, 1].")
-@click.option("--std", type=Numbers(), help="Standard deviation of each channel.")
-@click.option("--size", type=Numbers(), help="Side of the inputs in pixels, or channels,height,width.")
-@click.option("--resize", type=click.IntRange(1), help="Shorter side of photographs before the centre crop.")
+@click.option("--mean", type=Numbers(), show_default="the model's own", help="Mean of each channel, of values in [0, 1].")
+@click.option("--std", type=Numbers(), show_default="the model's own", help="Standard deviation of each channel.")
+@click.option("--size", type=Numbers(), show_default="the model's own", help="Side of the inputs in pixels, or channels,height,width.")
+@click.option(
+    "--resize", type=click.IntRange(1), show_default="the model's own", help="Shorter side of photographs before the centre crop."
+)
 @click.option("--layers", default="all", show_default=True, help="all, convolutions, or patterns of parameter names with commas between.")
 @click.option("--recipe", default="fast", show_default=True, help="fast, small, paper or data-free.")
-@click.option("--bytes", "wanted", type=Size(), help="Find the size of the predictor for a file of so many bytes.")
-@click.option("--drop", type=float, help="Find the smallest predictor that loses at most so many points.")
+@click.option(
+    "--bytes", "wanted", type=Size(), show_default="no such target", help="Find the size of the predictor for a file of so many bytes."
+)
+@click.option("--drop", type=float, show_default="no such target", help="Find the smallest predictor that loses at most so many points.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @arguments.output("the representation", default="only into the run's folder, runs/NAME")
 @PLUGINS

@@ -67,19 +67,8 @@ def describe(
         return {"name": kind, "depth": int(name), **side, **arguments}
     place, _, attribute = reference.rpartition(":")
     build = f"{Path(place).expanduser().absolute()}:{attribute}" if place.endswith(".py") else reference
-    whole = (
-        [3, *([224, 224] if size is None else [size[-1], size[-1]] if len(size) == 1 else [])]
-        if size is None or len(size) == 1
-        else list(size)
-    )
-    values: dict[str, Any] = {
-        "name": "module",
-        "build": build,
-        "arguments": dict(arguments),
-        "layers": chosen,
-        "size": whole,
-        "network": attribute,
-    }
+    values: dict[str, Any] = {"name": "module", "build": build, "arguments": dict(arguments), "layers": chosen, "network": attribute}
+    values["size"] = [3, 224, 224] if size is None else [3, size[0], size[0]] if len(size) == 1 else list(size)
     if resized:
-        values["resize"] = resize or usual_resize(whole[-1])
+        values["resize"] = resize or usual_resize(values["size"][-1])
     return values

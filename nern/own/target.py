@@ -91,30 +91,34 @@ class TargetDrop(Target):
                 raise OptionError(name, f"must be > 0, got {value}")
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
-        hidden, good, bad = hidden_of(experiment), LARGEST, 0
+        coded = experiment.storage == "entropy"  # which is trained towards a number of bytes
+        hidden, good, bad = (_first_bytes(experiment, registry) if coded else hidden_of(experiment)), LARGEST, 0
+        if coded:
+            good = 1 << 40
+        most, what = good, "bytes" if coded else "hidden size"
         tried: dict[int, float] = {}
         for _ in range(self.runs):
             tried[hidden] = drop = self._drop(experiment, registry, hidden)
-            say(f"hidden size {hidden}: {drop:.2f} points below the original on held-out images, in a short run")
+            say(f"{what} {hidden}: {drop:.2f} points below the original on held-out images, in a short run")
             good, bad = (min(good, hidden), bad) if drop <= self.points else (good, max(bad, hidden))
             if bad == 0:
                 following = hidden * 7 // 10
-            elif good == LARGEST:
+            elif good == most:
                 following = hidden * 14 // 10
             else:
                 following = round((good * bad) ** 0.5)
             hidden = max(SMALLEST, following)
             if hidden in tried:
                 break
-        if good == LARGEST:
+        if good == most:
             good = min(tried, key=lambda size: tried[size])
             say(f"no size that was tried is within {self.points:g} points; the best, {good}, is taken for the whole run")
-        return with_hidden(experiment, good)
+        return _sized(experiment, good)
 
     def _drop(self, experiment: Experiment, registry: Registry, hidden: int) -> float:
         phases = [attrs.evolve(phase, iterations=max(1, round(phase.iterations * self.part))) for phase in experiment.phases]
         output = str(Path(experiment.output) / "sizes" / str(hidden))
-        short = attrs.evolve(with_hidden(experiment, hidden), phases=phases, output=output, observers={})
+        short = attrs.evolve(_sized(experiment, hidden), phases=phases, output=output, observers={})
         engine = Engine(short, registry)
         engine.fit(resume=engine.run.config.exists())
         before, after, better = engine.heldout_headline()
@@ -144,6 +148,17 @@ def with_hidden(experiment: Experiment, hidden: int) -> Experiment:
     """The experiment with another hidden size; what was handed over in memory stays."""
     hidden_of(experiment)
     return attrs.evolve(experiment, predictor=_evolved(experiment.predictor, hidden))
+
+
+def _sized(experiment: Experiment, size: int) -> Experiment:
+    """The experiment with another hidden size, or, where its integers are coded, another number of bytes."""
+    return attrs.evolve(experiment, bytes=size) if experiment.storage == "entropy" else with_hidden(experiment, size)
+
+
+def _first_bytes(experiment: Experiment, registry: Registry) -> int:
+    """A tenth of the original's bytes, where the search for a size begins."""
+    state = Engine(experiment, registry).source.load()[0].state_dict()
+    return sum(value.numel() * value.element_size() for value in state.values()) // 10
 
 
 def _evolved(predictor: Any, hidden: int) -> Any:
