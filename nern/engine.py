@@ -232,7 +232,7 @@ class Engine:
         Raises:
             ConfigError, DataError: as `fit` does for a network or data that are impossible.
         """
-        check_inputs(self.experiment, self.source, self._open)
+        check_run(self.experiment, self.source, self._context, self._open)
         original = self.prepared()
         context = self._context(original)
         artifact = self.untrained(original, context.representation)
