@@ -158,7 +158,8 @@ def _sized(experiment: Experiment, size: int) -> Experiment:
 def _first_bytes(experiment: Experiment, registry: Registry) -> int:
     """A tenth of the original's bytes, where the search for a size begins."""
     state = Engine(experiment, registry).source.load()[0].state_dict()
-    return sum(value.numel() * value.element_size() for value in state.values()) // 10
+    count: int = sum(value.numel() * value.element_size() for value in state.values()) // 10
+    return count
 
 
 def _evolved(predictor: Any, hidden: int) -> Any:
