@@ -271,6 +271,11 @@ def _read(path: Path, registry: Registry) -> Artifact:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
+        if path.suffix in (".pt", ".pth", ".th", ".bin", ".ckpt"):
+            raise ArtifactError(
+                f"{path} looks like a file of weights, not like a representation; name a .nern file or a run folder "
+                f"(weights are given with architecture.weights={path})"
+            ) from error
         raise ArtifactError(f"{path} is not a complete representation file ({error}); write it again with nern train") from error
     if "nern" not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but no representation written by nern")

@@ -41,6 +41,8 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
     tested = "test" in data.splits
     measures = measures_of(experiment)
     comparison = Comparison(original.network if tested else None, data, "test", device, experiment.task.outputs(), measures)
+    if tested:
+        loop.calls.nern_measuring(phase="original", iteration=loop.iteration, split="test")
     before_training, counter = comparison.original, ClassCounter()
     classifies = isinstance(experiment.task.outputs(), ClassLogits)
     for name, parameters in (("final", final), ("chosen", chosen)):
@@ -51,6 +53,7 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
             records[name] = records["final"]
         elif tested:
             counter = ClassCounter()  # the chosen checkpoint is measured last
+            loop.calls.nern_measuring(phase=name, iteration=records[name]["iteration"], split="test")
             watch = counter if classifies else None
             records[name]["test"] = comparison.score(original.rebuilt(representation), watch=watch).metrics()
             loop.calls.nern_evaluated(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])

@@ -72,7 +72,7 @@ class TrainingLoop:
         self.processes.same(self.context.representation.parameters())
         if self.processes.first:
             self.folder.keep_metrics(self.iteration)
-            self.calls.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total)
+            self.calls.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total, unit="step")
         for index, phase in enumerate(self.experiment.phases):
             if done and index < done.phase:
                 continue
@@ -161,6 +161,7 @@ class TrainingLoop:
         with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
             network = self.original.rebuilt(representation)
         representation.train()
+        self.calls.nern_measuring(phase=phase.name, iteration=self.iteration, split="heldout")
         measured = self._heldout.score(network, choosing=True)
         self.latest = measured.metrics()
         # while bits are counted, their number changes: an earlier checkpoint is another size, not a better one

@@ -122,7 +122,7 @@ def pretrain_observed(
         calls.nern_step(phase="pretrain", iteration=epoch, total=options.epochs, losses=losses, learning_rate=0.0)
         return stop.requested
 
-    calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs)
+    calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs, unit="epoch")
     layers, kind = list(experiment.architecture.layers(network)), experiment.task.outputs()
     return pretrain(network, layers, data, options, seed=experiment.seed, device=device, checkpoint=checkpoint, report=report, kind=kind)
 

@@ -15,7 +15,7 @@ from nern.config.overrides import parse_override
 from nern.config.preset_families import spelled
 from nern.config.structuring import unstructure
 from nern.engine import Engine
-from nern.errors import ConfigError, TrainingError
+from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.run.original import original_fingerprint
 from nern.studies.tables import FIGURES, Table, tabulate
 from nern.support.files import write_text
@@ -118,7 +118,11 @@ def _run(engine: Engine, originals: dict[str, Path]) -> tuple[bool, dict[str, An
     if key in originals and originals[key].exists() and not run.original.exists():
         run.path.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(originals[key], run.original)
-    result = engine.fit(resume=started).to_dict()
+    try:
+        result = engine.fit(resume=started).to_dict()
+    except Interrupted as error:
+        stopped = str(error).partition(";")[0]
+        raise Interrupted(f"{run.path.name}: {stopped}; the same nern sweep command continues from there") from error
     originals.setdefault(key, run.original)
     return False, result
 
