@@ -43,6 +43,7 @@ from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation, assemble
 from nern.support.bits import pack_bits, unpack_bits
 from nern.support.files import write_tensors
+from nern.support.messages import cannot_write
 
 FORMAT_VERSION = 1
 NAMES = "names"
@@ -157,7 +158,7 @@ class Artifact:
         try:
             write_tensors(path, tensors, metadata)
         except OSError as error:
-            raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
+            raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
         return self.bytes()
 
     def bytes(self) -> Bytes:

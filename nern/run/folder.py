@@ -17,6 +17,7 @@ from nern.errors import ArtifactError, ConfigError, DataError, NernError, Traini
 from nern.registry.registry import Registry
 from nern.representation.quantization import NumberFormat
 from nern.support.files import remove_leftovers, write_tensors, write_text
+from nern.support.messages import cannot_write
 
 #: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
 FREE = {"output", "observers", "device", "threads", "cuda_graphs", "precision", "plugins"}
@@ -54,11 +55,11 @@ class RunFolder:
 
     def explained(self, problem: OSError) -> NernError:
         """What to tell a user about a file that could not be read or written during this run."""
-        reason, folder = problem.strerror or problem, self.path.absolute()
+        folder = self.path.absolute()
         place = Path(os.fsdecode(problem.filename)).absolute() if isinstance(problem.filename, (str, bytes)) else folder
         if place.is_relative_to(folder) or folder.is_relative_to(place):
-            return TrainingError(f"cannot write the run directory {self.path} ({reason}); free space or set output")
-        return DataError(f"cannot read {place} ({reason})")
+            return TrainingError(cannot_write(f"the run directory {self.path}", problem, "free space or set output"))
+        return DataError(f"cannot read {place} ({problem.strerror or problem})")
 
     def must_exist(self) -> None:
         """Raises ConfigError where the folder holds no run."""

@@ -22,6 +22,7 @@ from nern.run.evaluation import Score
 from nern.studies.opening import OpenRepresentation
 from nern.studies.tables import markdown_table
 from nern.support.files import write_text
+from nern.support.messages import cannot_write
 
 Scope = Literal["global", "layer"]
 RATIOS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
@@ -132,7 +133,7 @@ def prune(
         for suffix, text in (("json", json.dumps(curve.to_dict(), indent=2) + "\n"), ("csv", curve.csv()), ("md", curve.markdown())):
             write_text(folder / f"pruning.{suffix}", text)
     except OSError as error:
-        raise ArtifactError(f"cannot write {folder} ({error.strerror}); free space or name another folder with -o") from error
+        raise ArtifactError(cannot_write(folder, error, "free space or name another folder with -o")) from error
     return curve
 
 

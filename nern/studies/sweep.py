@@ -19,6 +19,7 @@ from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.run.original import original_fingerprint
 from nern.studies.tables import FIGURES, Table, tabulate
 from nern.support.files import write_text
+from nern.support.messages import cannot_write
 from nern.support.seeding import fingerprint
 
 
@@ -148,7 +149,7 @@ def _write(folder: Path, table: Table) -> None:
         write_text(folder / "sweep.csv", table.csv())
         write_text(folder / "sweep.md", table.markdown())
     except OSError as error:
-        raise TrainingError(f"cannot write the sweep's tables in {folder} ({error.strerror}); free space or set output") from error
+        raise TrainingError(cannot_write(f"the sweep's tables in {folder}", error, "free space or set output")) from error
 
 
 def _split(values: str) -> list[str]:

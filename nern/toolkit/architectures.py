@@ -17,6 +17,7 @@ from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
 from nern.networks.state_dicts import load_weights as load_weights
 from nern.options import OptionError, at_least, option
+from nern.support.messages import first_line
 
 
 @attrs.frozen
@@ -84,7 +85,7 @@ class LibraryArchitecture(DiscoveredArchitecture):
         try:
             state = self.fetch().state_dict()
         except Exception as error:  # of urllib, of a hub's client, of a file system: as many kinds as libraries
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise DataError(f"cannot get the library's weights ({reason}); set architecture.pretrained=false and weights=FILE") from error
         own = network.state_dict()
         for name in set(state) - set(own):
