@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from nern.config.overrides import parse_override
 from nern.config.structuring import to_yaml, unstructure
 from nern.errors import ConfigError, DataError, Interrupted
 from nern.interfaces import Data, Task
-from nern.networks.pair import NetworkPair
+from nern.networks.pair import NetworkPair, Speedups
+from nern.networks.speedups import bearable
+from nern.options import located
 from nern.registry.registry import Registry
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.quantization import NumberFormat
@@ -42,6 +45,8 @@ from nern.support.seeding import seeded
 from nern.training.processes import Processes, processes
 from nern.training.step import StepContext
 
+log = logging.getLogger("nern")
+
 
 class Engine:
     """One run of one experiment.
@@ -62,6 +67,7 @@ class Engine:
         self.result: Result | None = None
         self._artifact: Artifact | None = None
         self._original: Original | None = None
+        self._speedups: Speedups | None = None  # that the network bears; measured once
         self._calls = ObserverCalls(registry)
         self._data: dict[int, Data] = {}
         self.processes = Processes()
@@ -286,7 +292,8 @@ class Engine:
 
     def _open(self, task: Task) -> Data:
         if id(task) not in self._data:
-            preprocessing = self.experiment.architecture.preprocessing()
+            with located("architecture"):
+                preprocessing = self.experiment.architecture.preprocessing()
             self._data[id(task)] = task.open(preprocessing, self.experiment.heldout, self.experiment.seed)
         return self._data[id(task)]
 
@@ -340,11 +347,29 @@ class Engine:
         masks = original.masks() if experiment.keep_zeros else {}
         kernels = OriginalKernels(original.grid, original.state, original.orders, self.device, masks)
         representation = representation or self._represent(original, kernels)
-        features = experiment.architecture.features(original.network)
-        networks = NetworkPair(original.network, features, device=self.device, dtype=self.dtype, trained=original.trained)
+        networks = self._networks(original)
         return StepContext(
             representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs,
             experiment.task.outputs(),
+        )  # fmt: skip
+
+    def _networks(self, original: Original) -> NetworkPair:
+        """The pair of networks that losses compare, with the speed-ups that leave what this network computes as it was."""
+        architecture = self.experiment.architecture
+        features = architecture.features(original.network)
+        if self._speedups is None and any(self.experiment.runs_networks(phase) for phase in self.experiment.phases):
+            changing = [*(layer.parameter for layer in original.grid.layers), *original.trained]
+            compared = features if self.experiment.compares_features else []
+            self._speedups, lines = bearable(
+                original.network, compared, changing, architecture.example_inputs(2),
+                device=self.device, dtype=self.dtype, trained=original.trained,
+            )  # fmt: skip
+            for line in lines if self.processes.first else ():
+                log.warning("nern: %s", line)
+        chosen = self._speedups or Speedups(dtype=self.dtype)
+        return NetworkPair(
+            original.network, features, device=self.device, dtype=chosen.dtype, fold=chosen.fold, channels_last=chosen.channels_last,
+            trained=original.trained,
         )  # fmt: skip
 
     # -- fitting -------------------------------------------------------------------------------------------------
@@ -372,7 +397,7 @@ class Engine:
             loop.run(resolved, stop)
         result = None
         if self.processes.first:
-            self._artifact, result = finish(loop, self._open, self.dtype)
+            self._artifact, result = finish(loop, self.dtype)
         result = self.processes.all_objects(result)[0]
         assert result is not None
         if not self.processes.first:

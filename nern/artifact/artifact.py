@@ -43,7 +43,6 @@ from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation, assemble
 from nern.support.bits import pack_bits, unpack_bits
 from nern.support.files import write_tensors
-from nern.support.messages import cannot_write
 
 FORMAT_VERSION = 1
 NAMES = "names"
@@ -158,7 +157,7 @@ class Artifact:
         try:
             write_tensors(path, tensors, metadata)
         except OSError as error:
-            raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
+            raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
         return self.bytes()
 
     def bytes(self) -> Bytes:
@@ -272,11 +271,6 @@ def _read(path: Path, registry: Registry) -> Artifact:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        if path.suffix in (".pt", ".pth", ".th", ".bin", ".ckpt"):
-            raise ArtifactError(
-                f"{path} looks like a file of weights, not like a representation; name a .nern file or a run folder "
-                f"(weights are given with architecture.weights={path})"
-            ) from error
         raise ArtifactError(f"{path} is not a complete representation file ({error}); write it again with nern train") from error
     if "nern" not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but no representation written by nern")
@@ -316,7 +310,7 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
         entries, grid = unpack_entries(tensors[NAMES], about["sampling"])
     else:
         architecture = _architecture(path, about, registry)
-        network = architecture.build().eval()
+        network = architecture.built().eval()
         grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
         _check_layout(path, about, network, grid)
         dtypes = {name: value.dtype for name, value in network.state_dict().items()}
@@ -386,7 +380,7 @@ class Opening:
             ArtifactError: the architecture builds another network.
         """
         try:
-            network = architecture.build().eval()
+            network = architecture.built().eval()
             _check_layout(self.path, self.about, network, KernelGrid(tuple(architecture.layers(network)), self.grid.sampling))
         except (ConfigError, DataError, PluginError, ImportError) as error:
             raise ArtifactError(

@@ -152,5 +152,10 @@ class Experiment:
         """Whether a phase has a loss that compares outputs of the networks."""
         return self._wants(phase, "logits", "outputs", "features")
 
+    @property
+    def compares_features(self) -> bool:
+        """Whether any phase has a loss that compares feature maps."""
+        return any(self._wants(phase, "features") for phase in self.phases)
+
     def _wants(self, phase: Phase, *needs: str) -> bool:
         return any(term.weight > 0 and term.loss.needs in needs for term in self.losses_of(phase).values())

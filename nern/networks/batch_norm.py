@@ -20,20 +20,24 @@ class Pair:
 def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
     """The batch norms that alone follow a convolution, in the order in which a forward pass comes to them.
 
-    Left out are convolutions named in `keep`, and those whose weight has another holder or is computed. A network that
-    torch.fx cannot trace has none for all that is known here.
+    Left out are convolutions named in `keep`, those whose weight has another holder, is computed or is read a second time,
+    those that carry a hook, and those behind which a batch norm still normalises by the batch. A network that torch.fx
+    cannot trace has none for all that is known here.
     """
     try:
         graph = torch.fx.symbolic_trace(network).graph
     except Exception:
         return []
-    modules = dict(network.named_modules())
+    modules = dict(network.named_modules(remove_duplicate=False))
     calls: dict[str, int] = {}
+    read: set[int] = set()  # modules whose parameters are used besides calling them
     for node in graph.nodes:
         if node.op == "call_module":
             calls[node.target] = calls.get(node.target, 0) + 1
+        elif node.op == "get_attr":
+            read.add(id(modules.get(node.target.rpartition(".")[0])))
     holders: dict[int, int] = {}
-    for module in modules.values():
+    for module in network.modules():
         for parameter in module.parameters(recurse=False):
             holders[id(parameter)] = holders.get(id(parameter), 0) + 1
     found = []
@@ -46,13 +50,17 @@ def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
         conv, norm = modules[source.target], modules[node.target]
         if not isinstance(conv, nn.Conv2d) or calls[source.target] > 1 or calls[node.target] > 1 or norm.running_var is None:
             continue
+        if norm.training or any(id(module) in read or _has_hooks(module) for module in (conv, norm)):
+            continue
         if holders.get(id(conv._parameters.get("weight"))) != 1 or holders.get(id(conv.bias), 1) > 1:
             continue
         found.append(Pair(source.target, node.target))
     return found
 
 
-def fold_batch_norms(network: nn.Module, keep: Sequence[str] = (), skip: Collection[str] = ()) -> dict[str, Tensor]:
+def fold_batch_norms(
+    network: nn.Module, keep: Collection[str] = (), skip: Collection[str] = (), layout: torch.memory_format = torch.channels_last
+) -> dict[str, Tensor]:
     """Fold every batch norm that alone follows a convolution into it, in place.
 
     The network must be in eval mode. What `foldable` leaves out stays as it is: folding is a speed-up, not a need.
@@ -60,22 +68,26 @@ def fold_batch_norms(network: nn.Module, keep: Sequence[str] = (), skip: Collect
     Args:
         keep: convolutions that stay as they are.
         skip: batch norms that stay as they are.
+        layout: of the folded weights in memory.
 
     Returns:
-        The scale [filters, 1, 1, 1] of every folded convolution's weight, by parameter name.
+        The scale [filters, 1, 1, 1] of every folded convolution's weight, by each of its names.
     """
-    scales = {}
+    scales: dict[str, Tensor] = {}
+    modules = dict(network.named_modules(remove_duplicate=False))
     for pair in foldable(network, keep):
         if pair.norm in skip:
             continue
         conv, norm = network.get_submodule(pair.convolution), network.get_submodule(pair.norm)
         assert isinstance(conv, nn.Conv2d)
         scale, shift = _scale_and_shift(conv, norm)
-        conv.weight.data = (conv.weight * scale.view(-1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
+        conv.weight.data = (conv.weight * scale.view(-1, 1, 1, 1)).contiguous(memory_format=layout)
         conv.bias = nn.Parameter(shift.detach(), requires_grad=False)
-        parent, _, name = pair.norm.rpartition(".")
-        setattr(network.get_submodule(parent), name, nn.Identity())
-        scales[f"{pair.convolution}.weight"] = scale.detach().view(-1, 1, 1, 1)
+        for place in network.modules():
+            for name, child in list(place._modules.items()):
+                if child is norm:  # under every name that it has
+                    place._modules[name] = nn.Identity()
+        scales |= {f"{name}.weight": scale.detach().view(-1, 1, 1, 1) for name, module in modules.items() if module is conv}
     return scales
 
 
@@ -133,3 +145,9 @@ def _scale_and_shift(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     scale = torch.rsqrt(norm.running_var + norm.eps) * (norm.weight if norm.weight is not None else 1)
     shift = (norm.bias if norm.bias is not None else 0) - norm.running_mean * scale
     return scale, shift if conv.bias is None else shift + conv.bias * scale
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether somebody looks at, or changes, what goes in and out of a module."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name, None) for name in hooks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,13 +10,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nern.errors import ConfigError
 from nern.kernels.coordinates import LayerMapping
 from nern.networks.tracing import AdditionTracer, Event, trace_forward
-from nern.support.messages import did_you_mean
 
 
 def choose_feature_maps(network: nn.Module, layers: Sequence[LayerMapping], size: Any, patterns: Sequence[str] | None = None) -> list[str]:
@@ -79,7 +80,8 @@ def _unfit(pattern: str, made: dict[str, list[Event]], maps: dict[str, Event], m
         return f"'{pattern}' gives no map [b, ...] of floating-point numbers"
     if pattern in modules:
         return f"'{pattern}' is not called in a forward pass"
-    return f"'{pattern}' matches no feature map" + did_you_mean(pattern, maps)
+    near = difflib.get_close_matches(pattern, list(maps), n=1)
+    return f"'{pattern}' fits no feature map" + (f", did you mean '{near[0]}'?" if near else "")
 
 
 def sums_among(network: nn.Module, names: Sequence[str]) -> frozenset[str]:
@@ -118,6 +120,8 @@ class FeatureCapture:
         self._sums = sums_among(network, names)
         for name in self.names:
             if name not in self._sums:
+                if isinstance(modules[name], torch.jit.ScriptModule):
+                    raise ConfigError(f"feature map '{name}' belongs to TorchScript, which does not show its maps; name another module")
                 modules[name].register_forward_hook(partial(self._module, name))
         self._watcher = AdditionTracer(network, self._sum) if self._sums else None
 

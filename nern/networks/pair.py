@@ -1,19 +1,21 @@
-"""Runs the original and the reconstructed network: one set of modules, two sets of weights."""
+"""Runs the original and the reconstructed network: two sets of modules that share every tensor but the predicted weights."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import attrs
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from nern.networks.batch_norm import fold_batch_norms, foldable
+from nern.networks.building import copied
 from nern.networks.feature_maps import FeatureCapture, sums_among
-from nern.outputs.nested import call, channels_last, lay_out_channels_last, to_float32
+from nern.outputs.nested import call, laid_out, lay_out, to_float32
 
 
 @attrs.frozen
@@ -22,6 +24,20 @@ class Outputs:
 
     logits: Any  # whatever the network gives: for a classifier logits [b, classes], else tensors in any nesting
     features: list[Tensor]  # [b, ...] each, in the order of the feature names
+
+
+@attrs.frozen
+class Speedups:
+    """Ways of computing a network faster that must not change what it computes; see `nern.networks.speedups`."""
+
+    channels_last: bool = True  # images and weights lie in memory with the channels of a pixel side by side
+    fold: bool = True  # batch norms are folded into the convolutions in front of them
+    dtype: torch.dtype = torch.float32  # torch.bfloat16 runs convolutions and products in it (weights stay float32)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Of tensors with four dimensions."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 class NetworkPair:
@@ -36,6 +52,7 @@ class NetworkPair:
         dtype: torch.bfloat16 runs convolutions and products in bfloat16 (weights stay float32).
         fold: whether to fold batch norms.
         trained: copied parameters that the reconstruction has values of its own for.
+        channels_last: whether images and weights lie in memory channels last.
     """
 
     def __init__(
@@ -47,48 +64,67 @@ class NetworkPair:
         dtype: torch.dtype = torch.float32,
         fold: bool = True,
         trained: Collection[str] = (),
+        channels_last: bool = True,
     ) -> None:
-        self.device, self.dtype = device, dtype
+        self.device, self.speedups = device, Speedups(channels_last, fold, dtype)
         self.features = list(features)
         # a trained bias of a folded batch norm → the bias that it is part of now, and what else that holds
         self._moved: dict[str, tuple[str, Tensor]] = {}
-        self._source, self._fold, self._trained = network, fold, frozenset(trained)
+        self._source, self._trained = network, frozenset(trained)
         sums_among(network, features)  # what is no feature map is said now, not when a loss first wants it
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which convolutions and products are computed."""
+        return self.speedups.dtype
+
     @cached_property
-    def _ready(self) -> tuple[nn.Module, dict[str, Tensor], FeatureCapture]:
-        """The copy that runs, the scales folded into it, and what captures its maps; made when a loss first wants them."""
-        network = lay_out_channels_last(copy.deepcopy(self._source).to(self.device)).eval().requires_grad_(False)
-        if not self._fold:
-            return network, {}, FeatureCapture(network, self.features)
+    def _original(self) -> tuple[_Runner, dict[str, Tensor]]:
+        """The original network as it runs, and the scales folded into it; made when a loss first wants it."""
+        network = copied(self._source, lambda value: value.to(self.device, copy=True)).eval()
+        lay_out(network, self.speedups.layout)
+        scales = self._folded(network) if self.speedups.fold else {}
+        return _Runner(network, self.features, self.speedups, self.device), scales
+
+    def _folded(self, network: nn.Module) -> dict[str, Tensor]:
+        """Fold batch norms in place, but those whose scale is trained; returns the scales."""
         pairs = foldable(network, keep=self.features)
         skip = [pair.norm for pair in pairs if self._trained & {f"{pair.norm}.weight", f"{pair.convolution}.bias"}]
         before = {pair: network.get_submodule(pair.norm).bias for pair in pairs if pair.norm not in skip}
-        scales = fold_batch_norms(network, keep=self.features, skip=skip)
+        scales = fold_batch_norms(network, self.features, skip, self.speedups.layout)
         for pair, bias in before.items():
             if f"{pair.norm}.bias" in self._trained:
                 shift = network.get_submodule(pair.convolution).bias
                 self._moved[f"{pair.norm}.bias"] = f"{pair.convolution}.bias", (shift - bias).detach()  # type: ignore[operator]
-        return network, scales, FeatureCapture(network, self.features)
+        return scales
+
+    @cached_property
+    def _reconstructed(self) -> _Runner:
+        """Modules of its own for the reconstructed network, with the tensors of the original one."""
+        return _Runner(copied(self._original[0].network, lambda value: value), self.features, self.speedups, self.device)
 
     @property
     def network(self) -> nn.Module:
         """The copy that runs, with the original weights."""
-        return self._ready[0]
+        return self._original[0].network
 
     @property
     def scales(self) -> dict[str, Tensor]:
         """What folding has multiplied weights with [filters, 1, 1, 1], by parameter name."""
-        return self._ready[1]
+        return self._original[1]
 
     def original(self, inputs: Any, features: bool = False) -> Outputs:
         """Run the original network without gradient."""
         with torch.no_grad():
-            return self._run({}, inputs, features)
+            return self._original[0](inputs, features)
 
     def reconstructed(self, inputs: Any, weights: Mapping[str, Tensor], features: bool = False) -> Outputs:
-        """Run with predicted `weights` and trained copies (parameter name → value), differentiable in them."""
-        folded, scales = {}, self.scales
+        """Run with predicted `weights` and trained copies (parameter name → value), differentiable in them.
+
+        The modules keep the weights until the next run or `release`: a network that computes activations a second
+        time in the backward pass (`torch.utils.checkpoint`) needs them there.
+        """
+        folded, scales = {}, self.scales  # which folds, so that it is known what has moved
         for name, weight in weights.items():
             if name in self._moved:
                 place, rest = self._moved[name]
@@ -96,17 +132,75 @@ class NetworkPair:
                 continue
             scale = scales.get(name)
             weight = weight if scale is None else weight * scale
-            folded[name] = weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
-        return self._run(folded, inputs, features)
+            folded[name] = weight.contiguous(memory_format=self.speedups.layout) if weight.dim() == 4 else weight
+        self._reconstructed.put(folded)
+        return self._reconstructed(inputs, features)
 
-    def _run(self, weights: Mapping[str, Tensor], inputs: Any, features: bool) -> Outputs:
-        network, _, capture = self._ready
-        inputs = channels_last(inputs)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+    def release(self) -> None:
+        """Let go of the predicted weights of the last run, whose gradient has been taken."""
+        if "_reconstructed" in self.__dict__:
+            self._reconstructed.put({})
+
+
+class _Runner:
+    """A network with what captures its feature maps."""
+
+    def __init__(self, network: nn.Module, features: Sequence[str], speedups: Speedups, device: torch.device) -> None:
+        self.network, self._speedups, self._device = network, speedups, device
+        self._capture = FeatureCapture(network, features)
+        self._names: dict[int, list[tuple[nn.Module, str]]] = {}  # every place of a parameter
+        self._found: dict[str, list[tuple[nn.Module, str]]] = {}
+        for place, module in network.named_modules(remove_duplicate=False):
+            for name, value in module._parameters.items():
+                if value is None:
+                    continue
+                spots = self._names.setdefault(id(value), [])
+                if (module, name) not in spots:
+                    spots.append((module, name))
+                self._found[f"{place}.{name}" if place else name] = spots
+        self._own = {id(spots): spots[0][0]._parameters[spots[0][1]] for spots in self._found.values()}
+        self._changed: list[list[tuple[nn.Module, str]]] = []
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Let these tensors stand in place of parameters, and the network's own ones in every other place."""
+        for spots in self._changed:
+            _put(spots, self._own[id(spots)])
+        self._changed = [self._found[name] for name in weights]
+        for spots, value in zip(self._changed, weights.values(), strict=True):
+            _put(spots, value)
+
+    def __call__(self, inputs: Any, features: bool) -> Outputs:
+        inputs = laid_out(inputs, self._speedups.layout)
+        reduced = self._speedups.dtype != torch.float32
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced), _nothing_computed_twice_outside_of_autograd():
             if not features:
-                return Outputs(to_float32(call(network, weights, inputs)), [])
-            with capture.running() as captured:
-                logits = call(network, weights, inputs)
-        if capture.spoiled:
-            return self._run(weights, inputs, features)
+                return Outputs(to_float32(call(self.network, inputs)), [])
+            with self._capture.running() as captured:
+                logits = call(self.network, inputs)
+        if self._capture.spoiled:
+            return self(inputs, features)
         return Outputs(to_float32(logits), captured)
+
+
+def _put(spots: list[tuple[nn.Module, str]], value: Any) -> None:
+    for module, name in spots:
+        module._parameters[name] = value
+
+
+class _Plainly:
+    """Stands in for `torch.utils.checkpoint.CheckpointFunction`, whose outputs have no gradient where its inputs have none."""
+
+    @staticmethod
+    def apply(function: Any, preserve_rng_state: bool, *inputs: Any) -> Any:
+        return function(*inputs)
+
+
+@contextmanager
+def _nothing_computed_twice_outside_of_autograd() -> Iterator[None]:
+    """Run what is checkpointed in the reentrant way as it stands: it would give predicted weights no gradient."""
+    before = torch.utils.checkpoint.CheckpointFunction
+    torch.utils.checkpoint.CheckpointFunction = _Plainly  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.CheckpointFunction = before  # type: ignore[misc]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nern.errors import ConfigError
+from nern.networks.building import copied
 from nern.outputs.nested import call, described, moved
 from nern.support.messages import first_line
 
@@ -35,6 +36,11 @@ class Event:
         return whole and (not self.sum or (self.output.dim() >= 3 and self.inputs[0].shape == self.inputs[1].shape))
 
 
+def hookable(network: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a network that tell when they run, by name: all but those inside TorchScript."""
+    return {name: module for name, module in network.named_modules() if not isinstance(module, torch.jit.ScriptModule)}
+
+
 class AdditionTracer(TorchFunctionMode):
     """Tells of every sum of two tensors while it is active, under the name of the module in which they are added.
 
@@ -52,7 +58,7 @@ class AdditionTracer(TorchFunctionMode):
         self._seen = seen
         self._inside: list[tuple[str, list[Tensor]]] = []  # modules that are running, each with its sums so far
         self._hooks = []
-        for name, module in network.named_modules():
+        for name, module in hookable(network).items():
             self._hooks.append(module.register_forward_pre_hook(partial(self._enter, name)))
             self._hooks.append(module.register_forward_hook(self._leave))
 
@@ -88,8 +94,8 @@ class AdditionTracer(TorchFunctionMode):
 def trace_forward(network: nn.Module, inputs: Any) -> list[Event]:
     """What happens in a forward pass in eval mode, in order; the network is left as it was.
 
-    Parameters and inputs stand on the meta device, where only shapes are computed; a network that needs values runs
-    on zeros.
+    A copy runs whose parameters and inputs stand on the meta device, where only shapes are computed; where a network needs
+    values, a copy with its own parameters runs on zeros.
 
     Args:
         inputs: inputs that the network can take (see `Architecture.example_inputs`), or the shape of one image.
@@ -98,20 +104,19 @@ def trace_forward(network: nn.Module, inputs: Any) -> list[Event]:
         ConfigError: the network cannot take such inputs.
     """
     events: list[Event] = []
-    reason: Exception | None = None
+    reason = Exception()
     if isinstance(inputs, (tuple, list, torch.Size)) and all(isinstance(length, int) for length in inputs):
         inputs = torch.zeros(BATCH, *inputs)
-    with _recorded(network, events):
-        for device in ("meta", next(network.parameters()).device):
-            events.clear()
-            values = {name: value.detach().to(device) for name, value in [*network.named_parameters(), *network.named_buffers()]}
-            try:
-                call(network, values, moved(inputs, device))
-            except Exception as error:
-                reason = error
-                continue
-            return events
-    assert reason is not None
+    for device in ("meta", next(network.parameters()).device):
+        events.clear()
+        try:
+            copy = copied(network, partial(_moved, device=device)).eval()
+            with recorded(copy, events):
+                call(copy, moved(inputs, device))
+        except Exception as error:
+            reason = error
+            continue
+        return events
     raise cannot_take(inputs, reason) from reason
 
 
@@ -121,9 +126,14 @@ def cannot_take(inputs: Any, error: Exception) -> ConfigError:
     return ConfigError(f"the network cannot take inputs of {what} ({first_line(error)}); set architecture.size")
 
 
+def _moved(value: Tensor, device: torch.device | str) -> Tensor:
+    """A copy on a device: a network that changes its buffers while it runs must not change those of the original."""
+    return value.to(device, copy=True)
+
+
 @contextmanager
-def _recorded(network: nn.Module, events: list[Event]) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
+def recorded(network: nn.Module, events: list[Event]) -> Iterator[None]:
+    """Add what happens in forward passes to `events` while a block runs."""
 
     def add(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         events.append(Event(name, inputs, output))
@@ -132,10 +142,9 @@ def _recorded(network: nn.Module, events: list[Event]) -> Iterator[None]:
         if name not in modules:
             events.append(Event(name, parts, output, sum=True))
 
-    modules = dict(network.named_modules())
+    modules = hookable(network)
     hooks = [module.register_forward_hook(partial(add, name)) for name, module in modules.items()]
     watcher = AdditionTracer(network, seen)
-    network.eval()
     try:
         with torch.no_grad(), watcher:
             yield
@@ -143,5 +152,3 @@ def _recorded(network: nn.Module, events: list[Event]) -> Iterator[None]:
         watcher.remove()
         for hook in hooks:
             hook.remove()
-        for module, mode in modes:
-            module.training = mode

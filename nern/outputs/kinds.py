@@ -40,7 +40,7 @@ class OutputKind(ABC):
 
         Raises:
             ConfigError: they are outputs of another kind.
-            DataError: the task has more classes than the network.
+            DataError: the task has other classes than the network.
         """
 
     @abstractmethod
@@ -90,8 +90,12 @@ class ClassLogits(OutputKind):
                 f"the network gives {described(outputs)} where the task needs logits [b, classes]; take a classifier with one output, "
                 "or a task whose outputs() says what the network gives"
             )
-        if (classes or 0) > outputs.shape[1]:
-            raise _too_few(classes, outputs)
+        if classes and classes != outputs.shape[1]:
+            raise DataError(
+                f"the task has {classes} classes and the network {outputs.shape[1]} outputs: which output stands for which class is not "
+                "known. Name the classes of all outputs in their order with task.classes (a list, or a text file with one folder name in "
+                "each line), or set architecture.classes, or another task; task.labels=false takes images without their classes"
+            )
 
     def distance(self, original: Tensor, reconstructed: Tensor) -> Tensor:
         return divergence(original, reconstructed)

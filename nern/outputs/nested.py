@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 
@@ -51,29 +50,28 @@ def to_float32(value: Any) -> Any:
     return map_tensors(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, value)
 
 
-def channels_last(value: Any) -> Any:
-    """The same nesting with images [b, c, h, w] laid out pixel by pixel, which convolutions are faster on."""
-    return map_tensors(lambda tensor: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor, value)
+def laid_out(value: Any, layout: torch.memory_format) -> Any:
+    """The same nesting with images [b, c, h, w] in a layout, such as `torch.channels_last`, which convolutions are faster on."""
+    return map_tensors(lambda tensor: tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor, value)
 
 
-def lay_out_channels_last(network: nn.Module) -> nn.Module:
-    """Lay convolution weights [f, c, kh, kw] out like `channels_last` inputs, in place; others, such as volumes', stay as they are."""
+def lay_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """Lay convolution weights [f, c, kh, kw] out like `laid_out` inputs, in place; others, such as volumes', stay as they are."""
     for value in network.parameters():
         if value.dim() == 4:
-            value.data = value.data.contiguous(memory_format=torch.channels_last)
+            value.data = value.data.contiguous(memory_format=layout)
     return network
 
 
-def call(network: nn.Module, weights: Mapping[str, Tensor], inputs: Any) -> Any:
-    """Run a network with some of its weights replaced.
+def call(network: nn.Module, inputs: Any) -> Any:
+    """Run a network.
 
     Args:
-        weights: by parameter name.
         inputs: a tensor is the one argument; a tuple holds the arguments in order, a dictionary holds them by name.
     """
     if isinstance(inputs, Mapping):
-        return functional_call(network, dict(weights), (), dict(inputs))
-    return functional_call(network, dict(weights), inputs if isinstance(inputs, tuple) else (inputs,))
+        return network(**inputs)
+    return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
 
 
 def described(value: Any) -> str:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from nern.config.experiment import Experiment
 from nern.errors import ConfigError, DataError
 from nern.interfaces import Data
+from nern.networks.building import copied
+from nern.networks.speedups import memory_layout
 from nern.outputs.kinds import OutputKind
 from nern.outputs.metric import Measures
-from nern.outputs.nested import call, channels_last, count, map_tensors, part, tensors_of, to_float32
+from nern.outputs.nested import call, count, laid_out, map_tensors, part, tensors_of, to_float32
 from nern.support.messages import did_you_mean
 
 PIXELS = 1 << 23  # values that go through a network at a time: bounds the memory of its activations
@@ -105,16 +107,26 @@ def outputs_of(
     Raises:
         DataError: the split is missing.
     """
-    network, empty = network.to(device).eval(), True
+    network, layout = network.to(device).eval(), None
+    if any(module.training for module in network.modules()):  # one that insists on training changes its statistics while it runs
+        network = copied(network, torch.clone)
     for inputs, targets in data.batches(split, batch, device):
         values = sum(tensor[:1].numel() for tensor in tensors_of(inputs))
         for start in range(0, count(inputs), max(1, PIXELS // max(1, values))):
             chosen = slice(start, start + max(1, PIXELS // max(1, values)))
-            outputs = call(network, {}, channels_last(part(inputs, chosen)))
-            empty = False
+            layout = layout or memory_layout(network, part(inputs, chosen))
+            outputs = call(network, laid_out(part(inputs, chosen), layout))
             yield _on_cpu(to_float32(outputs)), _on_cpu(part(targets, chosen))
-    if empty:
+    if layout is None:
         raise DataError(f"the task has no {split} images")
+
+
+def is_chance(score: Score, outputs: int) -> bool:
+    """Whether a classifier is right hardly more often than one that guesses among its outputs would be."""
+    if score.top1 is None or not outputs:
+        return False
+    expected = score.images / outputs
+    return bool(score.top1 * score.images / 100 <= 1.1 * expected + 3 * (expected * (1 - 1 / outputs)) ** 0.5)
 
 
 class Comparison:
@@ -139,6 +151,7 @@ class Comparison:
         self._kind, self._measures = kind, chosen_measures(kind) if measures is None else measures
         self._kept: list[Any] | None = None
         self._original: Score | None = None
+        self.outputs = 0  # how many a classifier has; known when it was measured
 
     @property
     def original(self) -> Score | None:
@@ -170,7 +183,9 @@ class Comparison:
         for outputs, targets in outputs_of(network, self._data, self._split, self._device):
             images += count(outputs)
             if targets is not None:
+                self._kind.check(outputs, self._data.classes)
                 self._kind.check_targets(outputs, targets)
+            self.outputs = outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() == 2 else 0
             original = outputs if itself else None if originals is None else next(originals)
             if watch is not None:
                 watch(outputs, original, targets)

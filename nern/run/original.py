@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -40,7 +41,7 @@ class OriginalSource:
     def build(self) -> nn.Module:
         """The network with the fresh weights that its training starts from."""
         with seeded(self._experiment.seed, "original"):
-            return self._experiment.architecture.build()
+            return self._experiment.architecture.built()
 
     def load(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
         """The original network in eval mode on the CPU, and the dtype that each entry of its state dict has in the file.
@@ -169,9 +170,14 @@ def order_layers(
     names = list(ORDER_KINDS)
     stored = cache.load(key)
     if stored is not None:
-        reader = BitReader(stored["packed"])
-        kinds = [names[index] for index in stored["kinds"].tolist()]
-        return [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
+        with suppress(KeyError, IndexError, ValueError):  # the entry is of another layout: the layers are ordered again
+            kinds = [names[index] for index in stored["kinds"].tolist()]
+            reader = BitReader(stored["packed"])
+            orders = [
+                ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)
+            ]
+            reader.finish()
+            return orders
 
     def order(index: int) -> LayerOrder:
         layer = grid.layers[index]

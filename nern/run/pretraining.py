@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,10 @@ from nern.errors import ArtifactError, ConfigError, DataError, Interrupted, Trai
 from nern.interfaces import Data
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.smoothness import grid_smoothness, weights_smoothness
+from nern.networks.speedups import memory_layout
 from nern.networks.state_dicts import write_state_dict
 from nern.outputs.kinds import ClassLogits, OutputKind
-from nern.outputs.nested import call, channels_last, lay_out_channels_last
+from nern.outputs.nested import call, laid_out, lay_out
 from nern.registry.registry import Registry
 from nern.run.checkpoint import read_checkpoint
 from nern.run.devices import choose_device
@@ -68,12 +68,14 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise ConfigError(f"{path}: the file must end in .safetensors, .pt or .pth")
     if not path.absolute().parent.is_dir():
-        missing = FileNotFoundError(errno.ENOENT, f"there is no folder {path.absolute().parent}")
-        raise ArtifactError(cannot_write(path, missing, "make the folder, or name another file with -o"))
+        raise ArtifactError(f"cannot write {path}: there is no folder {path.absolute().parent}")
     device = choose_device(experiment.device)
     data = experiment.task.open(experiment.architecture.preprocessing(), experiment.heldout, experiment.seed)
     with seeded(experiment.seed, "original"):
-        network = experiment.architecture.build()
+        network = experiment.architecture.built()
+    with torch.no_grad():
+        outputs = call(network.eval(), experiment.architecture.example_inputs(1))
+    experiment.task.outputs().check(outputs, data.classes)
     checkpoint = checkpoint_of(path, experiment, registry)
     folder, calls = path.absolute().parent, ObserverCalls(registry)
     error: BaseException | None = None
@@ -124,7 +126,7 @@ def pretrain_observed(
         calls.nern_step(phase="pretrain", iteration=epoch, total=options.epochs, losses=losses, learning_rate=0.0)
         return stop.requested
 
-    calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs, unit="epoch")
+    calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs)
     layers, kind = list(experiment.architecture.layers(network)), experiment.task.outputs()
     return pretrain(network, layers, data, options, seed=experiment.seed, device=device, checkpoint=checkpoint, report=report, kind=kind)
 
@@ -159,7 +161,8 @@ def pretrain(
     kind, draw, examples = kind or ClassLogits(), _pairs(data, options.batch, seed, device), data.examples
     if not examples:
         raise DataError("this task does not say how many training examples it has (Data.examples); give architecture.weights")
-    lay_out_channels_last(network.to(device)).train()
+    layout = memory_layout(network.to(device).eval(), draw(0)[0], trains=True)
+    lay_out(network, layout).train()
     weights = [network.get_parameter(layer.parameter) for layer in layers]
     optimizer = torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
     steps = max(1, examples // options.batch)
@@ -175,7 +178,7 @@ def pretrain(
         for step in range(epoch * steps, (epoch + 1) * steps):
             optimizer.param_groups[0]["lr"] = options.lr * (1 + torch.cos(torch.tensor(torch.pi * step / total)).item()) / 2
             inputs, targets = draw(step)
-            loss = kind.training_loss(call(network, {}, channels_last(inputs)), targets)
+            loss = kind.training_loss(call(network, laid_out(inputs, layout)), targets)
             if options.smoothness:
                 loss = loss + options.smoothness * weights_smoothness(layers, weights)
             loss.backward()  # type: ignore[no-untyped-call]

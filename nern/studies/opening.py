@@ -116,7 +116,7 @@ def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (
     architecture = attrs.evolve(rebuilt.architecture, weights=weights)
     network = None
     if architecture.weights is not None:
-        network = architecture.build().eval()
+        network = architecture.built().eval()
         architecture.load(network)
         rebuilt.check_original(network)
     open_data = cache(lambda: task.open(architecture.preprocessing(), 0.0, 0))

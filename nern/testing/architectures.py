@@ -26,7 +26,7 @@ from nern.testing.options import check_options
 def check_architecture(architecture: Architecture) -> None:
     """The network builds the same under a seed, and runs; kernels and weights convert both ways; weights load."""
     check_options("architecture", architecture)
-    network, again = (build_seeded(architecture.build) for _ in range(2))
+    network, again = (build_seeded(architecture.built) for _ in range(2))
     expect(same(network.state_dict(), again.state_dict()), "build() gives other weights under the same seed")
     network.eval()
     layers = list(architecture.layers(network))
@@ -45,7 +45,7 @@ def check_architecture(architecture: Architecture) -> None:
     expect(all(bool(value.isfinite().all()) for value in _floats(outputs)), "the network's outputs are not finite")
     _check_pair(network, layers, features, inputs, outputs)
     _check_weights(architecture, network)
-    check_moves(network, lambda module: _floats(call(module, {}, moved(inputs, device_of(module))))[0], "network")
+    check_moves(network, lambda module: _floats(call(module, moved(inputs, device_of(module))))[0], "network")
 
 
 def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
@@ -76,7 +76,7 @@ def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
 def _check_features(network: nn.Module, features: Sequence[str], inputs: Any) -> Any:
     """Run the network and look for its feature maps; returns its outputs."""
     with torch.no_grad():
-        outputs: Any = call(network, {}, inputs)
+        outputs: Any = call(network, inputs)
     found = _floats(outputs)
     expect(len(found) > 0, f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers")
     expect(all(len(value) == 2 for value in found if value.dim()), "every output must have one entry for each image, [b, ...]")
@@ -86,7 +86,7 @@ def _check_features(network: nn.Module, features: Sequence[str], inputs: Any) ->
     called = [name for name in made if name in features]
     expect(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
     with torch.no_grad():
-        again = tensors_of(call(network, {}, inputs))
+        again = tensors_of(call(network, inputs))
     same_again = all(torch.equal(a, b) for a, b in zip(tensors_of(outputs), again, strict=True))
     expect(same_again, "the network in eval mode gives other outputs each time")
     return outputs
@@ -129,7 +129,7 @@ def _check_weights(architecture: Architecture, network: nn.Module) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         write_tensors(path, network.state_dict())
-        fresh = architecture.build().eval()
+        fresh = architecture.built().eval()
         dtypes = attrs.evolve(architecture, weights=str(path)).load(fresh)
     expect(same(fresh.state_dict(), network.state_dict()), "load() does not give back the weights of a file")
     expect(set(dtypes) == set(network.state_dict()), "load() must return the dtype of every entry of the state dict")

@@ -117,6 +117,7 @@ class PhaseTrainer:
             terms = self.losses(active, rows, batch, targets)
             total = torch.stack([self.terms[name][0].weight * value for name, value in terms.items()]).sum()
             total.backward()  # type: ignore[no-untyped-call]
+        self.context.networks.release()
         return torch.stack([*(value.detach() for value in terms.values()), total.detach()])
 
     def losses(self, active: Sequence[str], rows: Tensor | None, batch: Any, targets: Any = None) -> dict[str, Tensor]:

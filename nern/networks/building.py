@@ -1,0 +1,68 @@
+"""Makes a network, as somebody has built it, ready for its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from nern.errors import ConfigError
+from nern.outputs.nested import call
+from nern.support.messages import first_line
+
+
+def ready(network: nn.Module, inputs: Callable[[], Any]) -> nn.Module:
+    """The network without `torch.compile` around it or its parts, and with shapes for parts that are lazy.
+
+    A compiled network has other names in its state dict and hides its modules; what is inside computes the same. Parts
+    such as `LazyConv2d` take their shapes from a first forward pass, which a network that has some makes here.
+
+    Args:
+        inputs: makes inputs that the network can run on.
+
+    Raises:
+        ConfigError: the network is no module, or has lazy parts and cannot take such inputs.
+    """
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"architecture: build() must give a torch.nn.Module, gave a {type(network).__name__}")
+    network = uncompiled(network)
+    if any(is_lazy(value) for value in [*network.parameters(), *network.buffers()]):
+        training = network.training
+        try:
+            with torch.no_grad():
+                call(network.eval(), inputs())
+        except Exception as error:
+            raise ConfigError(
+                f"the network has lazy parts and cannot take its inputs ({first_line(error)}); set architecture.size"
+            ) from error
+        network.train(training)
+    return network
+
+
+def uncompiled(network: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, wherever in a network that stands."""
+    while isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+        network = inner
+    for module in network.modules():
+        for name, child in list(module._modules.items()):
+            while child is not None and isinstance(inner := getattr(child, "_orig_mod", None), nn.Module):
+                child = module._modules[name] = inner
+        if getattr(module, "_compiled_call_impl", None) is not None:  # of module.compile()
+            module._compiled_call_impl = None
+    return network
+
+
+def copied(network: nn.Module, place: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of a network whose parameters and buffers are what `place` gives for those of the original.
+
+    Modules and tensors that appear under two names do so in the copy. Nothing is copied that `place` does not copy.
+    """
+    known: dict[int, Tensor] = {}
+    for value in [*network.parameters(), *network.buffers()]:
+        put = place(value.detach())
+        known[id(value)] = nn.Parameter(put, requires_grad=False) if isinstance(value, nn.Parameter) else put
+    return copy.deepcopy(network, dict(known))  # type: ignore[arg-type]
