@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
 from torch import nn
 
 from nern.errors import DataError
-from nern.interfaces import Architecture
+from nern.interfaces import Architecture, Preprocessing, check_mean, check_std
 from nern.kernels.coordinates import LayerMapping
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
 from nern.networks.state_dicts import load_weights as load_weights
-from nern.options import OptionError, at_least, option
-from nern.support.messages import first_line
+from nern.options import OptionError, above, at_least, at_most, option
+from nern.support.messages import first_line, some
 
 
 @attrs.frozen
@@ -61,9 +62,23 @@ class LibraryArchitecture(DiscoveredArchitecture):
         "images that have that size already",
         check=at_least(1),
     )
+    crop: float | None = option(
+        None, help="size divided by the shorter side before the centre crop: another way to give resize", check=[above(0), at_most(1)]
+    )
+    mean: list[float] | None = option(None, help="mean of each input channel, of values in [0, 1]; null for the model's own")
+    std: list[float] | None = option(None, help="standard deviation of each input channel; null for the model's own")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None = option(
+        None, help="how photographs are resized; null for the model's own"
+    )
+    arguments: dict[str, Any] = option(factory=dict, help="further arguments of the library's constructor, such as transform_input")
     pretrained: bool = option(False, help="take the library's own weights, which it downloads; otherwise name a file in weights")
 
     def __attrs_post_init__(self) -> None:
+        for name, check in (("mean", check_mean), ("std", check_std)):
+            if getattr(self, name) is not None:
+                check(getattr(self, name))
+        if self.crop is not None and self.resize is not None:
+            raise OptionError("crop", "must be null where resize is given: both say how large photographs are before the crop")
         if self.pretrained and self.weights is not None:
             raise OptionError("pretrained", "must be false where weights names a file")
         if self.pretrained and self.classes is not None:
@@ -75,6 +90,50 @@ class LibraryArchitecture(DiscoveredArchitecture):
     def has_weights(self) -> bool:
         return self.pretrained or super().has_weights
 
+    def constructed(self, make: Callable[..., nn.Module], own: Mapping[str, Any]) -> nn.Module:
+        """The network that a constructor of the library makes of its own arguments and those of the option `arguments`.
+
+        Raises:
+            OptionError: an argument is set twice, or the constructor refuses one.
+        """
+        for name, instead in self.told.items():
+            if name in self.arguments and name in own:
+                raise OptionError("arguments", f"must not hold '{name}' where architecture.{instead} is set: both say the same")
+        try:
+            return make(**{**own, **self.arguments})
+        except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
+            if not self.arguments:
+                raise
+            raise OptionError("arguments", f"({', '.join(self.arguments)}) are refused by the library: {first_line(error)}") from error
+
+    #: Arguments of the library's constructors that options give already, and these options.
+    told: ClassVar[Mapping[str, str]] = {}
+
+    def adjusted(self, published: Preprocessing) -> Preprocessing:
+        """How the library prepares inputs, with what the options set instead.
+
+        Raises:
+            OptionError: mean or std has another number of values than the inputs have channels.
+        """
+        channels = published.size[0]
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != channels:
+                raise OptionError(name, f"must have one value per channel ({channels}), got {len(values)}")
+        size, resize = published.size, published.resize
+        if self.size is not None:
+            size, resize = (channels, self.size, self.size), None
+        if self.crop is not None:
+            resize = math.floor(max(size[1:]) / self.crop)
+        return attrs.evolve(
+            published,
+            mean=published.mean if self.mean is None else tuple(self.mean),
+            std=published.std if self.std is None else tuple(self.std),
+            size=size,
+            resize=self.resize or resize,
+            interpolation=self.interpolation or published.interpolation,
+        )
+
     @abstractmethod
     def fetch(self) -> nn.Module:
         """The library's network with its own weights, which are downloaded where they are not yet there."""
@@ -85,9 +144,13 @@ class LibraryArchitecture(DiscoveredArchitecture):
         try:
             state = self.fetch().state_dict()
         except Exception as error:  # of urllib, of a hub's client, of a file system: as many kinds as libraries
-            reason = first_line(error)
-            raise DataError(f"cannot get the library's weights ({reason}); set architecture.pretrained=false and weights=FILE") from error
+            raise DataError(
+                f"cannot get the library's weights ({first_line(error)}); set architecture.pretrained=false and weights=FILE"
+            ) from error
         own = network.state_dict()
+        other = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
+        if other:
+            raise DataError(f"the library's weights are of another network than architecture.arguments builds: {some(other)} differ")
         for name in set(state) - set(own):
             del state[name]  # in place, because some networks ask the state dict for the versions of its modules
         network.load_state_dict(state)

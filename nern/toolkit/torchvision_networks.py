@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -23,6 +24,7 @@ class TorchvisionNetwork(LibraryArchitecture):
     version: str | None = option(
         None, help="which of torchvision's weights the preprocessing is of, such as IMAGENET1K_V1; null for the newest"
     )
+    told: ClassVar[Mapping[str, str]] = {"num_classes": "classes", "image_size": "size", "input_size": "size"}
     #: Classifiers that only training uses; published weights hold them, what is evaluated does not.
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 
@@ -41,7 +43,7 @@ class TorchvisionNetwork(LibraryArchitecture):
             arguments["image_size"] = self.size
         if self.size is not None and self.builder.startswith("maxvit"):
             arguments["input_size"] = (self.size, self.size)
-        return out_of_place(get_model(self.builder, weights=None, **arguments))
+        return out_of_place(self.constructed(partial(get_model, self.builder, weights=None), arguments))
 
     def fetch(self) -> nn.Module:
         from torchvision.models import get_model
@@ -57,10 +59,8 @@ class TorchvisionNetwork(LibraryArchitecture):
     def preprocessing(self) -> Preprocessing:
         published = self._published().transforms()
         side, resize = only(published.crop_size), only(published.resize_size)
-        if self.size is not None:
-            side, resize = self.size, None
-        return Preprocessing(
-            tuple(published.mean), tuple(published.std), (3, side, side), self.resize or resize, published.interpolation.value
+        return self.adjusted(
+            Preprocessing(tuple(published.mean), tuple(published.std), (3, side, side), resize, published.interpolation.value)
         )
 
     def _published(self) -> Any:

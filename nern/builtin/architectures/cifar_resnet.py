@@ -97,6 +97,7 @@ class CifarResNet(Architecture):
         for name in ("mean", "std"):
             if len(getattr(self, name)) != self.channels:
                 raise OptionError(name, f"must have one value per channel ({self.channels}), got {len(getattr(self, name))}")
+        self.preprocessing()  # refuses means and deviations that no image has
 
     def build(self) -> nn.Module:
         return ResNet(self.depth, self.shortcut, self.classes, self.channels, self.width)

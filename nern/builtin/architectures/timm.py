@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import attrs
 from torch import nn
@@ -31,6 +32,7 @@ class Timm(LibraryArchitecture):
     """Any image classifier of timm with convolutions, by name."""
 
     model: str = option(help="name of the model, with or without the tag of its weights, such as convnext_atto.d2_in1k", check=_known)
+    told: ClassVar[Mapping[str, str]] = {"num_classes": "classes", "in_chans": "channels", "img_size": "size"}
     channels: int = option(3, help="channels of the input images", check=at_least(1))
 
     def build(self) -> nn.Module:
@@ -47,8 +49,7 @@ class Timm(LibraryArchitecture):
             arguments["in_chans"] = self.channels
         if self.size is not None and self._published().get("fixed_input_size"):
             arguments["img_size"] = self.size
-        network: nn.Module = timm.create_model(self.model, pretrained=pretrained, **arguments)
-        return network
+        return self.constructed(partial(timm.create_model, self.model, pretrained=pretrained), arguments)
 
     def _published(self) -> dict[str, Any]:
         import timm
@@ -65,12 +66,11 @@ class Timm(LibraryArchitecture):
         if config["crop_mode"] == "border":
             raise ConfigError(f"architecture.model: {self.model} wants photographs with a border, which nern does not add")
         resize = math.floor(max(height, width) / config["crop_pct"])
-        if self.size is not None:
-            height = width = self.size
         mean, std = (_per_channel(config[name], self.channels) for name in ("mean", "std"))
-        return Preprocessing(
-            mean, std, (self.channels, height, width), self.resize or (resize if self.size is None else None),
-            config["interpolation"], squash=config["crop_mode"] == "squash",
+        return self.adjusted(
+            Preprocessing(
+                mean, std, (self.channels, height, width), resize, config["interpolation"], squash=config["crop_mode"] == "squash"
+            )
         )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from nern.engine import Engine
 from nern.errors import ConfigError, DataError
 from nern.interfaces import Preprocessing
 from nern.networks.state_dicts import read_state_dict
+from nern.options import OptionError
 
 CPU = torch.device("cpu")
 CLASSES = 20  # of the thousand, the first by name: their labels are those of ImageNet
@@ -35,6 +36,11 @@ def some_imagenet(small_imagenet: Path, tmp_path_factory: pytest.TempPathFactory
     for folder in sorted((small_imagenet / "val").iterdir())[:CLASSES]:
         (root / "val" / folder.name).symlink_to(folder)
     return root
+
+
+def every_class(imagenet: Path) -> list[str]:
+    """The thousand classes in the order of the network's outputs."""
+    return sorted(folder.name for folder in (imagenet / "val").iterdir())
 
 
 def percentages(weights: Path, files: Sequence[Path]) -> tuple[float, float]:
@@ -52,14 +58,15 @@ def percentages(weights: Path, files: Sequence[Path]) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_a_run_without_training_images_measures_the_real_network(some_imagenet: Path, squeezenet_weights: Path, tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_run_without_training_images_measures_the_real_network(
+    some_imagenet: Path, small_imagenet: Path, squeezenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nern.builtin.tasks.noise.HELDOUT_IMAGES", 4)
     experiment = {
         "architecture": {
             "name": "squeezenet", "model": "squeezenet1_0", "layers": ["features.[34].*.weight"], "weights": str(squeezenet_weights),
         },
-        "task": {"name": "image-folder", "root": str(some_imagenet)},
+        "task": {"name": "image-folder", "root": str(some_imagenet), "classes": every_class(small_imagenet)},
         "embedding": {"name": "positional", "frequencies": 4},
         "predictor": {"name": "mlp", "hidden": 16},
         "smoother": {"name": "none"},
@@ -94,10 +101,10 @@ def test_a_run_without_training_images_measures_the_real_network(some_imagenet: 
 
 def test_networks_cannot_run_without_images(tmp_path: Path) -> None:
     root = photographs(tmp_path / "images")
-    torch.save(SqueezeNet(size=32, classes=10).build().state_dict(), tmp_path / "original.pth")
+    torch.save(SqueezeNet(size=32, classes=2).build().state_dict(), tmp_path / "original.pth")
     overrides = {
         "architecture.weights": str(tmp_path / "original.pth"), "architecture.model": "squeezenet1_0", "architecture.size": 32,
-        "architecture.resize": 32, "architecture.classes": 10, "task.root": str(root), "output": str(tmp_path / "run"),
+        "architecture.resize": 32, "architecture.classes": 2, "task.root": str(root), "output": str(tmp_path / "run"),
         "device": "cpu", "observers": {},
     }  # fmt: skip
     engine = Engine.from_yaml("squeezenet-imagenet", overrides)
@@ -155,6 +162,9 @@ def test_sizes_can_be_set() -> None:
     assert (own.size, own.resize) == ((3, 224, 224), 256)
     small = Torchvision(model="resnet18", size=32).preprocessing()
     assert (small.size, small.resize) == ((3, 32, 32), None)
+    cropped = Torchvision(model="resnet18", size=64, crop=0.8).preprocessing()
+    assert (cropped.size, cropped.resize) == ((3, 64, 64), 80)
+    assert Torchvision(model="resnet18", crop=1.0).preprocessing().resize == 224
     photo = Timm(model="resnet18", size=64, resize=72, channels=1).preprocessing()
     assert (photo.size, photo.resize, len(photo.mean), len(photo.std)) == ((1, 64, 64), 72, 1, 1)
 
@@ -166,3 +176,54 @@ def test_photographs_with_a_border_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(timm.models, "get_pretrained_cfg", lambda name: SimpleNamespace(to_dict=lambda: padded))
     with pytest.raises(ConfigError, match="resnet18 wants photographs with a border"):
         Timm(model="resnet18").preprocessing()
+
+
+@pytest.mark.parametrize("architecture", [Torchvision, Timm])
+def test_inputs_can_be_prepared_as_the_weights_want_it(architecture: type[Torchvision] | type[Timm], tmp_path: Path) -> None:
+    """Against torchvision's own transforms; neither library publishes weights of ResNet18 with these settings."""
+    from torchvision import transforms
+    from torchvision.transforms import InterpolationMode
+
+    root = photographs(tmp_path)
+    mean, std = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
+    chosen = architecture(model="resnet18", size=48, resize=60, mean=mean, std=std, interpolation="bicubic")
+    expected = transforms.Compose([
+        transforms.Resize(60, InterpolationMode.BICUBIC), transforms.CenterCrop(48), transforms.ToTensor(), transforms.Normalize(mean, std),
+    ])  # fmt: skip
+    files = sorted((root / "val").glob("*/*"))
+    torch.testing.assert_close(inputs_of(chosen.preprocessing(), root), torch.stack([expected(Image.open(file)) for file in files]))
+
+
+@pytest.mark.parametrize("architecture", [Torchvision, Timm])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"mean": [123.675, 116.28, 103.53]},
+            r"mean must be of values in \[0, 1\], got .*divided by 255 that is \[0\.485, 0\.456, 0\.406\]",
+        ),
+        ({"std": [58.395, 57.12, 57.375]}, r"std must be of values in \[0, 1\], got .*divided by 255 that is \[0\.229, 0\.224, 0\.225\]"),
+        ({"std": [0.2, 0.0, 0.2]}, r"std must be above 0, got \[0\.2, 0, 0\.2\]"),
+        ({"std": [-0.2, 0.2, 0.2]}, r"std must be above 0"),
+        ({"mean": [0.5]}, r"mean must have one value per channel \(3\), got 1"),
+        ({"crop": 0.8, "resize": 300}, "crop must be null where resize is given"),
+        ({"crop": 0.0}, "crop must be > 0"),
+    ],
+)
+def test_impossible_preparations_are_refused(
+    options: dict[str, object], message: str, architecture: type[Torchvision] | type[Timm]
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        architecture(model="resnet18", **options).preprocessing()
+
+
+def test_arguments_of_the_constructor_reach_it() -> None:
+    whole = Torchvision(model="googlenet", size=64, arguments={"transform_input": False})
+    assert whole.built().transform_input is False
+    assert Torchvision(model="googlenet", size=64).built().transform_input is True
+    assert Timm(model="resnet18", arguments={"stem_type": "deep", "stem_width": 8}).built().conv1[0].out_channels == 8
+    with pytest.raises(ConfigError, match=r"architecture\.arguments: \(no_such_thing\) are refused by the library: .*no_such_thing"):
+        Torchvision(model="resnet18", arguments={"no_such_thing": 1}).built()
+    with pytest.raises(ConfigError, match=r"architecture\.arguments: must not hold 'num_classes' where architecture\.classes is set"):
+        Torchvision(model="resnet18", classes=4, arguments={"num_classes": 5}).built()
+    assert Torchvision(model="resnet18", arguments={"num_classes": 5}).built().fc.out_features == 5
