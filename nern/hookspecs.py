@@ -74,11 +74,8 @@ def nern_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body
 
 
 @hookspec
-def nern_run_started(run_dir: Path, config: dict[str, Any], iteration: int, total: int, unit: str) -> None:
-    """A run starts, or continues, at `iteration` of `total`; `config` is the resolved configuration.
-
-    `unit` says what is counted: "step", or "epoch" while the original network is trained.
-    """
+def nern_run_started(run_dir: Path, config: dict[str, Any], iteration: int, total: int) -> None:
+    """A run starts, or goes on, at `iteration` of `total`; `config` is the resolved configuration."""
 
 
 @hookspec
@@ -87,13 +84,13 @@ def nern_ordering(done: int, total: int) -> None:
 
 
 @hookspec
-def nern_step(phase: str, iteration: int, total: int, losses: dict[str, float], learning_rate: float) -> None:
-    """Losses after `iteration` of `total` steps, every `log_every` steps; `losses` holds unweighted terms and `total`."""
+def nern_original_measured(split: str, images: int, metrics: dict[str, float]) -> None:
+    """The original network was measured on `split` ("heldout" or "test") before the first step; percentages in [0, 100]."""
 
 
 @hookspec
-def nern_measuring(phase: str, iteration: int, split: str) -> None:
-    """A network is about to run on every image of `split` ("heldout" or "test"), which may take a while."""
+def nern_step(phase: str, iteration: int, total: int, losses: dict[str, float], learning_rate: float) -> None:
+    """Losses after `iteration` of `total` steps, every `log_every` steps; `losses` holds unweighted terms and `total`."""
 
 
 @hookspec

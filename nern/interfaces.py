@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.errors import DataError
-from nern.options import above, at_least, option
+from nern.options import OptionError, above, at_least, located, option
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.metric import Metric as Metric
 
@@ -36,6 +36,29 @@ def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.de
     return means, stds
 
 
+def check_mean(mean: Sequence[float]) -> None:
+    """Raise OptionError where the means of an image's channels are no means of values in [0, 1]."""
+    if not all(-1 <= value <= 1 for value in mean):
+        raise OptionError("mean", f"must be of values in [0, 1], got {_listed(mean)}{_divided(mean)}")
+
+
+def check_std(std: Sequence[float]) -> None:
+    """Raise OptionError where the standard deviations of an image's channels are no deviations of values in [0, 1]."""
+    if not all(value > 0 for value in std):
+        raise OptionError("std", f"must be above 0, got {_listed(std)}: inputs are divided by it")
+    if not all(value <= 5 for value in std):
+        raise OptionError("std", f"must be of values in [0, 1], got {_listed(std)}{_divided(std)}")
+
+
+def _listed(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:.6g}" for value in values) + "]"
+
+
+def _divided(values: Sequence[float]) -> str:
+    """The way out where values in 0..255 were meant."""
+    return f"; divided by 255 that is {_listed([value / 255 for value in values])}" if all(abs(value) <= 255 for value in values) else ""
+
+
 @attrs.frozen
 class Preprocessing:
     """How images become inputs of a network: `(x / 255 - mean) / std`, channels first."""
@@ -47,8 +70,12 @@ class Preprocessing:
     interpolation: str = "bilinear"
     squash: bool = False  # whether `resize` is both sides, whatever that does to the aspect ratio
 
+    def __attrs_post_init__(self) -> None:
+        check_mean(self.mean)
+        check_std(self.std)
+
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [b, c, h, w] → float32 [b, c, h, w] on the same device."""
+        """uint8 (or float32 from 0 to 255) [b, c, h, w] → float32 [b, c, h, w] on the same device."""
         mean, std = _constants(tuple(self.mean), tuple(self.std), images.device)
         return (images.float() / 255 - mean) / std
 
@@ -81,6 +108,17 @@ class Architecture(ABC):
 
         Activations should not work in place (`nern.toolkit.architectures.out_of_place`): a compared map that is changed is copied first.
         """
+
+    def built(self) -> nn.Module:
+        """The network of `build`, ready for its weights: without `torch.compile`, and with shapes for lazy parts.
+
+        Raises:
+            ConfigError: an option is impossible for the network, or it cannot take inputs of its size.
+        """
+        from nern.networks.building import ready
+
+        with located("architecture"):
+            return ready(self.build(), lambda: self.example_inputs(1))
 
     @abstractmethod
     def layers(self, network: nn.Module) -> Sequence[LayerMapping]:
@@ -300,6 +338,14 @@ class Data(ABC):
         if not self.gives_targets:
             raise DataError("the task gives no targets with its training inputs; take another one, or a loss without needs_targets")
         return self.inputs(batch, seed, device)
+
+    def check(self) -> None:
+        """Look at the training images before a run is started with them, so that a broken one is known then.
+
+        Raises:
+            DataError: one cannot be read; names it.
+        """
+        return
 
     @abstractmethod
     def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Any, Any]]:

@@ -14,12 +14,15 @@ from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Data, Preprocessing, Task
 from nern.networks.tracing import cannot_take
 from nern.options import located
-from nern.outputs.nested import call
+from nern.outputs.nested import call, tensors_of
 from nern.run.evaluation import measures_of
 from nern.run.loop import phase_place, start_phase
 from nern.run.original import Original, OriginalSource
 from nern.run.pretraining import must_have_targets
 from nern.training.step import StepContext
+
+#: Of one parameter; the squares of a network's parameters are added up in float32.
+LARGEST_SUM_OF_SQUARES = 1e36
 
 
 def check_run(
@@ -112,14 +115,38 @@ def _network(experiment: Experiment, source: OriginalSource, fetch: bool) -> tup
 
 def _outputs(network: nn.Module, experiment: Experiment) -> Any:
     """What the network gives for one example; raises ConfigError where it does not run, or gives something else than the task needs."""
+    check_numbers(network)
     inputs = experiment.architecture.example_inputs(1)
     try:
         with torch.no_grad():
-            outputs = call(network, {}, inputs)
+            outputs = call(network, inputs)
     except Exception as error:
         raise cannot_take(inputs, error) from error
     experiment.task.outputs().check(outputs)
+    if not all(bool(value.isfinite().all()) for value in tensors_of(outputs)):
+        raise DataError("the original network's outputs are not finite; its weights are damaged, or too large for float32")
     return outputs
+
+
+def check_numbers(network: nn.Module) -> None:
+    """Look for numbers in a network that are not what their names say, or with which no loss can be computed.
+
+    Raises:
+        DataError: a variance is below zero, or the sum of the squares of a parameter is beyond float32; names the entry.
+    """
+    for name, value in network.named_buffers():
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise DataError(
+                f"the original network's '{name}' has values below zero (the least is {float(value.min()):.4g}), which no variance has; "
+                "the weights are damaged, or those of another network"
+            )
+    for name, value in network.named_parameters():
+        squares = float(value.detach().double().square().sum())
+        if not squares <= LARGEST_SUM_OF_SQUARES:
+            raise DataError(
+                f"the original network's '{name}' is too large: the squares of its values add up to {squares:.4g}, and float32 ends at "
+                f"{torch.finfo(torch.float32).max:.4g}; the weights are damaged, or want to be divided by a factor that the network undoes"
+            )
 
 
 def _no_images(task: Task) -> Data:
@@ -127,14 +154,18 @@ def _no_images(task: Task) -> Data:
 
 
 def _check_images(experiment: Experiment, source: OriginalSource, open_task: Callable[[Task], Data], outputs: Any) -> None:
-    """Raise DataError where images are missing, or do not belong to the network."""
-    classes = max(open_task(task).classes or 0 for _, task in _tasks(experiment))
+    """Raise DataError where images are missing, broken, or do not belong to the network."""
+    for _, task in _tasks(experiment):
+        experiment.task.outputs().check(outputs, open_task(task).classes)
     for phase in experiment.phases:
-        if experiment.runs_networks(phase) and "train" not in open_task(phase.inputs or experiment.task).splits:
+        if not experiment.runs_networks(phase):
+            continue
+        data = open_task(phase.inputs or experiment.task)
+        if "train" not in data.splits:
             raise DataError(
                 f"phase '{phase.name}' runs the networks, but the task has no training images; "
                 "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
             )
-    experiment.task.outputs().check(outputs, classes)
+        data.check()
     if not source.available:
         must_have_targets(open_task(experiment.task))

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import torch
 
 from nern.artifact.artifact import Artifact
-from nern.interfaces import Data, Task
 from nern.kernels.smoothness import grid_smoothness
 from nern.outputs.kinds import ClassLogits
 from nern.representation.entropy import refit_distributions
 from nern.run.agreement import ClassCounter
-from nern.run.evaluation import Comparison, measures_of
+from nern.run.evaluation import measures_of
 from nern.run.loop import TrainingLoop
 from nern.run.packing import pack
 from nern.run.provenance import environment
 from nern.run.results import Result
 
 
-def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.dtype) -> tuple[Artifact, Result]:
+def finish(loop: TrainingLoop, dtype: torch.dtype) -> tuple[Artifact, Result]:
     """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result.
 
     Args:
-        open_task: finds the images of a task.
         dtype: in which the networks computed.
     """
     experiment, original, registry, folder = loop.experiment, loop.original, loop.registry, loop.folder
-    data, device = open_task(experiment.task), loop.context.device
+    device = loop.context.device
     representation = loop.context.representation.eval()
     final = {name: value.detach().clone() for name, value in representation.state_dict().items()}
     chosen = loop.best["parameters"] if loop.best else final
@@ -38,12 +35,8 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
         "final": {"iteration": loop.iteration, "heldout": loop.latest},
         "chosen": {"iteration": loop.best["iteration"], "heldout": loop.best["metrics"]} if loop.best and another else None,
     }
-    tested = "test" in data.splits
-    measures = measures_of(experiment)
-    comparison = Comparison(original.network if tested else None, data, "test", device, experiment.task.outputs(), measures)
-    if tested:
-        loop.calls.nern_measuring(phase="original", iteration=loop.iteration, split="test")
-    before_training, counter = comparison.original, ClassCounter()
+    comparison, measures = loop.test, measures_of(experiment)
+    before_training, counter = comparison.original if comparison is not None else None, ClassCounter()
     classifies = isinstance(experiment.task.outputs(), ClassLogits)
     for name, parameters in (("final", final), ("chosen", chosen)):
         representation.load_state_dict(parameters)
@@ -51,9 +44,8 @@ def finish(loop: TrainingLoop, open_task: Callable[[Task], Data], dtype: torch.d
         refit_distributions(representation)
         if records[name] is None:
             records[name] = records["final"]
-        elif tested:
+        elif comparison is not None:
             counter = ClassCounter()  # the chosen checkpoint is measured last
-            loop.calls.nern_measuring(phase=name, iteration=records[name]["iteration"], split="test")
             watch = counter if classifies else None
             records[name]["test"] = comparison.score(original.rebuilt(representation), watch=watch).metrics()
             loop.calls.nern_evaluated(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -16,7 +17,7 @@ from nern.interfaces import Data, Task
 from nern.registry.registry import Registry
 from nern.representation.entropy import code_parameters, is_coded, stored_bits
 from nern.run.checkpoint import Checkpoint
-from nern.run.evaluation import Comparison, measures_of
+from nern.run.evaluation import Comparison, is_chance, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
@@ -25,6 +26,8 @@ from nern.run.packing import coded_budget, room_for_codes
 from nern.support.seeding import derive, generator
 from nern.training.coding import start_coding
 from nern.training.step import PhaseTrainer, StepContext
+
+log = logging.getLogger("nern")
 
 
 class TrainingLoop:
@@ -72,7 +75,8 @@ class TrainingLoop:
         self.processes.same(self.context.representation.parameters())
         if self.processes.first:
             self.folder.keep_metrics(self.iteration)
-            self.calls.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total, unit="step")
+            self.calls.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total)
+            self._measure_original()
         for index, phase in enumerate(self.experiment.phases):
             if done and index < done.phase:
                 continue
@@ -143,7 +147,7 @@ class TrainingLoop:
                 raise TrainingError(f"the gradient made '{name}' not finite at or before step {step + 1} of phase '{phase.name}'")
 
     @cached_property
-    def _heldout(self) -> Comparison | None:
+    def heldout(self) -> Comparison | None:
         """Measures networks on held-out images; None where there are none."""
         tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
         data = self.open_task(tasks[-1] if tasks else self.experiment.task)
@@ -152,17 +156,40 @@ class TrainingLoop:
         kind, measures = self.experiment.task.outputs(), measures_of(self.experiment)
         return Comparison(self.original.network, data, "heldout", self.context.device, kind, measures)
 
+    @cached_property
+    def test(self) -> Comparison | None:
+        """Measures networks on the task's test images; None where there are none."""
+        data, kind = self.open_task(self.experiment.task), self.experiment.task.outputs()
+        if "test" not in data.splits:
+            return None
+        return Comparison(self.original.network, data, "test", self.context.device, kind, measures_of(self.experiment))
+
+    def _measure_original(self) -> None:
+        """Show how the original network does before anything is trained, and warn where it does no better than chance."""
+        for split, comparison in (("heldout", self.heldout), ("test", self.test)):
+            score = comparison.original if comparison is not None else None
+            if comparison is None or score is None:
+                continue
+            compared = {name for name, metric in measures_of(self.experiment).metrics.items() if metric.compares == "targets"}
+            metrics = {name: value for name, value in score.metrics().items() if name in compared}
+            self.calls.nern_original_measured(split=split, images=score.images, metrics=metrics)
+            if is_chance(score, comparison.outputs):
+                log.warning(
+                    "nern: the original network is right on %.2f %% of %d %s images, which is no better than chance (%.2f %%): look at the "
+                    "classes and their order (task.classes), at mean, std and size of its inputs (architecture.*), and at its weights",
+                    score.top1, score.images, split, 100 / comparison.outputs,
+                )  # fmt: skip
+
     def _evaluate(self, phase: Phase) -> None:
         """Measure on the held-out images and keep the parameters if they are the best so far."""
         self.latest = {}
-        if self._heldout is None or not self.processes.first:
+        if self.heldout is None or not self.processes.first:
             return
         representation = self.context.representation.eval()
         with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
             network = self.original.rebuilt(representation)
         representation.train()
-        self.calls.nern_measuring(phase=phase.name, iteration=self.iteration, split="heldout")
-        measured = self._heldout.score(network, choosing=True)
+        measured = self.heldout.score(network, choosing=True)
         self.latest = measured.metrics()
         # while bits are counted, their number changes: an earlier checkpoint is another size, not a better one
         if self.best is None or is_coded(representation) or measured.key >= tuple(self.best["key"]):

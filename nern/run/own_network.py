@@ -133,7 +133,7 @@ class OwnNetwork:
         parameter = next(self.model.parameters(), inputs)
         try:
             inputs = inputs.to(parameter.device)
-            return call(self.model.eval(), {}, inputs.to(parameter.dtype) if inputs.is_floating_point() else inputs)
+            return call(self.model.eval(), inputs.to(parameter.dtype) if inputs.is_floating_point() else inputs)
         finally:
             for module, mode in modes:
                 module.training = mode

@@ -27,12 +27,17 @@ def pack(
     """
     if records["final"] == records["chosen"]:
         records = {"chosen": records["chosen"]}
-    task = {name: value for name, value in unstructure(experiment.task, registry).items() if name != "root"}
+    task = {name: value for name, value in unstructure(experiment.task, registry).items() if not _is_path(name, value)}
     return Artifact(
         representation, experiment.architecture, experiment.embedding, experiment.predictor, original.with_stored_copies().cpu(),
         original.dtypes, registry, original.sha256, {"task": task, "checkpoints": rounded(records)},
         absorbed=Absorbed.of(original.network, original.absorbed), copied=experiment.copied,
     )  # fmt: skip
+
+
+def _is_path(name: str, value: Any) -> bool:
+    """Whether an option of a task says where something lies on this machine."""
+    return name == "root" or (name == "classes" and isinstance(value, str))
 
 
 def rounded(value: Any) -> Any:

@@ -1,38 +1,66 @@
-"""A place for what is slow to compute and easy to compute again: decoded images, orderings."""
+"""A place for what is slow to compute and easy to compute again: decoded images, orderings.
+
+An entry is a file of tensors behind a checksum of its name and content. One that is damaged, was written by another
+version or was copied from another entry counts as none, so that what it would have held is computed again.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as tensors_in
+from safetensors.torch import save
 
-from nern.support.files import write_tensors
+from nern.support.files import write_atomically
+
+_CHECKSUM_BYTES = 32
 
 
 def folder() -> Path:
-    """The cache folder: `NERN_CACHE` in the environment, or the user's cache folder. An empty `NERN_CACHE` is no cache."""
+    """The cache folder: `NERN_CACHE` in the environment, or the user's cache folder."""
     return Path(os.environ.get("NERN_CACHE") or platformdirs.user_cache_dir("nern"))
 
 
+def enabled() -> bool:
+    """Whether there is a cache: an empty `NERN_CACHE` in the environment switches reading and writing off."""
+    return os.environ.get("NERN_CACHE") != ""
+
+
 def load(name: str) -> dict[str, torch.Tensor] | None:
-    """What was stored under a name, or None where nothing usable is."""
-    try:
-        return load_file(str(folder() / f"{name}.safetensors"))
-    except (OSError, SafetensorError):
+    """What was stored under a name, or None where nothing was or the entry is damaged."""
+    if not enabled():
         return None
+    try:
+        entry = memoryview(_file(name).read_bytes())
+    except OSError:
+        return None
+    checksum, content = entry[:_CHECKSUM_BYTES], entry[_CHECKSUM_BYTES:]
+    return tensors_in(bytes(content)) if checksum == _checksum(name, content) else None
 
 
 def store(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Keep tensors under a name. A cache that cannot be written is no error."""
-    if os.environ.get("NERN_CACHE") == "":
+    if not enabled():
         return
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        write_tensors(folder() / f"{name}.safetensors", tensors)
+        write_atomically(_file(name), lambda file: file.writelines([_checksum(name, content), content]))
     except OSError:
         pass
+
+
+def _file(name: str) -> Path:
+    return folder() / f"{name}.cache"
+
+
+def _checksum(name: str, content: bytes | memoryview) -> bytes:
+    total = hashlib.sha256(name.encode())
+    total.update(content)
+    return total.digest()

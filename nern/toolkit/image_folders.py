@@ -1,8 +1,11 @@
-"""Folders of images with one folder for each class."""
+"""Folders of training and test images with one folder for each class."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,56 +16,31 @@ from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing
 from nern.options import OptionError
 from nern.support import cache
-from nern.toolkit.images import Augment, FileData, ImageData, decode, to_tensor
+from nern.support.messages import some
+from nern.toolkit.class_folders import class_names, has_class_folders, list_images, say_left_out, walk_images
+from nern.toolkit.image_decoding import decode, to_tensor
+from nern.toolkit.images import Augment, FileData, ImageData, stacked
 
-TEST_FOLDERS = ("test", "val")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+log = logging.getLogger("nern")
 
-
-# -- folders ---------------------------------------------------------------------------------------------------------
-def list_images(folder: Path) -> tuple[list[Path], list[int], list[str]]:
-    """Files, class indices and class names of a folder with one folder per class; classes in alphabetical order.
-
-    Raises:
-        DataError: the folder is missing, or no class folder holds images.
-    """
-    if not folder.is_dir():
-        raise DataError(f"image folder {folder} does not exist")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    files, labels = [], []
-    for index, name in enumerate(names):
-        found = sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise DataError(f"class folder {folder / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        files += found
-        labels += [index] * len(found)
-    if not files:
-        raise DataError(f"{folder} has no class folders; images belong into {folder}/<class>/<name>.png")
-    return files, labels, names
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+_DECODING = 2  # counts changes of how images are decoded: what the cache holds of an earlier one is decoded again
 
 
-def read_folder(folder: Path, preprocessing: Preprocessing) -> tuple[Tensor, Tensor, int]:
-    """All images of a folder with one folder per class: uint8 [n, c, h, w], labels [n], number of classes.
+def read_folder(folder: Path, preprocessing: Preprocessing, classes: Sequence[str] | None = None) -> tuple[Tensor, Tensor, int]:
+    """All images of a folder with one folder per class, labels [n] and the number of classes.
 
-    Decoded images are cached under a name made from the files' paths, sizes and times.
+    Images are uint8 [n, c, h, w], or float32 from 0 to 255 where one has more than 8 bits. They are cached under a name
+    made from the content of the files.
+
+    Args:
+        classes: see `list_images`.
 
     Raises:
         DataError: the folder is missing or empty, or an image is broken or of another size than the network's inputs.
     """
-    files, labels, names = list_images(folder)
-    stats = [(str(file.relative_to(folder)), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    key = "images-" + hashlib.sha256(repr((preprocessing.size, stats)).encode()).hexdigest()[:32]
-    cached = cache.load(key)
-    if cached is None:
-        with ThreadPoolExecutor() as pool:
-            images = list(pool.map(lambda file: to_tensor(decode(file, preprocessing.size[0])), files))
-        _, height, width = preprocessing.size
-        for file, image in zip(files, images, strict=True):
-            if tuple(image.shape) != preprocessing.size:
-                raise DataError(f"{file} has {image.shape[2]} × {image.shape[1]} pixels, the network takes {width} × {height}")
-        cached = {"images": torch.stack(images), "labels": torch.tensor(labels)}
-        cache.store(key, cached)
-    return cached["images"], cached["labels"], len(names)
+    files, labels, names = list_images(folder, classes)
+    return decoded(files, preprocessing), torch.tensor(labels), len(names)
 
 
 def check_root(root: str | None) -> None:
@@ -77,37 +55,124 @@ def check_root(root: str | None) -> None:
         raise OptionError("root", f"data folder {root} does not exist; images belong into {root}/train/<class>/ and {root}/test/<class>/")
 
 
-def open_folders(root: str | None, augment: Augment, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
-    """The images below `root/train/<class>/` and `root/test/<class>/` (or `val/`); either may be missing until it is needed."""
+def decoded(files: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
+    """Images of the network's own size [n, c, h, w], from the cache where it has them; see `read_folder`."""
+    size = preprocessing.size
+    with ThreadPoolExecutor() as pool:
+        contents = b"".join(pool.map(_fingerprint, files))
+        key = "images-" + hashlib.sha256(repr((_DECODING, size)).encode() + contents).hexdigest()[:32]
+        images = (cache.load(key) or {}).get("images")
+        if images is not None and tuple(images.shape) == (len(files), *size):
+            return images
+        found = list(pool.map(lambda file: to_tensor(decode(file, size[0]), size[0]), files))
+    for file, image in zip(files, found, strict=True):
+        if tuple(image.shape) != size:
+            raise DataError(
+                f"{file} has {image.shape[2]} × {image.shape[1]} pixels, the network takes {size[2]} × {size[1]}; "
+                "resize the images, or set architecture.size (and architecture.resize, which resizes photographs)"
+            )
+    images = stacked(found)
+    cache.store(key, {"images": images})
+    return images
+
+
+def open_folders(
+    root: str | None,
+    augment: Augment,
+    preprocessing: Preprocessing,
+    heldout: float,
+    seed: int,
+    *,
+    classes: Sequence[str] | str | None = None,
+    labels: bool = True,
+    test: str | None = None,
+) -> Data:
+    """The images below `root/train/<class>/` and `root/test/<class>/`; either may be missing until it is needed.
+
+    Args:
+        classes: names of the network's outputs in their order, or a text file with one in each line; None where the
+            folders are the classes, which train and test images must then both have.
+        labels: False for images without classes, which lie anywhere below `train/` and `test/`.
+        test: the folder of the test images; None for the first of `test/`, `val/`, `valid/` and `validation/` that
+            holds class folders.
+
+    Raises:
+        DataError: a folder is missing, or its classes are not those of the other or of `classes`.
+    """
     if root is None:
         raise DataError("task.root is missing: name the folder that holds train/ and test/ (task.root=DIR)")
-    place = Path(root)
-    folders = {"train": place / "train", "test": next((place / name for name in TEST_FOLDERS if (place / name).is_dir()), place / "test")}
-    if not any(folder.is_dir() for folder in folders.values()):
-        there = "does not exist" if not place.is_dir() else "holds neither train/ nor test/ (nor val/)"
+    place, names = Path(root), class_names(classes)
+    folders = _splits(place, labels, test)
+    if not folders:
+        there = "does not exist" if not place.is_dir() else f"holds neither train/ nor test/ (nor {', '.join(TEST_FOLDERS[1:])})"
         raise DataError(f"data folder {place} {there}; images belong into {place}/train/<class>/ and {place}/test/<class>/")
-    missing = f"data folder {place} has no {'train/' if not folders['train'].is_dir() else 'test/'} folder"
-    sizes = {}
-    if preprocessing.resize is None:
-        read = {}
-        for split, folder in folders.items():
-            if folder.is_dir():
-                images, labels, sizes[split] = read_folder(folder, preprocessing)
-                read[split] = images, labels
-        data: Data = ImageData(
-            read.get("train"), read.get("test"), preprocessing,
-            classes=max(sizes.values()), heldout=heldout, seed=seed, augment=augment, missing=missing,
-        )  # fmt: skip
-    else:
-        listed = {}
-        for split, folder in folders.items():
-            if folder.is_dir():
-                files, targets, names = list_images(folder)
-                listed[split], sizes[split] = (files, targets), len(names)
-        data = FileData(
+    missing = f"data folder {place} has no {'train/' if 'train' not in folders else 'test/'} folder"
+    listed: dict[str, tuple[list[Path], list[int] | None]] = {}
+    found: dict[str, list[str]] = {}
+    for split, folder in folders.items():
+        if labels:
+            files, targets, found[split] = list_images(folder, names)
+            listed[split] = files, targets
+        else:
+            listed[split] = _unlabelled(folder), None
+    if len(found) == 2:
+        _same_classes(place, folders, found)
+    count = len(next(iter(found.values()))) if found else None
+    if preprocessing.resize is not None:
+        return FileData(
             listed.get("train"), listed.get("test"), preprocessing,
-            classes=max(sizes.values()), heldout=heldout, seed=seed, augment=augment, missing=missing,
+            classes=count, heldout=heldout, seed=seed, augment=augment, missing=missing,
         )  # fmt: skip
-    if len(set(sizes.values())) > 1:
-        raise DataError(f"data folder {place} has {sizes['train']} classes in train/ and {sizes['test']} in {folders['test'].name}/")
-    return data
+    read = {
+        split: (decoded(files, preprocessing), None if targets is None else torch.tensor(targets))
+        for split, (files, targets) in listed.items()
+    }
+    return ImageData(
+        read.get("train"), read.get("test"), preprocessing,
+        classes=count, heldout=heldout, seed=seed, augment=augment, missing=missing,
+    )  # fmt: skip
+
+
+def _splits(place: Path, labels: bool, test: str | None) -> dict[str, Path]:
+    """The folders of training and test images that are there."""
+    if test is not None and not (place / test).is_dir():
+        raise DataError(f"task.test: there is no folder {place / test}")
+    candidates = [place / name for name in ((test,) if test is not None else TEST_FOLDERS) if (place / name).is_dir()]
+    usable = [folder for folder in candidates if not labels or test is not None or has_class_folders(folder)]
+    train = {"train": place / "train"} if (place / "train").is_dir() else {}
+    flat = [f"{folder.name}/" for folder in candidates if folder not in usable]
+    if flat and (usable or train):
+        log.warning("nern: %s: %s left out, which holds no class folders", place, some(flat))
+    if usable[1:]:
+        unused = some([f"{folder.name}/" for folder in usable[1:]])
+        log.warning("nern: %s: test images are those of %s/; %s is not used (task.test=NAME)", place, usable[0].name, unused)
+    chosen = usable or ([] if train else candidates)
+    return {**train, **({"test": chosen[0]} if chosen else {})}
+
+
+def _unlabelled(folder: Path) -> list[Path]:
+    left_out: Counter[str] = Counter()
+    files = list(walk_images(folder, left_out))
+    if not files:
+        raise DataError(f"{folder} holds no images")
+    say_left_out(folder, left_out)
+    return files
+
+
+def _same_classes(place: Path, folders: dict[str, Path], found: dict[str, list[str]]) -> None:
+    train, test = found["train"], found["test"]
+    if train == test:
+        return
+    only = [(split, [name for name in found[split] if name not in other]) for split, other in (("train", test), ("test", train))]
+    differences = "; ".join(f"only {folders[split].name}/ has {some(names)}" for split, names in only if names)
+    raise DataError(
+        f"data folder {place} has {len(train)} classes in train/ and {len(test)} in {folders['test'].name}/: {differences}. "
+        "Name the class of each output of the network, in order, with task.classes"
+    )
+
+
+def _fingerprint(file: Path) -> bytes:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError as error:
+        raise DataError(f"cannot read {file} ({error.strerror or error})") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing
 from nern.support.seeding import derive, generator
+from nern.toolkit.image_decoding import check_image, decode, to_tensor
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
@@ -50,7 +51,7 @@ class EpochOrder:
 
 
 class ImageData(Data):
-    """Images held in memory as uint8 [n, c, h, w], with labels [n] int64 or None."""
+    """Images held in memory as uint8 (or float32 from 0 to 255) [n, c, h, w], with labels [n] int64 or None."""
 
     def __init__(
         self,
@@ -142,11 +143,11 @@ class FileData(Data):
 
     def __init__(
         self,
-        train: tuple[Sequence[Path], Sequence[int]] | None,
-        test: tuple[Sequence[Path], Sequence[int]] | None,
+        train: tuple[Sequence[Path], Sequence[int] | None] | None,
+        test: tuple[Sequence[Path], Sequence[int] | None] | None,
         preprocessing: Preprocessing,
         *,
-        classes: int,
+        classes: int | None,
         heldout: float,
         seed: int,
         augment: Augment,
@@ -154,16 +155,23 @@ class FileData(Data):
     ) -> None:
         self.classes, self._preprocessing, self._augment, self._missing = classes, preprocessing, augment, missing
         self._test = test
-        self._train: tuple[Sequence[Path], Sequence[int]] | None = None
-        self._heldout: tuple[Sequence[Path], Sequence[int]] | None = None
+        self._train: tuple[Sequence[Path], Sequence[int] | None] | None = None
+        self._heldout: tuple[Sequence[Path], Sequence[int] | None] | None = None
         if train is not None:
-            keep, hold = (part.tolist() for part in split_heldout(len(train[0]), heldout, seed))
-            self._train = [train[0][i] for i in keep], [train[1][i] for i in keep]
-            self._heldout = [train[0][i] for i in hold], [train[1][i] for i in hold]
+            files, labels = train
+            keep, hold = (part.tolist() for part in split_heldout(len(files), heldout, seed))
+            self._train, self._heldout = (
+                ([files[i] for i in part], None if labels is None else [labels[i] for i in part]) for part in (keep, hold)
+            )
         self._pool = ThreadPoolExecutor()
         self.examples = 0 if self._train is None else len(self._train[0])
         lists = {"train": self._train, "heldout": self._heldout, "test": self._test}
         self.splits = frozenset(name for name, files in lists.items() if files is not None and len(files[0]))
+
+    def check(self) -> None:
+        """See that every training image will decode; held-out and test images are decoded before training anyway."""
+        if self._train is not None:
+            list(self._pool.map(lambda file: check_image(file, self._preprocessing.size[0]), self._train[0]))
 
     def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Tensor]:
         if self._train is None or not self._train[0]:
@@ -181,7 +189,7 @@ class FileData(Data):
             jobs = pending.pop(step, None) or submit(step)
             pending.clear()
             pending[step + 1] = submit(step + 1)  # decodes while this step computes
-            return self._preprocessing.normalise(upload(torch.stack([job.result() for job in jobs]), device))
+            return self._preprocessing.normalise(upload(stacked([job.result() for job in jobs]), device))
 
         return inputs
 
@@ -197,8 +205,8 @@ class FileData(Data):
         files, labels = held
         for start in range(0, len(files), batch):
             images = list(self._pool.map(self._centre_crop, files[start : start + batch]))
-            part = self._preprocessing.normalise(torch.stack(images).to(device))
-            yield part, torch.tensor(labels[start : start + batch], device=device)
+            part = self._preprocessing.normalise(stacked(images).to(device))
+            yield part, None if labels is None else torch.tensor(labels[start : start + batch], device=device)
 
     def _centre_crop(self, file: Path) -> Tensor:
         from torchvision.transforms import InterpolationMode
@@ -209,7 +217,7 @@ class FileData(Data):
         side = self._preprocessing.resize or height
         target = [side, side] if self._preprocessing.squash else [side]
         image = tv.resize(image, target, InterpolationMode(self._preprocessing.interpolation))
-        return to_tensor(tv.center_crop(image, [height, width]))
+        return to_tensor(tv.center_crop(image, [height, width]), channels)
 
     def _random_crop(self, file: Path, seed: int) -> Tensor:
         """The centre, or a crop of 25 % to 100 % of the area with the aspect ratio unchanged, mirrored half of the time."""
@@ -225,30 +233,13 @@ class FileData(Data):
             crop_width = max(1, round(crop * width / height))
             top, left = round(y * (image.height - crop)), round(x * (image.width - crop_width))
             interpolation = InterpolationMode(self._preprocessing.interpolation)
-            pixels = to_tensor(tv.resized_crop(image, top, left, crop, crop_width, [height, width], interpolation))
+            pixels = to_tensor(tv.resized_crop(image, top, left, crop, crop_width, [height, width], interpolation), channels)
         else:
             pixels = self._centre_crop(file)
         return pixels.flip(2) if self._augment != "none" and mirror < 0.5 else pixels
 
 
-def decode(file: Path, channels: int) -> Any:
-    """A PIL image with 1 (grey) or 3 (RGB) channels.
-
-    Raises:
-        DataError: the file is no complete image.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            return image.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(f"{file} is not a complete image ({error})") from error
-
-
-def to_tensor(image: Any) -> Tensor:
-    """A PIL image as uint8 [c, h, w]."""
-    import numpy as np
-
-    pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous()
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images [c, h, w] as [b, c, h, w]: uint8, or float32 where one of them has more than 8 bits."""
+    dtype = torch.uint8 if all(image.dtype == torch.uint8 for image in images) else torch.float32
+    return torch.stack([image.to(dtype) for image in images])

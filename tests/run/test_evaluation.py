@@ -34,6 +34,7 @@ def score(logits: Tensor, labels: Tensor | None, original: Tensor | None = None)
             return part
 
     data = Few(torch.zeros(len(logits), 1, 1, 1), labels)
+    data.classes = logits.shape[1]
     beside = None if original is None else Fixed(original)
     return Comparison(beside, data, "test", CPU, ClassLogits()).score(Fixed(logits))
 
@@ -115,11 +116,11 @@ def test_every_image_runs_in_eval_mode_and_in_order() -> None:
     assert next(outputs_of(network, Few(images, None), "test", CPU))[1] is None
 
 
-def test_no_images_and_too_many_classes_are_refused() -> None:
+def test_no_images_and_another_number_of_classes_are_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(DataError, match="the task has no test images"):
         Comparison(None, Few(torch.zeros(0, 3, 2, 2), None), "test", CPU, ClassLogits()).score(network)
-    with pytest.raises(DataError, match=r"the task has 3 classes and the network 2; set architecture\.classes"):
+    with pytest.raises(DataError, match=r"the task has 3 classes and the network 2 outputs.*task\.classes.*architecture\.classes"):
         Comparison(None, Few(torch.zeros(3, 3, 2, 2), torch.tensor([0, 1, 2])), "test", CPU, ClassLogits()).score(network)
 
 

@@ -1,0 +1,146 @@
+"""Which files below a folder are images, and which class each of them has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nern.errors import DataError
+from nern.support.messages import did_you_mean, first_line, some
+from nern.toolkit.image_decoding import image_suffixes
+
+log = logging.getLogger("nern")
+
+#: What operating systems and network drives leave in folders, in lower case.
+_SYSTEM_NAMES = frozenset({
+    "__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "$recycle.bin", "desktop.ini", "lost+found",
+    "system volume information", "thumbs.db",
+})  # fmt: skip
+
+
+def list_images(folder: Path, classes: Sequence[str] | None = None) -> tuple[list[Path], list[int], list[str]]:
+    """Files, class indices and class names of a folder with one folder for each class.
+
+    A class folder's images may lie in folders of their own, as torchvision's ImageFolder reads them. Hidden and system
+    folders and files (`.ipynb_checkpoints`, `__MACOSX`, `._1.png`) are passed over; other files that are no images are
+    counted in a warning.
+
+    Args:
+        classes: names of all classes in the order of the network's outputs; the folders may be some of them. Without
+            it, the folders are the classes: in the order of their numbers where all names are numbers, else of the
+            alphabet.
+
+    Raises:
+        DataError: the folder is missing, no class folder holds images, or a folder is none of the classes.
+    """
+    if not folder.is_dir():
+        raise DataError(f"image folder {folder} does not exist")
+    names = _ordered([entry.name for entry in folder.iterdir() if entry.is_dir() and not _passed_over(entry.name)])
+    places = {name: index for index, name in enumerate(names)} if classes is None else _places(folder, names, classes)
+    files, labels = [], []
+    left_out: Counter[str] = Counter(_ending(entry) for entry in folder.iterdir() if entry.is_file() and not _passed_over(entry.name))
+    for name in names:
+        found = list(walk_images(folder / name, left_out))
+        if not found:
+            raise DataError(f"class folder {folder / name} holds no images; remove it, or put images of its class in it")
+        files += found
+        labels += [places[name]] * len(found)
+    if not files:
+        raise DataError(f"{folder} has no class folders; images belong into {folder}/<class>/<name>.png")
+    say_left_out(folder, left_out)
+    return files, labels, list(names if classes is None else classes)
+
+
+def walk_images(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """Every image below a folder, folder by folder; endings of other files are counted in `left_out`."""
+    seen: set[str] = set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above itself
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(name for name in inner if not _passed_over(name))
+        for name in sorted(names):
+            if _passed_over(name):
+                continue
+            file = Path(place, name)
+            if file.suffix.lower() in image_suffixes():
+                yield file
+            else:
+                left_out[_ending(file)] += 1
+
+
+def say_left_out(folder: Path, left_out: Counter[str]) -> None:
+    """Warn of files that are no images of a class, with their endings."""
+    count = left_out.total()
+    if count:
+        endings = some([f"{number} {ending}" for ending, number in left_out.most_common()], 5)
+        log.warning("nern: %s: %d %s left out (%s)", folder, count, "file is" if count == 1 else "files are", endings)
+
+
+def class_names(given: Sequence[str] | str | None) -> list[str] | None:
+    """Names of the network's outputs in their order: a list, or the lines of a text file; None where none are given.
+
+    Raises:
+        DataError: the file cannot be read, there are no names, or one appears twice.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        file = Path(os.path.expandvars(given)).expanduser()
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"task.classes: cannot read {file} ({first_line(error)}); name a text file with one class in each line"
+            ) from error
+        given = [line.strip() for line in lines if line.strip()]
+    names = list(given)
+    if not names:
+        raise DataError("task.classes: there are no names; name the class of each output of the network, in order")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"task.classes: {some(twice)} appears more than once; every output of the network needs a name of its own")
+    return names
+
+
+def has_class_folders(folder: Path) -> bool:
+    """Whether a folder holds folders that may be classes."""
+    return any(entry.is_dir() and not _passed_over(entry.name) for entry in folder.iterdir())
+
+
+def _places(folder: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
+    """The position of each folder's name among the classes: of the whole name, or of its first word (`n01440764 tench`)."""
+    places = {name: index for index, name in enumerate(classes)}
+    words = {name.split()[0]: index for index, name in enumerate(classes) if name.split()}
+    unknown = [name for name in names if name not in places and name not in words]
+    if unknown:
+        hint = did_you_mean(unknown[0], classes, f"; task.classes holds {some(classes)}")
+        raise DataError(f"class folder {folder / unknown[0]} is none of the {len(classes)} names of task.classes{hint}")
+    return {name: places.get(name, words.get(name, -1)) for name in names}
+
+
+def _ordered(names: Sequence[str]) -> list[str]:
+    """As numbers where all are numbers, else in the order of the alphabet."""
+    alphabetical = sorted(names)
+    if not all(name.isascii() and name.isdecimal() for name in names):
+        return alphabetical
+    ordered = sorted(names, key=lambda name: (int(name), name))
+    if ordered != alphabetical:
+        log.warning(
+            "nern: the class folders are numbers and are taken in the order of these (%s), not of the alphabet (%s) as torchvision's "
+            "ImageFolder does; task.classes gives another order", some(ordered), some(alphabetical),
+        )  # fmt: skip
+    return ordered
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def _ending(file: Path) -> str:
+    return file.suffix.lower() or "without an ending"

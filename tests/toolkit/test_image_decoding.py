@@ -1,0 +1,96 @@
+"""Pixels keep the values that their file holds, and a file that cannot be decoded is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nern.errors import DataError
+from nern.interfaces import Preprocessing
+from nern.toolkit.image_decoding import check_image, decode, image_suffixes, to_tensor
+from nern.toolkit.image_folders import open_folders, read_folder
+
+DRAW = np.random.default_rng(0)
+SIXTEEN = DRAW.integers(0, 1 << 16, (8, 8), dtype=np.uint16)
+UNIT = DRAW.random((8, 8), dtype=np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "pixels", "expected"),
+    [
+        ("a.png", SIXTEEN, SIXTEEN / 257),
+        ("a.tif", SIXTEEN, SIXTEEN / 257),
+        ("a.pgm", SIXTEEN, SIXTEEN / 257),
+        ("a.tiff", UNIT, UNIT * 255.0),
+        ("a.tiff", UNIT * 255, UNIT * 255.0),
+    ],
+    ids=["16-bit PNG", "16-bit TIFF", "16-bit PGM", "floats to 1", "floats to 255"],
+)
+def test_images_of_more_than_eight_bits_keep_their_values(
+    name: str, pixels: np.ndarray, expected: np.ndarray, channels: int, tmp_path: Path
+) -> None:
+    (tmp_path / "c").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "c" / name)
+    found = to_tensor(decode(tmp_path / "c" / name, channels), channels)
+    assert found.shape == (channels, 8, 8)
+    for channel in found:
+        np.testing.assert_allclose(channel, expected, atol=1e-3)
+    preprocessing = Preprocessing((0.5,) * channels, (0.25,) * channels, (channels, 8, 8))
+    inputs = preprocessing.normalise(read_folder(tmp_path, preprocessing)[0])
+    np.testing.assert_allclose(inputs[0, 0], (expected / 255 - 0.5) / 0.25, atol=1e-4)
+
+
+def test_they_are_resized_and_mixed_with_others(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "c").mkdir(parents=True)
+        Image.fromarray(np.full((20, 24), 257 * 77, dtype=np.uint16)).save(tmp_path / split / "c" / "a.png")
+        Image.new("RGB", (24, 20), (1, 2, 3)).save(tmp_path / split / "c" / "b.png")
+    preprocessing = Preprocessing((0.0,) * 3, (1.0,) * 3, (3, 8, 8), resize=10)
+    data = open_folders(str(tmp_path), "crop-flip", preprocessing, 0.0, 0)
+    images, _ = next(iter(data.batches("test", 2, torch.device("cpu"))))
+    np.testing.assert_allclose(images[0] * 255, np.full((3, 8, 8), 77), atol=1e-3)
+    np.testing.assert_allclose(images[1, :, 0, 0] * 255, [1, 2, 3], atol=1e-3)
+    drawn = data.inputs(2, 0, torch.device("cpu"))(0)[:, 0, 0, 0] * 255
+    assert sorted(drawn.round().tolist()) == [1, 77]
+
+
+@pytest.mark.parametrize("pixels", [UNIT - 0.5, UNIT * 1000, (SIXTEEN.astype(np.int32) << 4)], ids=["below 0", "above 255", "32-bit"])
+def test_numbers_without_a_known_range_are_refused(pixels: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif holds .* which says nothing about what is white; save it with 8 or 16 bits"):
+        decode(tmp_path / "a.tif", 3)
+
+
+def test_a_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "test" / "c" / "scan.png"
+    file.parent.mkdir(parents=True)
+    Image.new("L", (64, 64)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for look in (lambda: decode(file, 3), lambda: check_image(file, 3)):
+        with pytest.raises(DataError, match=r"scan\.png has too many pixels to be decoded \(Image size \(4096 pixels\)"):
+            look()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".bmp", ".tif", ".jp2", ".tga", ".ppm"])
+def test_broken_images_are_found_before_training(suffix: str, tmp_path: Path) -> None:
+    for index in range(2):
+        file = tmp_path / "train" / "c" / f"{index}{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DRAW.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file)
+    data = open_folders(str(tmp_path), "none", Preprocessing(size=(3, 32, 32), resize=32), 0.0, 0)
+    data.check()
+    content = file.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"hello"):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"1\{suffix} is not a complete image"):
+            data.check()
+
+
+def test_suffixes_are_those_that_pillow_decodes() -> None:
+    assert {".png", ".jpeg", ".jfif", ".gif", ".pgm", ".tif", ".webp", ".avif", ".qoi"} <= image_suffixes()
+    assert not {".pdf", ".eps", ".mpg", ".h5", ".txt"} & image_suffixes()
