@@ -74,8 +74,11 @@ def nern_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body
 
 
 @hookspec
-def nern_run_started(run_dir: Path, config: dict[str, Any], iteration: int, total: int) -> None:
-    """A run starts, or goes on, at `iteration` of `total`; `config` is the resolved configuration."""
+def nern_run_started(run_dir: Path, config: dict[str, Any], iteration: int, total: int, unit: str) -> None:
+    """A run starts, or continues, at `iteration` of `total`; `config` is the resolved configuration.
+
+    `unit` says what is counted: "step", or "epoch" while the original network is trained.
+    """
 
 
 @hookspec
@@ -91,6 +94,11 @@ def nern_original_measured(split: str, images: int, metrics: dict[str, float]) -
 @hookspec
 def nern_step(phase: str, iteration: int, total: int, losses: dict[str, float], learning_rate: float) -> None:
     """Losses after `iteration` of `total` steps, every `log_every` steps; `losses` holds unweighted terms and `total`."""
+
+
+@hookspec
+def nern_measuring(phase: str, iteration: int, split: str) -> None:
+    """A network is about to run on every image of `split` ("heldout" or "test"), which may take a while."""
 
 
 @hookspec

@@ -43,6 +43,7 @@ from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation, assemble
 from nern.support.bits import pack_bits, unpack_bits
 from nern.support.files import write_tensors
+from nern.support.messages import cannot_write
 
 FORMAT_VERSION = 1
 NAMES = "names"
@@ -157,7 +158,7 @@ class Artifact:
         try:
             write_tensors(path, tensors, metadata)
         except OSError as error:
-            raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
+            raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
         return self.bytes()
 
     def bytes(self) -> Bytes:
@@ -271,6 +272,11 @@ def _read(path: Path, registry: Registry) -> Artifact:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
+        if path.suffix in (".pt", ".pth", ".th", ".bin", ".ckpt"):
+            raise ArtifactError(
+                f"{path} looks like a file of weights, not like a representation; name a .nern file or a run folder "
+                f"(weights are given with architecture.weights={path})"
+            ) from error
         raise ArtifactError(f"{path} is not a complete representation file ({error}); write it again with nern train") from error
     if "nern" not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but no representation written by nern")

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from nern.cli import arguments, reports, represent, studies
-from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PATH, PLUGINS, RUN, example, expanded_argument, figure, percent, say
+from nern.cli import arguments, printing, reports, represent, studies
+from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, example, expanded_argument, figure, percent, say
 from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.kinds import HOOKS
 from nern.version import __version__
@@ -33,7 +33,7 @@ def cli() -> None:
 @arguments.output("the YAML of the preset or recipe NAME", default="stdout")
 @JSON
 def presets(name: str | None, output: Path | None, as_json: bool) -> None:
-    """List the shipped experiments, or those of a table (table1), or print one's YAML, ready to edit.
+    """List the shipped experiments, or those of a family such as table1, or print one's YAML, ready to edit.
 
     The names of recipes (data-free, fast, paper, small) print what a recipe sets.
     """
@@ -58,9 +58,24 @@ def presets(name: str | None, output: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"presets": [{"name": preset, "summary": shipped.summary(preset)} for preset in listed]}))
         return
-    width = max(map(len, listed))
-    for preset in listed:
-        click.echo(f"{preset:<{width}}  {shipped.summary(preset)}")
+    rows, width = [(preset, shipped.summary(preset)) for preset in listed], printing.width_of_terminal()
+    if name is not None:
+        click.echo(printing.two_columns(rows, width=width))
+    else:
+        click.echo(printing.one_line_each(_by_family(rows), width=width))
+        say("nern presets NAME lists the rows of a family such as table1, or prints the YAML of an experiment")
+
+
+def _by_family(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A line for every experiment that stands alone, and one for every family of them."""
+    families: dict[str, list[str]] = {}
+    for preset, summary in rows:
+        family, row, _ = preset.partition("/")
+        families.setdefault(f"{family}/" if row else preset, []).append(summary)
+    return [
+        (name, f"{summaries[0].partition(':')[0]}: {len(summaries)} experiments" if name.endswith("/") else summaries[0])
+        for name, summaries in families.items()
+    ]
 
 
 @cli.command(epilog=example("nern train digits predictor.hidden=64 seed=1 -o runs/digits-64"))
@@ -90,12 +105,9 @@ def train(
     if as_json:
         click.echo(json.dumps(result.to_dict()))
         return
-    sizes = result.bytes
-    click.echo(f"original       {_headline(result, 'original')}   {sizes.original:>12,} bytes")
-    click.echo(f"reconstructed  {_headline(result, 'reconstructed')}   {sizes.total:>12,} bytes")
-    parts = ", ".join(f"{name} {getattr(sizes, name):,}" for name in ("predictor", "embedding", "ordering", "zeros", "copied", "header"))
-    click.echo(f"               ({parts})")
-    click.echo(f"{result.iterations:,} steps in {result.seconds:.0f} s; {result.artifact}")
+    headlines = {whose: _headline(result, whose) for whose in ("original", "reconstructed")}
+    stored_as = engine.artifact.representation.storage.name
+    click.echo("\n".join(printing.end_of_run(result, headlines, stored_as)))
 
 
 def _headline(result: Any, whose: str) -> str:
@@ -161,17 +173,18 @@ def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], di
 
 
 @cli.command(epilog=example("nern reconstruct runs/digits/model.nern -o weights.safetensors"))
-@click.argument("file", type=PATH)
+@RUN
 @arguments.output("the weights: a .safetensors, .pt or .pth file", required=True)
 @PLUGINS
 @JSON
-def reconstruct(file: Path, output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
+def reconstruct(run: Path, output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """Write the network's complete state dict; the original weights are not needed."""
     from nern.artifact.artifact import load
     from nern.networks.state_dicts import write_state_dict
     from nern.registry.discovery import create_registry
+    from nern.run.folder import file_of
 
-    state = load(file, create_registry(plugins, disabled=disabled)).state_dict()
+    state = load(file_of(run), create_registry(plugins, disabled=disabled)).state_dict()
     write_state_dict(state, output)
     written = output.stat().st_size
     if as_json:
@@ -193,8 +206,8 @@ def plugins(plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) 
         return
     for kind in HOOKS:
         click.echo(f"{kind}")
-        for entry in registry.entries(kind):
-            click.echo(f"  {entry.name:<20} {entry.package} {entry.version}  {entry.summary}")
+        rows = [(entry.name, f"{entry.package} {entry.version}  {entry.summary}") for entry in registry.entries(kind)]
+        click.echo(printing.two_columns(rows, indent="  ", width=printing.width_of_terminal()))
     for heading, lines in (("conflict", registry.conflicts()), ("failed", registry.failures), ("left out", registry.left_out)):
         for line in lines:
             say(f"{heading}: {line}")
@@ -240,7 +253,7 @@ def new_plugin(name: str, kind: str, output: Path | None, as_json: bool) -> None
     click.echo(f"{target}: fill in the place marked FILL IN, then\n  pip install -e '{target}[test]' && pytest {target}")
 
 
-for _verb in (represent.represent, *studies.VERBS, reports.report):
+for _verb in (represent.represent, *studies.VERBS, *reports.VERBS):
     cli.add_command(_verb)
 
 

@@ -1,4 +1,4 @@
-"""`nern report`: a page about finished runs."""
+"""`nern report` and `nern info`: what runs and files hold."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from nern.cli import arguments
-from nern.cli.arguments import JSON, PATH, PLUGINS, example
+from nern.cli import arguments, printing
+from nern.cli.arguments import JSON, PATH, PLUGINS, RUN, example
 
 
 @click.command(epilog=example("nern report runs/digits -o report.html"))
@@ -29,3 +29,33 @@ def report(
     written = make(*runs, weights=weights, plugins=plugins, disabled=disabled).save(output or Path("report.html"))
     size = written.stat().st_size
     click.echo(json.dumps({"file": str(written), "bytes": size}) if as_json else f"{written}: {size:,} bytes")
+
+
+@click.command(epilog=example("nern info runs/digits/model.nern"))
+@RUN
+@PLUGINS
+@JSON
+def info(run: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
+    """Print what is in a run folder or a representation file: network, predictor, figures, bytes by part.
+
+    Neither images nor the network's weights are needed.
+    """
+    from nern.registry.discovery import create_registry
+    from nern.studies.description import describe_place
+
+    description = describe_place(run, create_registry(plugins, disabled=disabled))
+    if as_json:
+        click.echo(json.dumps(description.to_dict()))
+        return
+    width = printing.width_of_terminal()
+    click.echo(printing.two_columns(description.facts.items(), width=width))
+    if description.bytes is None:
+        return
+    total, original = description.bytes["total"], description.bytes["original"]
+    click.echo(f"\n{total:,} bytes; the original network has {original:,}, {original / total:.2f} times as many\n")
+    parts = {part: size for part, size in description.bytes.items() if part in printing.PARTS and size}
+    rows = [(part, f"{size:,}", f"{100 * size / total:.1f} %", printing.PARTS[part][0]) for part, size in parts.items()]
+    printing.table(("part", "bytes", "share", "what it is"), rows)
+
+
+VERBS = (report, info)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from nern.cli import arguments
+from nern.cli import arguments, printing
 from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, Numbers, example, figure, percent, say
 from nern.cli.plots import plot
 
@@ -33,7 +33,10 @@ def sweep(
     axes, single = parse_grid(overrides)
     single = arguments.run_directory(single, output)
     table, folder = run_all(experiment, axes, single, plugins=plugins, disabled=disabled, report=say)
-    click.echo(json.dumps({**table.to_dict(), "folder": str(folder)}) if as_json else table.markdown(), nl=as_json)
+    if as_json:
+        click.echo(json.dumps({**table.to_dict(), "folder": str(folder)}))
+    else:
+        printing.table(*table.cells())
     say(f"tables: {folder / 'sweep.md'}, .csv, .json")
 
 
@@ -98,7 +101,10 @@ def prune(
     folder = output or _beside(run, "pruned")
     opened = open_representation(run, overrides, plugins=plugins, disabled=disabled)
     curve = prune_to(opened, folder, ratios, scope=scope, finetune=finetune, report=say)
-    click.echo(json.dumps({**curve.to_dict(), "folder": str(folder)}) if as_json else curve.markdown(), nl=as_json)
+    if as_json:
+        click.echo(json.dumps({**curve.to_dict(), "folder": str(folder)}))
+    else:
+        printing.table(*curve.cells())
     say(f"files: {folder}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from nern.errors import ConfigError
 from nern.options import kind_of
 from nern.registry.kinds import with_own_names
 from nern.support.files import expand_path, is_file
-from nern.support.messages import shortened
+from nern.support.messages import did_you_mean, shortened
 
 DEEPEST = 20  # files that extend each other
 
@@ -76,9 +75,7 @@ def presets() -> Presets:
 
 def no_such_preset(name: str) -> str:
     """What to tell a user who asked for a preset that does not exist."""
-    near = difflib.get_close_matches(name, presets(), n=1)
-    hint = f", did you mean '{near[0]}'?" if near else " (nern presets lists them)"
-    return f"there is no preset and no YAML file called '{shortened(name)}'{hint}"
+    return f"there is no preset and no YAML file called '{shortened(name)}'" + did_you_mean(name, presets(), " (nern presets lists them)")
 
 
 @attrs.frozen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import operator
 import types
@@ -32,7 +31,7 @@ from nern.options import OptionError, article, kind_of, option_fields, option_na
 from nern.outputs.metric import Metric
 from nern.registry.registry import KINDS, Registry
 from nern.support.files import expand_path, unknown_start
-from nern.support.messages import shortened
+from nern.support.messages import did_you_mean, shortened
 
 _INTERFACES = {interface: kind for kind, (_, interface) in KINDS.items()}
 
@@ -263,10 +262,8 @@ def _literal(value: Any, hint: Any) -> Any:
     choices = typing.get_args(hint)
     if any(value == choice and type(value) is type(choice) for choice in choices):
         return value
-    near = difflib.get_close_matches(shortened(value), [str(choice) for choice in choices], n=1)
-    raise ValueError(
-        f"must be one of {', '.join(map(str, choices))}, got {shortened(repr(value))}" + (f"; did you mean {near[0]!r}?" if near else "")
-    )
+    hint = did_you_mean(shortened(value), map(str, choices), before="; ")
+    raise ValueError(f"must be one of {', '.join(map(str, choices))}, got {shortened(repr(value))}{hint}")
 
 
 def _origin(hint: Any) -> Any:
@@ -320,9 +317,8 @@ def _problems(error: BaseException, path: str) -> typing.Iterator[str]:
         if error.cl is not Experiment and error.cl not in (Phase, Pretrain):
             known = ["name", *known]
         for key in sorted(error.extra_fields, key=str):
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
-            yield f"{path + '.' if path else ''}{key}: unknown key, {hint}"
+            hint = did_you_mean(str(key), known, f", there are: {', '.join(known)}", cutoff=0.5)
+            yield f"{path + '.' if path else ''}{key}: unknown key{hint}"
     elif isinstance(error, OptionError):
         yield f"{path + '.' if path else ''}{error.name}: {error.problem}"
     elif isinstance(error, KeyError):

@@ -13,6 +13,7 @@ from yaml.representer import SafeRepresenter
 
 from nern.errors import ConfigError
 from nern.registry.kinds import OwnName
+from nern.support.messages import first_line
 
 LONGEST = 200_000  # characters of a text; the longest configuration that ships has a few thousand
 DEEPEST = 40  # levels of lists and mappings inside each other
@@ -128,9 +129,9 @@ def read_yaml(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise ConfigError(f"{place}: {getattr(error, 'problem', None) or _one_line(error)}") from error
+        raise ConfigError(f"{place}: {getattr(error, 'problem', None) or first_line(error)}") from error
     except Exception as error:  # what the library does not expect itself
-        raise ConfigError(f"{source}: cannot be read as YAML ({_one_line(error)})") from error
+        raise ConfigError(f"{source}: cannot be read as YAML ({first_line(error)})") from error
 
 
 def read_yaml_file(path: Path) -> Any:
@@ -166,7 +167,3 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 def _shortened(value: object) -> str:
     text = str(value) if isinstance(value, (str, int, float)) else "a list or mapping"
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

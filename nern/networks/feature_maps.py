@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nern.errors import ConfigError
 from nern.kernels.coordinates import LayerMapping
 from nern.networks.tracing import AdditionTracer, Event, trace_forward
+from nern.support.messages import did_you_mean
 
 
 def choose_feature_maps(network: nn.Module, layers: Sequence[LayerMapping], size: Any, patterns: Sequence[str] | None = None) -> list[str]:
@@ -80,8 +80,7 @@ def _unfit(pattern: str, made: dict[str, list[Event]], maps: dict[str, Event], m
         return f"'{pattern}' gives no map [b, ...] of floating-point numbers"
     if pattern in modules:
         return f"'{pattern}' is not called in a forward pass"
-    near = difflib.get_close_matches(pattern, list(maps), n=1)
-    return f"'{pattern}' fits no feature map" + (f", did you mean '{near[0]}'?" if near else "")
+    return f"'{pattern}' matches no feature map" + did_you_mean(pattern, maps)
 
 
 def sums_among(network: nn.Module, names: Sequence[str]) -> frozenset[str]:

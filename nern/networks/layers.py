@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from nern.errors import ConfigError
 from nern.kernels.coordinates import LayerMapping
 from nern.networks.mappings import LineMapping, TileMapping, TransposedMapping, VolumeMapping, tile_of
 from nern.networks.tracing import trace_forward
-from nern.support.messages import some
+from nern.support.messages import did_you_mean, some
 
 Kind = Literal["convolution", "linear", "table"]
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -151,9 +150,8 @@ def _fitting(pattern: str, convolutions: Sequence[WeightLayer], found: Sequence[
     fitting = [layer for layer in convolutions if layer.fits(pattern)] or [layer for layer in found if layer.fits(pattern)]
     if not fitting:
         names = [name for layer in found for name in layer.names]
-        near = difflib.get_close_matches(pattern, names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {some(names, 5) or 'none at all'}"
-        raise ConfigError(f"architecture.layers: '{pattern}' matches the weight of no convolution, linear layer or embedding; {hint}")
+        hint = did_you_mean(pattern, names, f"; there are: {some(names, 5) or 'none at all'}", before="; ")
+        raise ConfigError(f"architecture.layers: '{pattern}' matches the weight of no convolution, linear layer or embedding{hint}")
     if not any(layer.possible for layer in fitting):
         first = fitting[0]
         reason = first.obstacle or "belongs to a layer that no forward pass calls"

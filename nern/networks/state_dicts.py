@@ -20,7 +20,7 @@ from nern.errors import ArtifactError, ConfigError, DataError
 from nern.networks.parameter_names import Renaming, beginnings_that_differ, without_wrappers
 from nern.networks.weights_files import read_weights_file
 from nern.support.files import write_object, write_tensors
-from nern.support.messages import some
+from nern.support.messages import cannot_write, some
 
 log = logging.getLogger("nern")
 
@@ -194,7 +194,7 @@ def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
         else:
             write_object(path, _with_versions(state, getattr(state, "_metadata", None)))
     except OSError as error:
-        raise ArtifactError(f"cannot write {path} ({error.strerror}); free space or name another file") from error
+        raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
 
 
 def _with_versions(state: Mapping[str, Tensor], metadata: Any) -> OrderedDict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import pathlib
 import re
 import struct
@@ -17,6 +16,7 @@ import torch
 
 from nern.errors import DataError
 from nern.support.files import expand_path
+from nern.support.messages import did_you_mean, first_line
 
 #: A file that torch or safetensors wrote is as long as its content; one of compressed records may be some times shorter.
 SHORTEST = 20
@@ -142,7 +142,7 @@ def _read_torch(path: Path) -> Any:
 
 def _plain(error: Exception) -> str:
     """The first sentence of an error, without what torch advises and without terminal codes."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", (str(error).splitlines() or [""])[0]).strip()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", first_line(error)).strip()
     text = re.split(r"\. |\. ?$|, do those steps|Weights only load failed", text)[0].strip()
     return text or type(error).__name__
 
@@ -150,5 +150,4 @@ def _plain(error: Exception) -> str:
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f" (nor does the folder {path.parent})"
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
-    return f", did you mean {path.parent / near[0]}?" if near else ""
+    return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])

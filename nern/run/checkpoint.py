@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nern.errors import ArtifactError
 from nern.support.files import write_object
+from nern.support.messages import first_line
 
 
 @attrs.define
@@ -67,8 +68,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
     except Exception as error:  # a damaged pickle fails in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"checkpoint {path} is damaged ({reason}); move it away to start the run anew") from error
+        raise ArtifactError(f"checkpoint {path} is damaged ({first_line(error)}); move it away to start the run anew") from error
     if broken is not None or not isinstance(state, dict):
         raise ArtifactError(f"checkpoint {path} is damaged ({broken or 'another content'}); move it away to start the run anew")
     return state

@@ -46,6 +46,7 @@ def finish(loop: TrainingLoop, dtype: torch.dtype) -> tuple[Artifact, Result]:
             records[name] = records["final"]
         elif comparison is not None:
             counter = ClassCounter()  # the chosen checkpoint is measured last
+            loop.calls.nern_measuring(phase=name, iteration=records[name]["iteration"], split="test")
             watch = counter if classifies else None
             records[name]["test"] = comparison.score(original.rebuilt(representation), watch=watch).metrics()
             loop.calls.nern_evaluated(phase=name, iteration=records[name]["iteration"], split="test", metrics=records[name]["test"])

@@ -13,14 +13,31 @@ from nern.config.loading import load_experiment
 from nern.config.sources import RUN_HEADER
 from nern.config.structuring import unstructure
 from nern.config.yaml_reading import read_yaml
-from nern.errors import ConfigError, DataError, NernError, TrainingError
+from nern.errors import ArtifactError, ConfigError, DataError, NernError, TrainingError
 from nern.registry.registry import Registry
 from nern.representation.quantization import NumberFormat
 from nern.support.files import remove_leftovers, write_tensors, write_text
+from nern.support.messages import cannot_write
 
 #: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
 FREE = {"output", "observers", "device", "threads", "cuda_graphs", "precision", "plugins"}
 FREE |= {"evaluate_every", "checkpoint_every", "log_every"}
+
+
+def file_of(place: Path) -> Path:
+    """A representation file, or the one of a run folder.
+
+    Raises:
+        ArtifactError: the run is not finished.
+        ConfigError: the folder holds no run.
+    """
+    if not place.is_dir():
+        return place
+    run = RunFolder(place)
+    run.must_exist()
+    if not run.artifact.is_file():
+        raise ArtifactError(f"run {place} is not finished: it has no {run.artifact.name}; continue with nern train {place} --resume")
+    return run.artifact
 
 
 class RunFolder:
@@ -38,11 +55,11 @@ class RunFolder:
 
     def explained(self, problem: OSError) -> NernError:
         """What to tell a user about a file that could not be read or written during this run."""
-        reason, folder = problem.strerror or problem, self.path.absolute()
+        folder = self.path.absolute()
         place = Path(os.fsdecode(problem.filename)).absolute() if isinstance(problem.filename, (str, bytes)) else folder
         if place.is_relative_to(folder) or folder.is_relative_to(place):
-            return TrainingError(f"cannot write the run directory {self.path} ({reason}); free space or set output")
-        return DataError(f"cannot read {place} ({reason})")
+            return TrainingError(cannot_write(f"the run directory {self.path}", problem, "free space or set output"))
+        return DataError(f"cannot read {place} ({problem.strerror or problem})")
 
     def must_exist(self) -> None:
         """Raises ConfigError where the folder holds no run."""
@@ -60,7 +77,8 @@ class RunFolder:
         """
         if not resume:
             if self.config.exists():
-                raise ConfigError(f"{self.path} already holds a run; continue with --resume, or name another folder with output=DIR")
+                way_out = "continue with --resume (in Python fit(resume=True)), or name another folder with output=DIR"
+                raise ConfigError(f"{self.path} already holds a run; {way_out}")
             return
         self.must_exist()
         before = read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))

@@ -75,7 +75,7 @@ class TrainingLoop:
         self.processes.same(self.context.representation.parameters())
         if self.processes.first:
             self.folder.keep_metrics(self.iteration)
-            self.calls.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total)
+            self.calls.nern_run_started(run_dir=self.folder.path, config=resolved, iteration=self.iteration, total=self.total, unit="step")
             self._measure_original()
         for index, phase in enumerate(self.experiment.phases):
             if done and index < done.phase:
@@ -167,8 +167,11 @@ class TrainingLoop:
     def _measure_original(self) -> None:
         """Show how the original network does before anything is trained, and warn where it does no better than chance."""
         for split, comparison in (("heldout", self.heldout), ("test", self.test)):
-            score = comparison.original if comparison is not None else None
-            if comparison is None or score is None:
+            if comparison is None:
+                continue
+            self.calls.nern_measuring(phase="original", iteration=self.iteration, split=split)
+            score = comparison.original
+            if score is None:
                 continue
             compared = {name for name, metric in measures_of(self.experiment).metrics.items() if metric.compares == "targets"}
             metrics = {name: value for name, value in score.metrics().items() if name in compared}
@@ -189,6 +192,7 @@ class TrainingLoop:
         with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
             network = self.original.rebuilt(representation)
         representation.train()
+        self.calls.nern_measuring(phase=phase.name, iteration=self.iteration, split="heldout")
         measured = self.heldout.score(network, choosing=True)
         self.latest = measured.metrics()
         # while bits are counted, their number changes: an earlier checkpoint is another size, not a better one

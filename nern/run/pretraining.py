@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,8 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise ConfigError(f"{path}: the file must end in .safetensors, .pt or .pth")
     if not path.absolute().parent.is_dir():
-        raise ArtifactError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+        missing = FileNotFoundError(errno.ENOENT, f"there is no folder {path.absolute().parent}")
+        raise ArtifactError(cannot_write(path, missing, "make the folder, or name another file with -o"))
     device = choose_device(experiment.device)
     data = experiment.task.open(experiment.architecture.preprocessing(), experiment.heldout, experiment.seed)
     with seeded(experiment.seed, "original"):
@@ -126,7 +128,7 @@ def pretrain_observed(
         calls.nern_step(phase="pretrain", iteration=epoch, total=options.epochs, losses=losses, learning_rate=0.0)
         return stop.requested
 
-    calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs)
+    calls.nern_run_started(run_dir=run_dir, config=unstructure(experiment, registry), iteration=0, total=options.epochs, unit="epoch")
     layers, kind = list(experiment.architecture.layers(network)), experiment.task.outputs()
     return pretrain(network, layers, data, options, seed=experiment.seed, device=device, checkpoint=checkpoint, report=report, kind=kind)
 

@@ -13,6 +13,7 @@ from string import Template
 from nern.errors import ConfigError, PluginError
 from nern.options import article
 from nern.registry.kinds import HOOKS
+from nern.support.messages import cannot_write
 from nern.version import __version__
 
 #: What the generated test calls, and how the README's experiment uses the component.
@@ -62,7 +63,7 @@ def new_plugin(name: str, kind: str, folder: Path = Path()) -> Path:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise PluginError(f"cannot write {target / path} ({error.strerror}); name another folder with -o") from error
+            raise PluginError(cannot_write(target / path, error, "name another folder with -o")) from error
     return target
 
 

@@ -17,6 +17,7 @@ from nern.kernels.coordinates import LayerMapping
 from nern.outputs.nested import call, described, part
 from nern.studies.opening import OpenRepresentation
 from nern.support.files import write_tensors, write_text
+from nern.support.messages import cannot_write, did_you_mean
 
 
 @attrs.frozen(eq=False)
@@ -70,7 +71,7 @@ class Importance:
             write_tensors(folder / "importance.safetensors", tensors)
             write_text(folder / "importance.json", text)
         except OSError as error:
-            raise ArtifactError(f"cannot write {folder} ({error.strerror}); free space or name another folder with -o") from error
+            raise ArtifactError(cannot_write(folder, error, "free space or name another folder with -o")) from error
 
 
 def importance(opened: OpenRepresentation, layer: str | None = None, filters: int = 10, images: int = 1000) -> Importance:
@@ -177,12 +178,8 @@ def _find(layer: str | None, names: list[str]) -> str:
     for name in names:
         if layer in (name, name.rpartition(".")[0]):
             return name
-    import difflib
-
-    near = difflib.get_close_matches(layer, [name.rpartition(".")[0] for name in names], n=1)
-    raise ConfigError(
-        f"layer '{layer}' is not represented" + (f", did you mean '{near[0]}'?" if near else f" (there are: {', '.join(names)})")
-    )
+    hint = did_you_mean(layer, [name.rpartition(".")[0] for name in names], f" (there are: {', '.join(names)})")
+    raise ConfigError(f"layer '{layer}' is not represented{hint}")
 
 
 def _without_nan(value: Any) -> Any:

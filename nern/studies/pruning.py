@@ -20,7 +20,9 @@ from nern.errors import ArtifactError, ConfigError
 from nern.representation.representation import Representation
 from nern.run.evaluation import Score
 from nern.studies.opening import OpenRepresentation
+from nern.studies.tables import markdown_table
 from nern.support.files import write_text
+from nern.support.messages import cannot_write
 
 Scope = Literal["global", "layer"]
 RATIOS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
@@ -72,14 +74,17 @@ class Curve:
         writer.writerows(self.rows())
         return text.getvalue()
 
-    def markdown(self) -> str:
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The heads and rows of the table, as text."""
         name = self.points[0].score.headline[0]
-        heading = "top-1 %" if name == "top1" else name
-        lines = [f"| pruned | reconstructed {heading} | predictor bytes | bytes on disk |", "| --- | --- | --- | --- |"]
+        rows = []
         for row in self.rows():
             value = "—" if row[name] is None else f"{row[name]:.2f}" if name == "top1" else f"{row[name]:.4g}"
-            lines.append(f"| {100 * row['ratio']:g} % | {value} | {row['predictor_bytes']:,} | {row['total_bytes']:,} |")
-        return "\n".join(lines) + "\n"
+            rows.append([f"{100 * row['ratio']:g} %", value, f"{row['predictor_bytes']:,}", f"{row['total_bytes']:,}"])
+        return ["pruned", f"reconstructed {'top-1 %' if name == 'top1' else name}", "predictor bytes", "bytes on disk"], rows
+
+    def markdown(self) -> str:
+        return markdown_table(*self.cells())
 
 
 def prune(
@@ -128,7 +133,7 @@ def prune(
         for suffix, text in (("json", json.dumps(curve.to_dict(), indent=2) + "\n"), ("csv", curve.csv()), ("md", curve.markdown())):
             write_text(folder / f"pruning.{suffix}", text)
     except OSError as error:
-        raise ArtifactError(f"cannot write {folder} ({error.strerror}); free space or name another folder with -o") from error
+        raise ArtifactError(cannot_write(folder, error, "free space or name another folder with -o")) from error
     return curve
 
 

@@ -77,17 +77,23 @@ class Table:
             writer.writerow([*setting.values.values(), max(mean.runs for mean in found if mean), *cells])
         return text.getvalue()
 
-    def markdown(self) -> str:
-        """One line for every setting; mean ± 95 % confidence interval."""
-        heads = [*self.axes, "runs", "original top-1 %", "reconstructed top-1 %", "bytes on disk", "seconds"]
-        lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The heads and one row for every setting, as text; mean ± half the width of the 95 % confidence interval."""
+        rows = []
         for setting in self.settings:
             figures = setting.figures
             cells = [*map(spelled, setting.values.values()), str(max(mean.runs for mean in figures.values()))]
             cells += [str(figures.get(name, "—")) for name in ("original_top1", "reconstructed_top1")]
-            cells += [f"{figures['total_bytes'].mean:,.0f}", f"{figures['seconds'].mean:,.0f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join(lines) + "\n"
+            rows.append([*cells, f"{figures['total_bytes'].mean:,.0f}", f"{figures['seconds'].mean:,.0f}"])
+        return [*self.axes, "runs", "original top-1 %", "reconstructed top-1 %", "bytes on disk", "seconds"], rows
+
+    def markdown(self) -> str:
+        return markdown_table(*self.cells())
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join([f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]) + "\n"
 
 
 def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Table:

@@ -69,11 +69,12 @@ def run(run_dir: Path, error: BaseException | None) -> Iterator[tuple[str, dict[
     registry = create_registry(entry_points=False)
     experiment, _ = load_experiment("digits", {"output": str(run_dir)}, registry)
     resolved = unstructure(experiment, registry)
-    yield "nern_run_started", {"run_dir": run_dir, "config": resolved, "iteration": 0, "total": 2}
+    yield "nern_run_started", {"run_dir": run_dir, "config": resolved, "iteration": 0, "total": 2, "unit": "step"}
     yield "nern_original_measured", {"split": "heldout", "images": 100, "metrics": {"top1": 91.0}}
     for step in (1, 2):
         losses = {"reconstruction": 0.5 / step, "total": 0.5 / step}
         yield "nern_step", {"phase": "reconstruction", "iteration": step, "total": 2, "losses": losses, "learning_rate": 1e-3}
+    yield "nern_measuring", {"phase": "reconstruction", "iteration": 2, "split": "heldout"}
     yield "nern_evaluated", {"phase": "reconstruction", "iteration": 2, "split": "heldout", "metrics": {"top1": 50.0, "agreement": 60.0}}
     yield "nern_checkpoint_saved", {"path": run_dir / "checkpoint.pt", "iteration": 2}
     yield "nern_run_finished", {"run_dir": run_dir, "result": None if error else result(run_dir).to_dict(), "error": error}

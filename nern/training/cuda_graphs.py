@@ -10,6 +10,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from nern.support.messages import first_line
+
 #: Records a computation: returns what it gave, and a function that runs it again on the same memory.
 Record = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], None]]]
 
@@ -76,7 +78,7 @@ class Replayer:
             try:
                 self._recordings[place] = self._recorded(self.record, compute, inputs)
             except RuntimeError as error:
-                self.record, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
+                self.record, reason = None, first_line(error)
                 warnings.warn(f"the step cannot be recorded ({reason}); it runs without CUDA graphs", RuntimeWarning, stacklevel=2)
                 return self._fresh(compute, inputs)
         recording = self._recordings[place]

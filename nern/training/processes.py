@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Loss
 from nern.outputs.nested import map_tensors, part
+from nern.support.messages import first_line
 
 T = TypeVar("T")
 
@@ -233,7 +234,6 @@ def _together(operation: Callable[..., Any], *arguments: Any) -> None:
     try:
         operation(*arguments)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"process {dist.get_rank()} lost the others ({reason}); the message of the one that ended first says why"
+            f"process {dist.get_rank()} lost the others ({first_line(error)}); the message of the one that ended first says why"
         ) from error

@@ -237,15 +237,32 @@ def test_headline_leaves_out_what_was_not_measured() -> None:
     assert headline(result) == {"reconstructed_top1": 91.5, "seconds": 2.0, "bytes": 5}
 
 
-def test_the_rate_is_that_of_the_phase(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rate_and_time_left_are_those_of_the_phase(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     now = [0.0]
     monkeypatch.setattr("nern.builtin.observers.progress.time.monotonic", lambda: now[0])
     bar = ProgressBar(every=1e-6)
-    bar.nern_run_started(run_dir=tmp_path, iteration=0, total=1100)
+    config = {"phases": [{"name": "quick", "iterations": 1000}, {"name": "slow", "iterations": 100}]}
+    bar.nern_run_started(run_dir=tmp_path, config=config, iteration=0, total=1100, unit="step")
     for phase, seconds, iteration in (("quick", 10, 500), ("quick", 20, 1000), ("slow", 70, 1050), ("slow", 130, 1100)):
         now[0] = seconds
-        bar.nern_step(phase=phase, iteration=iteration, losses={})
-    lines = [line for line in capsys.readouterr().err.splitlines() if "steps/s" in line]
-    assert [line.split("  ")[1:3] for line in lines] == [
-        ["50.0 steps/s", "0:12 left"], ["50.0 steps/s", "0:02 left"], ["1.0 steps/s", "0:50 left"], ["0.9 steps/s", "0:00 left"],
-    ]  # fmt: skip
+        bar.nern_step(phase=phase, iteration=iteration, total=1100, losses={})
+    assert [line.rstrip() for line in capsys.readouterr().err.splitlines()[1:]] == [
+        "quick, phase 1 of 2: step 500 of 1000  50.0 steps/s  0:10 left in this phase",
+        "quick, phase 1 of 2: step 1000 of 1000  50.0 steps/s  0:00 left in this phase",
+        "slow, phase 2 of 2: step 50 of 100  1.0 steps/s  0:50 left in this phase",
+        "slow, phase 2 of 2: step 100 of 100  0.9 steps/s  0:00 left in this phase",
+    ]
+
+
+def test_epochs_of_the_original_network_and_measurements_are_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bar = ProgressBar(every=1e-6)
+    bar.nern_run_started(run_dir=tmp_path, config={"phases": [{"iterations": 9}]}, iteration=0, total=15, unit="epoch")
+    bar.nern_step(phase="pretrain", iteration=3, total=15, losses={"cross-entropy": 0.5})
+    bar.nern_measuring(phase="original", iteration=9, split="test")
+    bar.nern_measuring(phase="final", iteration=9, split="test")
+    first, epoch, *measuring = capsys.readouterr().err.splitlines()
+    assert first == "training the original network: epoch 0 of 15"
+    assert epoch.startswith("pretrain: epoch 3 of 15  ")
+    assert measuring == ["measuring the test images: the original network", "measuring the test images: the network of step 9"]

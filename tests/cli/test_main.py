@@ -46,11 +46,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- presets, config, plugins ----------------------------------------------------------------------------------------
 
 
-def test_presets_lists_one_a_line(capsys: Capture) -> None:
+def test_presets_lists_a_line_for_each_experiment_or_family_and_fits_a_screen(capsys: Capture) -> None:
     assert command_line("presets") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(presets())
-    assert all(len(line.split()) > 2 for line in lines)
+    out, err = capsys.readouterr()
+    names = [line.split()[0] for line in out.splitlines()]
+    assert names == list(dict.fromkeys(f"{name.partition('/')[0]}/" if "/" in name else name for name in presets()))
+    assert all(len(line.split()) > 2 for line in out.splitlines())
+    assert len(names) <= 40
+    assert "nern presets NAME" in err
+
+
+def test_presets_of_a_family_are_listed_one_a_line(capsys: Capture) -> None:
+    assert command_line("presets", "table1") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [n for n in presets() if n.startswith("table1/")]
 
 
 def test_a_preset_is_printed_ready_to_edit(capsys: Capture, tmp_path: Path) -> None:

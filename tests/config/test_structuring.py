@@ -59,7 +59,7 @@ def test_unknown_keys(registry: Registry, path: str, value: object, message: str
         ("seed", "0", "seed: must be an int, got text ('0')"),
         ("device", 0, "device: must be text, got an int (0)"),
         ("task", 5, "task: must be a task's name, or a mapping with 'name', got an int (5)"),
-        ("predictor", {"hidden": 3}, "predictor: needs a 'name' (one of: mlp, residual-mlp, skip-mlp)"),
+        ("predictor", {"hidden": 3}, "predictor: needs a 'name' (one of: codes, mlp, residual-mlp, skip-mlp)"),
         ("phases__0__optimizer__lr", float("nan"), "phases.0.optimizer.lr: must be a finite number, got nan"),
         ("phases__1__losses__kd__weight", float("inf"), "phases.1.losses.kd.weight: must be a finite number, got inf"),
     ],

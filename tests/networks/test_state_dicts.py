@@ -115,7 +115,7 @@ def refused(network: nn.Module, path: Path) -> str:
 
 def test_a_missing_file_is_named_with_its_nearest_neighbour(tmp_path: Path) -> None:
     torch.save(state_of(resnet()), tmp_path / "resnet20.pth")
-    assert refused(resnet(), tmp_path / "resnet2O.pth").endswith(f"does not exist, did you mean {tmp_path}/resnet20.pth?")
+    assert refused(resnet(), tmp_path / "resnet2O.pth").endswith("does not exist, did you mean 'resnet20.pth'?")
     assert refused(resnet(), tmp_path / "nowhere" / "a.pth").endswith(f"does not exist (nor does the folder {tmp_path}/nowhere)")
     assert f"is a folder; name the file in it, such as {tmp_path}/resnet20.pth" in refused(resnet(), tmp_path)
 

@@ -42,7 +42,10 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_a_run_is_not_started_twice(run: RunFolder) -> None:
-    with pytest.raises(ConfigError, match=r"already holds a run; continue with --resume, or name another folder with output=DIR"):
+    with pytest.raises(
+        ConfigError,
+        match=r"already holds a run; continue with --resume \(in Python fit\(resume=True\)\), or name another folder with output=DIR",
+    ):
         run.check(resolved(), resume=False)
 
 

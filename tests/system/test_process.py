@@ -86,7 +86,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     done = process("train", path, "architecture.weights=original.safetensor", "--json", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "nern: weights file original.safetensor does not exist, did you mean original.safetensors?\n"
+    assert done.stderr == "nern: weights file original.safetensor does not exist, did you mean 'original.safetensors'?\n"
     assert not (tmp_path / "run").exists()
 
 

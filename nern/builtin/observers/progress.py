@@ -6,50 +6,66 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from nern import Observer, above, hookimpl, option
+
+SPLITS = {"heldout": "held-out"}
+
+
+@attrs.frozen
+class _Span:
+    """The steps of a phase: those after `first`, up to `last`."""
+
+    name: str
+    first: int
+    last: int
+    place: str = ""  # "1 of 2", where there are several
 
 
 @attrs.define
 class _State:
     bar: Progress | None = None
     task: TaskID | None = None
-    phase: str | None = None
-    started: float = 0.0  # when this phase began
+    unit: str = "step"
+    spans: list[_Span] = attrs.field(factory=list)
+    span: _Span | None = None  # the phase that is going on
+    started: float = 0.0  # when the first report of this phase came, or the run began
     first: int = 0  # and at which step
     latest: tuple[float, int] = (0.0, 0)  # time and step of the last report
-    total: int = 0
     shown: float = float("-inf")
 
 
 @attrs.frozen
 class ProgressBar(Observer):
-    """A progress bar with losses, steps a second and time left; plain lines where stderr is no terminal."""
+    """A progress bar for each phase with losses, steps a second and the time left in it; plain lines where stderr is no terminal."""
 
     every: float = option(5.0, help="seconds between two lines where stderr is no terminal", check=above(0))
     _state: _State = attrs.field(init=False, factory=_State, eq=False, repr=False)
 
     @hookimpl
-    def nern_run_started(self, run_dir: Path, iteration: int, total: int) -> None:
+    def nern_run_started(self, run_dir: Path, config: dict[str, Any], iteration: int, total: int, unit: str) -> None:
         self._finish()
         state = self._state
-        state.phase, state.latest, state.total, state.shown = None, (time.monotonic(), iteration), total, float("-inf")
-        self._say(f"run {run_dir}: step {iteration} of {total}")
+        state.unit, state.span, state.latest, state.shown = unit, None, (time.monotonic(), iteration), float("-inf")
+        state.spans = [_Span("pretrain", 0, total)] if unit == "epoch" else _spans(config.get("phases", []))
+        what = "training the original network" if unit == "epoch" else f"run {run_dir}"
+        self._say(f"{what}: {unit} {iteration} of {total}")
         if sys.stderr.isatty():
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
                 BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=40, ratio=1)),
                 MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(total)) + 1)),
-                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=len("0:00:00"))),
+                TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=3)),
             )
             state.bar = Progress(*columns, console=Console(stderr=True), expand=True)
-            state.task = state.bar.add_task("training", total=total, completed=iteration, losses="")
+            state.task = state.bar.add_task("starting", total=None, completed=0, losses="", left="")
             state.bar.start()
 
     @hookimpl
@@ -64,23 +80,38 @@ class ProgressBar(Observer):
             self._say(f"original on {images} {split} images: " + "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
     @hookimpl
-    def nern_step(self, phase: str, iteration: int, losses: dict[str, float]) -> None:
+    def nern_step(self, phase: str, iteration: int, total: int, losses: dict[str, float]) -> None:
         state = self._state
-        if phase != state.phase:  # a step of another phase takes another time
-            state.phase, (state.started, state.first) = phase, state.latest
+        span = next((span for span in state.spans if span.first < iteration <= span.last), None) or _Span(phase, 0, total)
+        if state.span != span:  # a step of another phase takes another time
+            state.span, (state.started, state.first) = span, state.latest
         state.latest = time.monotonic(), iteration
         rate = (iteration - state.first) / max(state.latest[0] - state.started, 1e-9)
+        left = f"{_duration((span.last - iteration) / max(rate, 1e-9))} left"
+        speed = f"{rate:.1f} {state.unit}s/s" if rate >= 0.1 else f"{1 / max(rate, 1e-9):.0f} s/{state.unit}"
         terms = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        done, length = iteration - span.first, span.last - span.first
         if state.bar is not None and state.task is not None:
-            state.bar.update(state.task, completed=iteration, description=phase, losses=f"{rate:.1f} steps/s  {terms}")
-        elif time.monotonic() - state.shown >= self.every or iteration == state.total:
+            name = f"{phase} ({span.place})" if span.place else f"{phase}, {state.unit}"
+            state.bar.update(state.task, completed=done, total=length, description=name, left=left, losses=f"{speed}  {terms}")
+        elif time.monotonic() - state.shown >= self.every or iteration == span.last:
             state.shown = time.monotonic()
-            left = (state.total - iteration) / max(rate, 1e-9)
-            self._say(f"{phase}: step {iteration}/{state.total}  {rate:.1f} steps/s  {_duration(left)} left  {terms}")
+            place = f", phase {span.place}" if span.place else ""
+            self._say(f"{phase}{place}: {state.unit} {done} of {length}  {speed}  {left}{' in this phase' if span.place else ''}  {terms}")
+
+    @hookimpl
+    def nern_measuring(self, phase: str, iteration: int, split: str) -> None:
+        state = self._state
+        what = f"measuring the {SPLITS.get(split, split)} images"
+        if state.bar is not None and state.task is not None:
+            state.bar.update(state.task, description=what, left="", losses="")
+        elif split == "test":
+            self._say(f"{what}: {'the original network' if phase == 'original' else f'the network of step {iteration}'}")
 
     @hookimpl
     def nern_evaluated(self, iteration: int, split: str, metrics: dict[str, float]) -> None:
-        self._say(f"{split} at step {iteration}: " + "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._say(f"{SPLITS.get(split, split)} images at step {iteration}: {figures}")
 
     @hookimpl
     def nern_run_finished(self) -> None:
@@ -96,6 +127,16 @@ class ProgressBar(Observer):
             self._state.bar.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def _spans(phases: list[dict[str, Any]]) -> list[_Span]:
+    """Where each phase of a configuration begins and ends."""
+    spans: list[_Span] = []
+    for number, phase in enumerate(phases, start=1):
+        first = spans[-1].last if spans else 0
+        place = f"{number} of {len(phases)}" if len(phases) > 1 else ""
+        spans.append(_Span(str(phase.get("name", "")), first, first + int(phase.get("iterations", 0)), place))
+    return spans
 
 
 def _duration(seconds: float) -> str:

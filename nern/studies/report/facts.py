@@ -10,12 +10,13 @@ from typing import Any
 import attrs
 import yaml
 
-from nern.artifact.artifact import Artifact, load
+from nern.artifact.artifact import load
 from nern.config.structuring import unstructure
 from nern.errors import ArtifactError, DataError
 from nern.run.agreement import ClassCounts, Difference, accuracy_difference
 from nern.run.folder import RunFolder
 from nern.studies.curves import Curves, read_curves
+from nern.studies.description import describe_artifact
 from nern.studies.importance import LayerErrors, relative_errors
 from nern.studies.kernel_choice import ChosenKernel, best_and_worst
 from nern.studies.opening import OpenRepresentation, open_representation
@@ -76,7 +77,7 @@ def _of_run(run: RunFolder, label: str, opened: OpenRepresentation | None, reaso
     engine = opened.engine if opened else None
     config = unstructure(engine.experiment, engine.registry) if engine else yaml.safe_load(text)
     about = {
-        **_about(artifact),
+        **describe_artifact(artifact),
         "steps": f"{result['iterations']:,}",
         "time": _duration(result["seconds"]),
         "seed": result["seed"],
@@ -111,7 +112,8 @@ def _of_file(opened: OpenRepresentation, label: str) -> RunFacts:
     test = ((artifact.notes.get("checkpoints") or {}).get("chosen") or {}).get("test") or {}
     reason = "" if opened.original is not None else "a file alone does not hold the original weights; name them with --weights FILE"
     return RunFacts(
-        label, config, attrs.asdict(artifact.bytes()), {}, test, None, [], _about(artifact), {}, None, *_errors(opened), reason, None
+        label, config, attrs.asdict(artifact.bytes()), {}, test, None, [], describe_artifact(artifact), {}, None,
+        *_errors(opened), reason, None,
     )  # fmt: skip
 
 
@@ -136,19 +138,6 @@ def _errors(
     weights = dict(opened.original.named_parameters()), opened.artifact.representation.reconstruct()
     errors = relative_errors(*weights, layers)
     return errors, *best_and_worst(*weights, errors, layers)
-
-
-def _about(artifact: Artifact) -> dict[str, Any]:
-    grid, registry = artifact.representation.grid, artifact.registry
-    predictor = unstructure(artifact.predictor, registry)
-    represented = sum(layer.count * layer.area for layer in grid.layers)
-    parameters = sum(value.numel() for value in artifact.network.state_dict().values())
-    return {
-        "network": unstructure(artifact.architecture, registry)["name"],
-        "represented": f"{len(grid.layers)} layers, {grid.rows:,} kernels, {represented:,} of {parameters:,} numbers",
-        "predictor": ", ".join([str(predictor["name"]), *(f"{key} {value}" for key, value in predictor.items() if key != "name")]),
-        "numbers stored as": artifact.representation.storage.name,
-    }
 
 
 def _duration(seconds: float) -> str:

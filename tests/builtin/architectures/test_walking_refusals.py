@@ -208,7 +208,7 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
     [
         (["twice"], "twice", "architecture.features: 'twice' is made 2 times in a forward pass"),
         ([], "unused", "architecture.features: 'unused' is not called in a forward pass"),
-        ([], "nrom", "architecture.features: 'nrom' fits no feature map, did you mean 'norm'?"),
+        ([], "nrom", "architecture.features: 'nrom' matches no feature map, did you mean 'norm'?"),
     ],
 )
 def test_feature_maps_that_do_not_exist_are_named(parts: list[str], pattern: str, message: str) -> None:
