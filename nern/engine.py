@@ -41,6 +41,7 @@ from nern.run.packing import like_at_the_end, pack
 from nern.run.plan import Plan, make_plan
 from nern.run.pretraining import pretrain_observed
 from nern.run.results import Evaluation, Result
+from nern.support.memory import keep_freed_memory
 from nern.support.seeding import seeded
 from nern.training.processes import Processes, processes
 from nern.training.step import StepContext
@@ -376,6 +377,8 @@ class Engine:
 
     def _fit(self, resume: bool, stop: StopRequest) -> Result:
         began = time.monotonic()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         experiment = self.experiment
         resolved = unstructure(experiment, self.registry)
         if self.processes.first:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -146,9 +146,50 @@ def importance(
     say(f"files: {folder}")
 
 
+@click.command(epilog=example("nern compare runs/digits -o compared"))
+@click.argument("runs", nargs=-1, required=True, metavar="FILE_OR_RUN... [KEY.SUB=VALUE]...")
+@click.option("--train-baselines", is_flag=True, help="Also train integers of 4 and 3 bits, as long as the first run's last phase.")
+@arguments.output("the baselines' files, table and plot: a folder", default="RUN_DIR/compared or FILE-compared")
+@PLUGINS
+@JSON
+def compare(
+    runs: tuple[str, ...], train_baselines: bool, output: Path | None, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
+) -> None:
+    """Set files or runs of one network beside rounding, palettes and integers of it, in bytes and accuracy.
+
+    Every baseline is written by the same entropy coder, read back and measured on the test set. Overrides are those of nern
+    evaluate; architecture.weights names the original network's weights. Writes a table (JSON, CSV, Markdown) and, where
+    matplotlib is installed, a plot (PNG, SVG).
+    """
+    from nern.studies.comparing import compare as measure
+
+    paths = [Path(word) for word in runs if "=" not in word or Path(word).exists()]
+    overrides = [word for word in runs if "=" in word and not Path(word).exists()]
+    if not paths:
+        raise click.UsageError("name at least one representation file or run directory")
+    folder = output or _beside(paths[0], "compared")
+    table = measure(paths, folder, overrides, train_baselines=train_baselines, plugins=plugins, disabled=disabled, report=say)
+    click.echo(json.dumps({**table.to_dict(), "folder": str(folder)}) if as_json else table.markdown(), nl=as_json)
+    say(f"files: {folder}")
+    _draw_comparison(folder, table.to_dict())
+
+
+def _draw_comparison(folder: Path, table: dict[str, Any]) -> None:
+    """The plot of a comparison, where it can be drawn."""
+    from nern.errors import DataError, PluginError
+    from nern.studies import drawing, figures
+
+    try:
+        written = drawing.save(figures.comparison(table), folder / "compare")
+    except (DataError, PluginError) as error:
+        say(f"no plot: {error}")
+    else:
+        say(f"plot: {', '.join(map(str, written))}")
+
+
 def _beside(run: Path, study: str) -> Path:
     """The folder of a study where none is named: in the run directory, or beside the file."""
     return run / study if run.is_dir() else run.with_name(f"{run.stem}-{study}")
 
 
-VERBS = (sweep, pretrain, prune, importance, plot)
+VERBS = (sweep, pretrain, prune, importance, compare, plot)

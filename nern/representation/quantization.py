@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nern.errors import TrainingError
 
-Name = Literal["float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4", "entropy"]
+Name = Literal["float32", "float16", "bfloat16", "int8", "int7", "int6", "int5", "int4", "int3", "entropy"]
 NAMES: tuple[str, ...] = get_args(Name)
 
 

@@ -175,6 +175,39 @@ def embeddings(variants: Mapping[str, Embedding], channels: int = 64, at: int = 
     return figure
 
 
+@in_style
+def comparison(table: Mapping[str, Any]) -> Figure:
+    """Accuracy against bytes on disk, a line for each kind of baseline, from a `compare.json`."""
+    rows = table["rows"]
+    name = next(key for key in rows[0] if key not in ("family", "name", "bytes"))
+    if rows[0][name] is None:
+        raise DataError("this comparison has no labels: there is no figure to draw bytes against")
+    figure, (axes,) = new_figure()
+    families: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows[1:]:
+        families.setdefault(row["family"], []).append(row)
+    families = dict(sorted(families.items(), key=lambda family: family[0] != "representation"))
+    for colour, (family, members) in zip(colours(len(families)), families.items(), strict=True):
+        given = family == "representation"
+        points = sorted((row["bytes"] / 1000, row[name]) for row in members)
+        style: dict[str, Any] = {"marker": "*", "markersize": 12, "zorder": 3} if given else {"marker": "o", "markersize": 4}
+        axes.plot([size for size, _ in points], [value for _, value in points], label=family, color=colour, **style)
+    axes.axhline(rows[0][name], color="grey", linestyle="--", linewidth=1, label=f"original, {rows[0]['bytes'] / 1000:,.0f} KB")
+    shown = [row[name] for row in rows if row[name] is not None]
+    best = max(shown)
+    near = [value for value in shown if value > best - 10]  # a network that fell apart would press all others together
+    axes.set_ylim(min(near) - 0.5, best + 0.5)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="bytes on disk, KB (1,000 bytes)", ylabel="top-1 %" if name == "top1" else name)
+    legend_beside(axes)
+    return figure
+
+
 def read(path: Path, name: str) -> Any:
     """A JSON file, or the one called `name` in a folder.
 

@@ -17,6 +17,7 @@ from nern.config.structuring import structure_component
 from nern.engine import Engine
 from nern.errors import ArtifactError, ConfigError
 from nern.interfaces import Data, Task
+from nern.networks.batch_norm import absorb_batch_norms, absorbable
 from nern.options import kind_of
 from nern.outputs.kinds import ClassLogits
 from nern.registry.discovery import create_registry
@@ -96,6 +97,7 @@ def open_representation(
     original = engine.original() if engine.source.available else None
     if original is not None:
         engine.artifact.check_original(original)
+        _absorb(engine.artifact, original)
     return OpenRepresentation(engine.artifact, lambda: engine.data, original, engine.device, engine, engine.experiment.task)
 
 
@@ -119,5 +121,13 @@ def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (
         network = architecture.built().eval()
         architecture.load(network)
         rebuilt.check_original(network)
+        _absorb(rebuilt, network)
     open_data = cache(lambda: task.open(architecture.preprocessing(), 0.0, 0))
     return OpenRepresentation(rebuilt, open_data, network, device, None, task)
+
+
+def _absorb(artifact: Artifact, original: nn.Module) -> None:
+    """Absorb the batch norms of an original network as its representation does, so that their kernels can be compared."""
+    if artifact.absorbed is not None:
+        represented = [layer.parameter for layer in artifact.representation.grid.layers]
+        absorb_batch_norms(original, absorbable(original, represented))

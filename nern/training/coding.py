@@ -28,7 +28,6 @@ from nern.training.step import StepContext
 IMAGES = 64  # of a batch that gradients are taken of together
 DAMPING = 0.02  # of the diagonal, relative to its mean
 REACH = 0.4  # how far a latent may stand from its integer at the start
-ABOVE = 1.03  # size at the start, relative to the one asked for: training takes off some per cent by itself
 BITS = 1.5  # a weight, where no size is asked for
 VECTOR_ERROR = 5e-5  # mean error in the loss that the step of a vector may cost, in nats
 NOISE = 0.1  # added to outputs that are no logits of classes, relative to their spread
@@ -55,7 +54,7 @@ def start_coding(context: StepContext, inputs: Callable[[int], Tensor] | None, b
     named = {name: value for name, value in representation.named_parameters() if value.is_floating_point() and value.numel()}
     found = measure(context, named, inputs, batches)
     values = {name: value.detach().float().cpu() for name, value in named.items()}
-    wanted = ABOVE * (budget or BITS * context.kernels.grid.weights)
+    wanted = budget or BITS * context.kernels.grid.weights
     code_parameters(representation, {name: tuple(part) for name, part in start_values(values, found, wanted).items()})  # type: ignore[misc]
 
 
