@@ -82,3 +82,39 @@ def test_the_plugin_form_offers_every_extension_point() -> None:
 
 def test_the_package_is_typed() -> None:
     assert (ROOT / "nern/py.typed").exists()
+
+
+# -- what runs elsewhere ---------------------------------------------------------------------------------------------
+
+
+def check_workflow(text: str, project: str) -> None:
+    """Raises AssertionError where the public workflow tests what is not there, or another Python than the package asks for."""
+    workflow = yaml.safe_load(text)
+    jobs = workflow["jobs"]
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', project)
+    assert oldest is not None
+    assert oldest[1] in jobs["linux"]["strategy"]["matrix"]["python"], "the oldest Python of the package is not tested"
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    missing = [target for command in commands for target in re.findall(r"^make (\w+)", command) if target not in targets]
+    missing += [path for command in commands for path in re.findall(r"\btests/\S+", command) if not (ROOT / path).exists()]
+    assert not missing, f"there is no {missing}"
+
+
+def test_the_workflow_tests_what_is_there() -> None:
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    check_workflow(text, project)
+    with pytest.raises(AssertionError, match="the oldest Python"):
+        check_workflow(text, project.replace(">=3.10", ">=3.11"))
+    with pytest.raises(AssertionError, match="tests/attic"):
+        check_workflow(text.replace("tests/kernels", "tests/attic"), project)
+    with pytest.raises(AssertionError, match="coffee"):
+        check_workflow(text.replace("make test", "make coffee"), project)
+
+
+def test_the_package_says_where_to_read_and_ask() -> None:
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = re.search(r"^\[project\.urls\]\n(.*?)\n\n", metadata, flags=re.MULTILINE | re.DOTALL)
+    assert section is not None
+    assert re.findall(r"^(\w+) = \"https://", section[1], flags=re.MULTILINE) == ["Documentation", "Source", "Changelog", "Issues"]
