@@ -149,7 +149,7 @@ class Engine:
             NernError: one line for every mistake, with its place: the classes are those that `fit` raises.
         """
         with self._calls.joined_by(self.experiment.observers):
-            check_run(self.experiment, self.source, self._context)
+            check_run(self.experiment, self.source, self._context, registry=self.registry)
 
     def fit(self, resume: bool = False) -> Result:
         """Train every phase, choose a checkpoint on the held-out images, measure it once on the test set.
@@ -239,7 +239,7 @@ class Engine:
         Raises:
             ConfigError, DataError: as `fit` does for a network or data that are impossible.
         """
-        check_run(self.experiment, self.source, self._context, self._open)
+        check_run(self.experiment, self.source, self._context, self._open, registry=self.registry)
         original = self.prepared()
         context = self._context(original)
         artifact = self.untrained(original, context.representation)
@@ -383,7 +383,7 @@ class Engine:
         resolved = unstructure(experiment, self.registry)
         if self.processes.first:
             self.run.check(resolved, resume, self.registry)
-            check_run(experiment, self.source, self._context, self._open)
+            check_run(experiment, self.source, self._context, self._open, registry=self.registry)
             self.run.open(to_yaml(experiment, self.registry))
             for component in (experiment.architecture, experiment.task):
                 component.keep(self.run.path)

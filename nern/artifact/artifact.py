@@ -21,29 +21,32 @@ from typing import Any, overload
 
 import attrs
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from nern.artifact.absorbed import Absorbed
+from nern.artifact.budget import TooMuch, bounded, largest
 from nern.artifact.coded_parameters import CODED, decode_coded, encode_coded
 from nern.artifact.components import component
-from nern.artifact.copied import join_copied, split_copied
+from nern.artifact.copied import join_copied, split_copied, storable
 from nern.artifact.encoding import decode, encode
-from nern.artifact.entries import Entry, entries_of, pack_entries, unpack_entries
+from nern.artifact.entries import Entry, dtype_of, entries_of, pack_entries, unpack_entries
+from nern.artifact.opening import Opening, check_layout, layout_of
 from nern.errors import ArtifactError, ConfigError, DataError, PluginError
 from nern.interfaces import Architecture, Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader, pack_orders
-from nern.networks.state_dicts import digest, fill, with_weights
+from nern.networks.state_dicts import digest, exact_entries, fill, with_weights
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 from nern.representation.entropy import code_parameters, is_coded
+from nern.representation.quantization import NAMES as FORMATS
 from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation, assemble
 from nern.support.bits import pack_bits, unpack_bits
-from nern.support.files import write_tensors
-from nern.support.messages import cannot_write
+from nern.support.files import expand_path, is_file, write_tensors
+from nern.support.messages import cannot_write, first_line, shortened
 
 FORMAT_VERSION = 1
 NAMES = "names"
@@ -120,7 +123,7 @@ class Artifact:
         The network is not built: neither its class nor the plugin that offers it is needed.
         """
         predicted = {name: value.cpu() for name, value in self.representation.reconstruct().items()}
-        layers, copied = self.representation.grid.layers, self._copied()
+        layers, copied = self.representation.grid.layers, self.copied_entries()
         return {
             entry.name: (copied[entry.name] if entry.layer is None else predicted[layers[entry.layer].parameter]).to(entry.dtype, copy=True)
             for entry in self.entries
@@ -133,9 +136,12 @@ class Artifact:
             ArtifactError: building the network needs a plugin or a class that is not there; `state_dict` needs neither.
         """
         network = with_weights(self.network, {name: value.cpu() for name, value in self.representation.reconstruct().items()})
-        for name, value in [*network.named_parameters(), *network.named_buffers()]:
-            if value.dtype != self.dtypes[name]:
-                value.data = value.data.to(self.dtypes[name])
+        exact = exact_entries(network)
+        for name, value in network.state_dict(keep_vars=True).items():  # buffers that are in no state dict stay as they are
+            if value.dtype == self.dtypes[name] and name not in exact:
+                continue
+            value.requires_grad_(value.requires_grad and self.dtypes[name].is_floating_point)  # integers have no gradient
+            value.data = exact[name].clone() if name in exact else value.data.to(self.dtypes[name])
         return network.eval()
 
     def check_original(self, network: nn.Module) -> None:
@@ -153,13 +159,16 @@ class Artifact:
         Raises:
             ArtifactError: the folder is missing, full or read-only; a file that was there stays as it was.
         """
-        path = Path(path)
-        tensors, metadata = self._content()
+        path = Path(expand_path(str(path)))
         try:
-            write_tensors(path, tensors, metadata)
+            self.write(path)
         except OSError as error:
             raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
         return self.bytes()
+
+    def write(self, path: Path) -> None:
+        """Write the file; raises OSError where that fails."""
+        write_tensors(path, *self._content())
 
     def bytes(self) -> Bytes:
         """Size of the file and of its parts."""
@@ -169,7 +178,8 @@ class Artifact:
             if name != NAMES:  # which count as a part of the header
                 sizes["predictor" if name == "scales" else name.split(".")[0]] += value.numel() * value.element_size()
         total = len(save(tensors, metadata))
-        state = {entry.name: torch.empty(entry.shape, dtype=entry.dtype) for entry in self.entries}
+        empty = {entry.name: torch.empty(entry.shape, dtype=entry.dtype) for entry in self.entries}
+        state = {name: value if storable(value.dtype) else value.reshape(-1).view(torch.uint8) for name, value in empty.items()}
         return Bytes(original=len(save(state)), header=total - sum(sizes.values()), total=total, **sizes)
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -204,7 +214,7 @@ class Artifact:
                 for name, dtype in self.dtypes.items()
                 if dtype != self.network.state_dict()[name].dtype
             },
-            "layout": _layout(self.network, represented),
+            "layout": layout_of(self.network, represented),
             **({"all": "layers"} if getattr(self.architecture, "_layers", None) == "all" else {}),
             **({"storage": storage.name} if storage.bits or coded else {}),
             **({"absorbed": self.absorbed.to_dict()} if self.absorbed else {}),
@@ -217,12 +227,13 @@ class Artifact:
         }
         return tensors, {"nern": _compact({"sha256": _seal(about, tensors), **about})}
 
-    def _copied(self) -> dict[str, Tensor]:
+    def copied_entries(self) -> dict[str, Tensor]:
         """Every copied entry as it is now, of its type in the file."""
         if isinstance(self._network, Opening):
             entries = dict(self._network.copied)
         else:
             entries = _copied_entries(self.network, self.representation.grid)
+            entries |= {name: value for name, value in exact_entries(self.network).items() if name in entries}
         trained = self.representation.copies() if self.representation.copies else {}
         entries |= {name: value.detach().cpu() for name, value in trained.items()}
         return {name: value.to(self.dtypes[name]) for name, value in entries.items()}
@@ -232,7 +243,7 @@ class Artifact:
         left_out = set(self.absorbed.constants([entry.name for entry in self.entries])) if self.absorbed else set()
         if self.representation.copies and is_coded(self.representation):
             left_out |= set(self.representation.copies.names)
-        return {name: value for name, value in self._copied().items() if name not in left_out}
+        return {name: value for name, value in self.copied_entries().items() if name not in left_out}
 
     def _trained_places(self) -> list[int]:
         """Where the trained copies stand in the state dict."""
@@ -260,24 +271,26 @@ def load(
         ArtifactError: the file is missing, damaged, foreign, or needs a plugin that is not installed.
         DataError: the names or shapes of `into` are another network's.
     """
-    artifact = _read(Path(path), registry or create_registry(plugins, kinds=FILE_KINDS))
+    artifact = _read(Path(expand_path(str(path))), registry or create_registry(plugins, kinds=FILE_KINDS))
     return artifact if into is None else fill(into, artifact.state_dict(), str(path)).eval()
 
 
 def _read(path: Path, registry: Registry) -> Artifact:
-    if not path.is_file():
-        raise ArtifactError(f"representation file {path} does not exist")
+    if not is_file(path):
+        raise ArtifactError(f"representation file {shortened(path)} does not exist, or is no ordinary file")
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # of the library, of the file system, of types that torch does not have
         if path.suffix in (".pt", ".pth", ".th", ".bin", ".ckpt"):
             raise ArtifactError(
                 f"{path} looks like a file of weights, not like a representation; name a .nern file or a run folder "
                 f"(weights are given with architecture.weights={path})"
             ) from error
-        raise ArtifactError(f"{path} is not a complete representation file ({error}); write it again with nern train") from error
+        raise ArtifactError(
+            f"{path} is not a complete representation file ({first_line(error)}); write it again with nern train"
+        ) from error
     if "nern" not in metadata:
         raise ArtifactError(f"{path} is a safetensors file, but no representation written by nern")
     try:
@@ -286,11 +299,16 @@ def _read(path: Path, registry: Registry) -> Artifact:
             raise ArtifactError(f"{path} is damaged: its content does not match its checksum; write it again with nern train")
         if about["version"] > FORMAT_VERSION:
             raise ArtifactError(f"{path} has format version {about['version']}, this nern reads up to {FORMAT_VERSION}; update nern")
-        return _rebuild(path, about, tensors, registry)
+        with bounded(path.stat().st_size, f"{path}: what it declares"):
+            return _rebuild(path, about, tensors, registry)
+    except ArtifactError:
+        raise
     except (ConfigError, PluginError) as error:
         raise _needs_plugin(path, error) from error
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged or was not written by nern ({type(error).__name__}: {error})") from error
+    except Exception as error:  # who can make a checksum can write anything into a file, and it fails in any way
+        raise ArtifactError(
+            f"{path} is damaged or was not written by nern ({type(error).__name__}: {shortened(first_line(error), 200)})"
+        ) from error
 
 
 def _needs_plugin(path: Path, error: Exception, more: str = "") -> ArtifactError:
@@ -301,6 +319,9 @@ def _architecture(path: Path, about: dict[str, Any], registry: Registry) -> Arch
     values = _owned(about["architecture"])
     if values.get("layers") == "all" and "all" not in about:  # as files called it before linear layers could be represented
         values["layers"] = "convolutions"
+    values = {key: value for key, value in values.items() if key not in ("weights", "entry", "rename")}  # no path is taken from a file
+    if values.get("pretrained") is True:  # nor is anything fetched for it
+        values["pretrained"] = False
     try:
         found: Architecture = component("architecture", values, registry)
     except (ConfigError, PluginError, ImportError) as error:
@@ -318,18 +339,19 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
         architecture = _architecture(path, about, registry)
         network = architecture.built().eval()
         grid = KernelGrid(tuple(architecture.layers(network)), about["sampling"])
-        _check_layout(path, about, network, grid)
+        check_layout(path, about, network, grid)
         dtypes = {name: value.dtype for name, value in network.state_dict().items()}
-        entries = entries_of(network, grid, {**dtypes, **{name: getattr(torch, dtype) for name, dtype in about["dtypes"].items()}})
+        entries = entries_of(network, grid, {**dtypes, **{name: dtype_of(dtype) for name, dtype in about["dtypes"].items()}})
+    _check_sizes(path, about, entries, grid)
     reader = BitReader(tensors["ordering"])
     kinds = [kind for kind, count in about["orders"] for _ in range(count)]
     orders = [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
     reader.finish()
     representation = assemble(grid, orders, embedding, predictor)
     own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "scales")}
-    storage, trained = NumberFormat(about.get("storage", "float32")), list[str]()
+    storage, trained = _format(about.get("storage", "float32")), list[str]()
     if storage.is_coded:
-        chosen = [entries[place] for place in about.get("trained", [])]
+        chosen = [entries[_count(place)] for place in about.get("trained", [])]
         trained = [entry.name for entry in chosen]
         representation.train_copies({entry.name: torch.zeros(entry.shape) for entry in chosen})
         code_parameters(representation)
@@ -345,7 +367,7 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     if "zeros" in about:
         representation.keep_zeros(_masks(tensors["zeros"], about["zeros"], grid))
     floats = [str(own[name].dtype).removeprefix("torch.") for name in numbers if name in own]
-    representation.storage = storage if storage.bits or storage.is_coded or not floats else NumberFormat(floats[0])
+    representation.storage = storage if storage.bits or storage.is_coded or not floats else _format(floats[0])
     try:
         representation.load_state_dict(own)
     except RuntimeError as error:
@@ -369,44 +391,42 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     )  # fmt: skip
 
 
-@attrs.frozen(eq=False)
-class Opening:
-    """What a file holds of the network besides its represented layers, until the network itself is wanted."""
-
-    path: Path
-    about: dict[str, Any]
-    entries: list[Entry]
-    grid: KernelGrid
-    copied: dict[str, Tensor]
-
-    def build(self, architecture: Architecture) -> nn.Module:
-        """The network of the file, with the copied entries in place.
-
-        Raises:
-            ArtifactError: the architecture builds another network.
-        """
-        try:
-            network = architecture.built().eval()
-            _check_layout(self.path, self.about, network, KernelGrid(tuple(architecture.layers(network)), self.grid.sampling))
-        except (ConfigError, DataError, PluginError, ImportError) as error:
-            raise ArtifactError(
-                f"{self.path}: the network cannot be built: {error}; state_dict() and load(…, into=module) do without it"
-            ) from error
-        return self.filled(network)
-
-    def filled(self, network: nn.Module) -> nn.Module:
-        """`network` with the copied entries in place."""
-        own = network.state_dict()
-        for name, value in self.copied.items():
-            own[name].copy_(value)
-        return network
+def _check_sizes(path: Path, about: dict[str, Any], entries: Sequence[Entry], grid: KernelGrid) -> None:
+    """Raise ArtifactError or ValueError where names, shapes, types and counts that a file declares do not belong together."""
+    if about["sampling"] not in ("centre", "average", "max") or not isinstance(about["notes"], dict):
+        raise ValueError("'sampling' or 'notes' is not what nern writes")
+    if len({entry.name for entry in entries}) < len(entries):
+        raise ValueError("a name appears twice among the network's entries")
+    if sum(_count(count) for _, count in about["orders"]) != len(grid.layers):
+        raise ValueError("there are more or fewer orders than layers")
+    declared, most = sum(entry.numel * entry.dtype.itemsize for entry in entries), largest(path.stat().st_size)
+    if declared > most:
+        raise TooMuch(f"{path} declares {declared:,} bytes of weights; a file of its length can stand for {most:,} at most")
+    for entry in entries:
+        if entry.layer is not None and not entry.dtype.is_floating_point:
+            raise ValueError(f"'{entry.name}' is represented and of {entry.dtype}, which kernels cannot be")
+        if entry.layer is not None and tuple(grid.layers[_count(entry.layer)].shape) != entry.shape:
+            raise ValueError(f"'{entry.name}' has another shape than its layer")
+    for layer in grid.layers:
+        kernels = layer.split(torch.empty(layer.shape, device="meta"))
+        if (
+            tuple(kernels.shape) != (layer.count, *layer.kernel)
+            or tuple(layer.join(kernels).shape) != tuple(layer.shape)
+            or layer.layer < 0
+        ):
+            raise ValueError(f"'{layer.parameter}' cannot be made of kernels")
 
 
-def _check_layout(path: Path, about: dict[str, Any], network: nn.Module, grid: KernelGrid) -> None:
-    if about["layout"] != _layout(network, grid):
-        raise ArtifactError(
-            f"{path} was written for another version of architecture '{about['architecture']['name']}': names or shapes differ"
-        )
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"{shortened(value)} is not a count")
+    return value
+
+
+def _format(name: Any) -> NumberFormat:
+    if name not in FORMATS:
+        raise ValueError(f"{shortened(name)} is no format of a predictor's numbers")
+    return NumberFormat(name)
 
 
 def _without_file(architecture: dict[str, Any], private: Sequence[str]) -> dict[str, Any]:
@@ -436,13 +456,6 @@ def _masks(packed: Tensor, names: list[str], grid: KernelGrid) -> dict[str, Tens
     sizes = [math.prod(shapes[name]) for name in names]
     parts = torch.split(unpack_bits(packed, sum(sizes)), sizes)
     return {name: part.reshape(shapes[name]) for name, part in zip(names, parts, strict=True)}
-
-
-def _layout(network: nn.Module, grid: KernelGrid) -> str:
-    """A fingerprint of the names and shapes that the file relies on."""
-    entries = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
-    layers = [(layer.parameter, layer.layer, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
-    return hashlib.sha256(repr((entries, layers)).encode()).hexdigest()[:16]
 
 
 def _copied_entries(network: nn.Module, grid: KernelGrid) -> dict[str, Tensor]:

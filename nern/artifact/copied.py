@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from nern.artifact.entries import Entry
@@ -29,7 +31,24 @@ def join_copied(copied: Mapping[str, Tensor], form: str = "exact") -> dict[str, 
         else:
             flat = flat.to(stored_type(value.dtype, form))
             by_type.setdefault(f"copied.{str(flat.dtype).removeprefix('torch.')}", []).append(flat)
-    return {name: torch.cat(values) for name, values in by_type.items()}
+    return {name: _joined(values) for name, values in by_type.items()}
+
+
+def _joined(values: Sequence[Tensor]) -> Tensor:
+    """Values of one type [n] one after the other; as their bytes, uint8, where safetensors does not know the type."""
+    dtype = values[0].dtype
+    whole = torch.cat([value.contiguous().view(torch.uint8) for value in values])  # of bytes, since not every type can be joined
+    return whole.view(dtype) if storable(dtype) else whole
+
+
+@functools.cache
+def storable(dtype: torch.dtype) -> bool:
+    """Whether safetensors has this type."""
+    try:
+        save({"value": torch.empty(0, dtype=dtype)})
+    except Exception:  # of the library, whichever it raises for a type that it does not know
+        return False
+    return True
 
 
 def stored_type(dtype: torch.dtype, form: str) -> torch.dtype:
@@ -49,19 +68,26 @@ def split_copied(tensors: Mapping[str, Tensor], entries: Sequence[Entry], form: 
     """
     split, used = {}, dict.fromkeys((name for name in tensors if name.startswith("copied.") and not name.endswith("(coded)")), 0)
 
-    def take(key: str, count: int) -> Tensor:
+    values = {name: tensors[name] for name in used}
+
+    def take(key: str, count: int, dtype: torch.dtype) -> Tensor:
+        value = values[key]
+        if not storable(dtype) and value.dtype == torch.uint8 and value.dim() == 1 and value.numel() % dtype.itemsize == 0:
+            value = values[key] = value.contiguous().view(dtype)
+        if value.dtype != dtype or value.dim() != 1:
+            raise ValueError(f"{key} holds values of {value.dtype} in {value.dim()} dimensions")
         start = used[key]
         used[key] = start + count
-        return tensors[key][start : used[key]]
+        return value[start : used[key]]
 
     for entry in entries:
         if form == "int8" and entry.dtype.is_floating_point:
-            value = take("copied.int8", entry.numel).float() * take(STEPS, 1)
+            value = take("copied.int8", entry.numel, torch.int8).float() * take(STEPS, 1, torch.float32)
         else:
             dtype = stored_type(entry.dtype, form)
-            value = take(f"copied.{str(dtype).removeprefix('torch.')}", entry.numel)
+            value = take(f"copied.{str(dtype).removeprefix('torch.')}", entry.numel, dtype)
         split[entry.name] = value.reshape(entry.shape).to(entry.dtype)
     for key, count in used.items():
-        if count != tensors[key].numel():
-            raise ValueError(f"{key} holds {tensors[key].numel()} values, the network has {count}")
+        if count != values[key].numel():
+            raise ValueError(f"{key} holds {values[key].numel()} values, the network has {count}")
     return split

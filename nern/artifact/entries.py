@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nern.kernels.coordinates import KernelGrid
 from nern.networks.mappings import MAPPINGS
 
-MOST_BYTES = 1 << 26  # of the names and shapes when they are unpacked
+MOST_BYTES = 1 << 22  # of the names and shapes when they are unpacked
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 20, "pb": 0}]
 
 
@@ -80,9 +80,9 @@ def unpack_entries(packed: Tensor, sampling: str) -> tuple[list[Entry], KernelGr
     if not reader.eof:
         raise ValueError("the names of the network's entries are cut off or too long")
     names, shapes, types, numbers, positions, mappings = json.loads(text)
-    dtypes = [_dtype(name) for name in types]
+    dtypes = [dtype_of(name) for name in types]
     columns = zip(names.split("\n"), shapes, numbers, positions, strict=True)
-    entries = [Entry(name, tuple(map(int, shape)), dtypes[number], layer) for name, shape, number, layer in columns]
+    entries = [Entry(name, _shape(shape), dtypes[number], layer) for name, shape, number, layer in columns]
     layers = []
     for kind, first, layer, *more in mappings:
         entry = entries[first]
@@ -90,8 +90,15 @@ def unpack_entries(packed: Tensor, sampling: str) -> tuple[list[Entry], KernelGr
     return entries, KernelGrid(tuple(layers), sampling)
 
 
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name)
+def _shape(sizes: Sequence[int]) -> tuple[int, ...]:
+    if not all(type(size) is int and 0 <= size < 1 << 40 for size in sizes):
+        raise ValueError(f"{sizes} is no shape")
+    return tuple(sizes)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The type of that name; raises ValueError where it is none."""
+    dtype = getattr(torch, name, None) if isinstance(name, str) else None
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"'{name}' is no type of numbers")
     return dtype

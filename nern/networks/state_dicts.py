@@ -105,9 +105,13 @@ def load_weights(
 
 
 def exact_entries(network: nn.Module) -> dict[str, Tensor]:
-    """Entries of the state dict that was loaded whose values the network's own types cannot hold, as they stand in the file."""
+    """Entries of the state dict that was loaded whose values the network's own types cannot hold, as they stand in the file.
+
+    An entry that was changed since, in this network or the one that it is a copy of, is none of them.
+    """
     kept: dict[str, Tensor] = network.__dict__.get("_nern_exact_entries", {})
-    return kept
+    own = network.state_dict() if kept else {}
+    return {name: value for name, value in kept.items() if name in own and same_bits(_rounded(value, own[name]), own[name].cpu())}
 
 
 def set_exact_entries(network: nn.Module, entries: Mapping[str, Tensor]) -> None:
@@ -345,6 +349,11 @@ def _keep_exact(network: nn.Module, stored: Mapping[str, Tensor]) -> None:
     """Remember the entries that the network's own types cannot hold."""
     own = network.state_dict()
     set_exact_entries(network, {name: value for name, value in stored.items() if not same_bits(own[name].to(value.dtype), value)})
+
+
+def _rounded(value: Tensor, like: Tensor) -> Tensor:
+    """A value as a network's own type holds it."""
+    return (value.real if value.is_complex() and not like.is_complex() else value).to(like.dtype)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

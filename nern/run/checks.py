@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from nern.artifact.artifact import Artifact, load
 from nern.config.experiment import Experiment
 from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Data, Preprocessing, Task
+from nern.networks.state_dicts import same_bits
 from nern.networks.tracing import cannot_take
 from nern.options import located
 from nern.outputs.nested import call, tensors_of
+from nern.registry.registry import Registry
+from nern.representation.entropy import is_coded
 from nern.run.evaluation import measures_of
 from nern.run.loop import phase_place, start_phase
 from nern.run.original import Original, OriginalSource
+from nern.run.packing import like_at_the_end, pack
 from nern.run.pretraining import must_have_targets
 from nern.training.step import StepContext
 
@@ -30,6 +37,8 @@ def check_run(
     source: OriginalSource,
     context_of: Callable[[Original], StepContext],
     open_task: Callable[[Task], Data] | None = None,
+    *,
+    registry: Registry,
 ) -> None:
     """Look for everything that would end a run before its first step; nothing is written or trained.
 
@@ -39,6 +48,7 @@ def check_run(
     Args:
         context_of: what training works on, made from an original network.
         open_task: finds the images of a task; None leaves images alone.
+        registry: where the components come from.
 
     Raises:
         ConfigError: an option is impossible, or the network cannot be represented.
@@ -76,6 +86,9 @@ def check_run(
         with located("architecture"):
             original = Original.unordered(network, dtypes, experiment)
         context = context_of(original)
+        with tempfile.TemporaryDirectory() as folder:
+            check_file(pack(experiment, original, context.representation.eval(), registry, like_at_the_end()), Path(folder))
+        context.representation.train()
     for index, phase in enumerate(experiment.phases if context else ()):
         with collected():
             start_phase(experiment, phase, index, context, _no_images)
@@ -86,6 +99,56 @@ def check_run(
         raise mistakes[0]
     if mistakes:
         raise type(mistakes[0])("\n".join(dict.fromkeys(str(mistake) for mistake in mistakes))) from mistakes[0]
+
+
+@torch.no_grad()
+def check_file(artifact: Artifact, folder: Path) -> None:
+    """Write the file of a representation that is not trained yet, read it back, and compare everything in it.
+
+    What does not come back now would not come back after hours of training either.
+
+    Args:
+        folder: where the file stands for the moment.
+
+    Raises:
+        ConfigError: an entry does not come back as it was; names it.
+        OSError: the folder cannot be written.
+    """
+    path = folder / ".untrained.nern.tmp"
+    try:
+        artifact.write(path)
+        read = load(path, artifact.registry)
+        state = read.state_dict()
+        rebuilt = read.reconstruct().state_dict()
+        _compare(artifact, read, state, rebuilt)
+    except OSError:
+        raise
+    except Exception as error:  # of a plugin's components, of types that no file can hold
+        reason = str(error).replace(str(path), "the file")
+        raise ConfigError(f"the run's file could not be read back: {reason.splitlines()[0] if reason else type(error).__name__}") from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _compare(artifact: Artifact, read: Artifact, state: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor]) -> None:
+    """Raise ValueError with the name of the first entry that is another one than before."""
+    copied = artifact.copied_entries()
+    for entry in artifact.entries:
+        for found in (state, rebuilt):
+            value = found.get(entry.name)
+            if value is None or value.dtype != entry.dtype or tuple(value.shape) != entry.shape:
+                raise ValueError(f"'{entry.name}' comes back with another name, shape or type")
+            if entry.name in copied and not same_bits(value, copied[entry.name]):
+                raise ValueError(f"'{entry.name}' comes back with other values")
+    before, after = artifact.representation, read.representation
+    if is_coded(before):  # which rounds in a way of its own, that decoding checks
+        return
+    numbers = {name for name, _ in before.named_parameters()}
+    own, other = before.state_dict(), after.state_dict()
+    for name, value in own.items():
+        expected = before.storage.rounded(value) if name in numbers else value
+        if name not in other or not torch.equal(other[name].to(expected.dtype), expected.cpu()):
+            raise ValueError(f"'{name}' of the predictor or its embedding comes back as another one")
 
 
 def _tasks(experiment: Experiment) -> Iterator[tuple[str, Task]]:

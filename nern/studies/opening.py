@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from nern.engine import Engine
 from nern.errors import ArtifactError, ConfigError
 from nern.interfaces import Data, Task
 from nern.networks.batch_norm import absorb_batch_norms, absorbable
-from nern.options import kind_of
+from nern.options import kind_of, option_fields, option_name
 from nern.outputs.kinds import ClassLogits
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
@@ -109,7 +110,7 @@ def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (
     for key in overrides:
         if key.split(".")[0] != "task" and key not in ("architecture.weights", "device"):
             raise ConfigError(f"{key}: a representation file is measured with task.*, architecture.weights and device only")
-    sections = apply_overrides({"task": rebuilt.notes["task"], "architecture": {}, "device": "auto"}, overrides, {})
+    sections = apply_overrides({"task": _task_of(rebuilt), "architecture": {}, "device": "auto"}, overrides, {})
     weights = sections["architecture"].get("weights")
     if weights is not None and not isinstance(weights, str):
         raise ConfigError(f"architecture.weights: must be text, got {kind_of(weights)}")
@@ -131,3 +132,21 @@ def _absorb(artifact: Artifact, original: nn.Module) -> None:
     if artifact.absorbed is not None:
         represented = [layer.parameter for layer in artifact.representation.grid.layers]
         absorb_batch_norms(original, absorbable(original, represented))
+
+
+def _task_of(artifact: Artifact) -> dict[str, Any]:
+    """The task that a file was made with, without any option that could be a path or fetch something: those are the user's."""
+    noted = artifact.notes.get("task")
+    if not isinstance(noted, dict) or not isinstance(noted.get("name"), str):
+        return {}
+    cls = artifact.registry.find("task", noted["name"]).cls
+    hints = typing.get_type_hints(cls)
+    plain = {option_name(field) for field in option_fields(cls) if not _holds_text(hints[field.name])} - {"root", "download"}
+    return {"name": noted["name"], **{key: value for key, value in noted.items() if key in plain}}
+
+
+def _holds_text(hint: Any) -> bool:
+    """Whether an option takes any text, which may name a file; a choice among given words is none of them."""
+    if typing.get_origin(hint) is typing.Literal:
+        return False
+    return hint is str or any(_holds_text(part) for part in typing.get_args(hint))

@@ -11,13 +11,21 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from nern.artifact.artifact import Artifact
+from nern.errors import ConfigError
+from nern.hookspecs import hookimpl
 from nern.interfaces import Architecture, Preprocessing
 from nern.kernels.coordinates import KernelGrid, LayerMapping
+from nern.kernels.orders import LayerOrder, Unordered
 from nern.networks.pair import NetworkPair
+from nern.networks.state_dicts import digest
 from nern.networks.tracing import trace_forward
 from nern.outputs.nested import call, described, map_tensors, moved, tensors_of
+from nern.registry.discovery import create_registry
+from nern.representation.representation import assemble
+from nern.run.checks import check_file
 from nern.support.files import write_tensors
-from nern.support.seeding import generator
+from nern.support.seeding import generator, seeded
 from nern.testing.assertions import close, expect, same
 from nern.testing.modules import build_seeded, check_moves, device_of
 from nern.testing.options import check_options
@@ -45,6 +53,7 @@ def check_architecture(architecture: Architecture) -> None:
     expect(all(bool(value.isfinite().all()) for value in _floats(outputs)), "the network's outputs are not finite")
     _check_pair(network, layers, features, inputs, outputs)
     _check_weights(architecture, network)
+    _check_file(architecture, network, grid)
     check_moves(network, lambda module: _floats(call(module, moved(inputs, device_of(module))))[0], "network")
 
 
@@ -133,3 +142,28 @@ def _check_weights(architecture: Architecture, network: nn.Module) -> None:
         dtypes = attrs.evolve(architecture, weights=str(path)).load(fresh)
     expect(same(fresh.state_dict(), network.state_dict()), "load() does not give back the weights of a file")
     expect(set(dtypes) == set(network.state_dict()), "load() must return the dtype of every entry of the state dict")
+
+
+def _check_file(architecture: Architecture, network: nn.Module, grid: KernelGrid) -> None:
+    """A representation of the network, not trained, can be written and read back."""
+
+    class Plugin:
+        @hookimpl
+        def nern_architectures(self) -> Mapping[str, type[Architecture]]:
+            return {"checked": type(architecture)}
+
+    registry = create_registry(entry_points=False)
+    if type(architecture) not in [entry.cls for entry in registry.entries("architecture")]:
+        registry.register(Plugin(), "checked")
+    embedding, predictor = registry.find("embedding", "positional").cls(), registry.find("predictor", "mlp").cls(hidden=4)
+    orders: list[LayerOrder] = [Unordered(layer.filters, layer.channels) for layer in grid.layers]
+    with seeded(0, "predictor"):
+        representation = assemble(grid, orders, embedding, predictor)
+    state = network.state_dict()
+    dtypes = {name: value.dtype for name, value in state.items()}
+    artifact = Artifact(representation, architecture, embedding, predictor, network, dtypes, registry, digest(state), {})
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_file(artifact, Path(folder))
+        except ConfigError as error:
+            raise AssertionError(str(error)) from error
