@@ -431,7 +431,7 @@ def _format(name: Any) -> NumberFormat:
 
 def _without_file(architecture: dict[str, Any], private: Sequence[str]) -> dict[str, Any]:
     """An architecture's options without those that are its own machine's business, such as how to read the original weights."""
-    return {**{key: value for key, value in architecture.items() if key not in private}, "weights": None}
+    return {key: None if key == "weights" else value for key, value in architecture.items() if key == "weights" or key not in private}
 
 
 def _seal(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
