@@ -43,6 +43,7 @@ from nern.run.pretraining import pretrain_observed
 from nern.run.results import Evaluation, Result
 from nern.support.memory import keep_freed_memory
 from nern.support.seeding import seeded
+from nern.support.subsets import call_with
 from nern.training.processes import Processes, processes
 from nern.training.step import StepContext
 
@@ -336,7 +337,10 @@ class Engine:
                 representation.scale(kernels.scales())
             with torch.no_grad():
                 experiment.embedding.initialise(representation.embedding, kernels.by_layer(representation.scales))
-            experiment.predictor.initialise(representation.predictor, embedded, kernels.weights_in_rows(representation.scales))
+            call_with(
+                experiment.predictor.initialise, representation.predictor, embedded, kernels.weights_in_rows(representation.scales),
+                offered={"grid": lambda: original.grid, "originals": lambda: kernels.by_layer(representation.scales)},
+            )  # fmt: skip
         representation.keep_zeros(original.masks() if experiment.keep_zeros else {})
         representation.storage = NumberFormat(experiment.storage)
         representation.train_copies({name: original.state[name] for name in original.trained}, experiment.copied)

@@ -168,6 +168,9 @@ class Embedding(ABC):
     def build(self, grid: KernelGrid) -> nn.Module:
         """A module with attribute `dim: int` and `forward(coordinates [n, 3] int64) -> [n, dim] float32`.
 
+        There are more than three columns where the architecture's mappings have more. A module that takes fractional
+        coordinates, too, lets `Representation.predict_at` look between kernels.
+
         Where the embedding is a sum or concatenation of one vector per coordinate, a method
         `tables() -> nern.representation.lookup.AxisTables` lets predictors replace their first matrix product by look-ups.
         Parameters of the module are trained with the predictor and stored in the artifact.
@@ -190,6 +193,12 @@ class Predictor(ABC):
     def build(self, inputs: int, outputs: int) -> nn.Module:
         """A module with `forward(embedded [n, inputs]) -> [n, outputs]`.
 
+        A `build` with a parameter `grid` is handed the `KernelGrid`. A `forward` with a parameter `rows` is handed which
+        rows of the grid it predicts, [n] int64, and one with `groups` which group each row belongs to, [n] int64. A module
+        whose attribute `wants` is "filters" or "layers" is always handed whole filters or layers, one behind the other, so
+        that kernels may depend on each other; samplers then draw these in place of kernels. Give such parameters a default,
+        as in `grid: KernelGrid | None = None`.
+
         A module that sets `accepts_lookup = True` may be handed a `nern.representation.lookup.Lookup` instead of a tensor, and
         passes it to `nern.representation.lookup.linear`.
         """
@@ -201,6 +210,9 @@ class Predictor(ABC):
             embedded: some embedded coordinates, [m, inputs].
             kernels: all original kernels [n, outputs]; where they differ in size, their weights without padding, in
                 rows of `outputs`.
+
+        An `initialise` with a parameter `grid` is handed the `KernelGrid`, one with `originals` the original kernels of each
+        layer, [filters · channels, kh, kw] in the order of their coordinates.
         """
         return
 
@@ -222,6 +234,10 @@ class Sampler(ABC):
 
         Returns a function from the step number to indices [m] int64 into the kernels, on their device, or None for
         every kernel. It depends on nothing but its argument and `seed`: use `nern.support.seeding.generator(seed, step)`.
+        An object that is called in its place may have `observe(step, rows, errors)`: it is told after every step which
+        kernels [m] int64 were drawn and the mean squared error [m] float32 of each before the step. What it learns from them
+        must be in its `state_dict()` and come back with `load_state_dict(state)`: checkpoints hold it, so that a resumed
+        run draws what an uninterrupted one would.
         """
 
 
@@ -410,6 +426,15 @@ class Optimizer(ABC):
     @abstractmethod
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         """Optimisers that together step every parameter; their own `lr` is the rate at the schedule's start."""
+
+    @property
+    def needs_closure(self) -> bool:
+        """Whether `step` is given a function that evaluates the objective again; false by default.
+
+        It leaves new gradients and returns the objective, for the same kernels and inputs. An optimiser whose `step` cannot
+        be called without one, such as torch's LBFGS, is given it in any case.
+        """
+        return False
 
     def factor(self, step: int, total: int) -> float:
         """The multiple of the initial learning rate at `step` of `total`."""

@@ -16,8 +16,8 @@ class AxisTables:
     `offsets[a]` to `offsets[a] + d_a` of the embedding [n, dim]; where columns overlap, vectors are added.
     """
 
-    tables: tuple[Tensor, Tensor, Tensor]
-    offsets: tuple[int, int, int]
+    tables: tuple[Tensor, ...]
+    offsets: tuple[int, ...]
     dim: int
 
     def dense(self, coordinates: Tensor) -> Tensor:

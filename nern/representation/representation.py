@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -12,8 +13,10 @@ from nern.interfaces import Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid, RowTable
 from nern.kernels.orders import LayerOrder, Unordered
 from nern.options import located
+from nern.representation.groups import RowGroups, Wants
 from nern.representation.lookup import AxisTables, Lookup
 from nern.representation.quantization import NumberFormat, rounded_copy
+from nern.support.subsets import call_with, takes
 
 
 class Representation(nn.Module):
@@ -35,6 +38,9 @@ class Representation(nn.Module):
         self.embedding, self.predictor = embedding, predictor
         self.grid, self.orders = grid, list(orders)
         self.table = RowTable(grid)
+        self.wants: Wants = getattr(predictor, "wants", "rows")
+        self._groups: RowGroups | None = None
+        self._offered = [name for name in ("rows", "groups") if takes(predictor.forward, name)]
         self.storage = NumberFormat()  # how a file holds its numbers
         self.register_buffer("scales", None)
         self.copies: TrainedCopies | None = None
@@ -96,17 +102,59 @@ class Representation(nn.Module):
 
     def predict(self, rows: Tensor | None = None) -> Tensor:
         """Predicted kernels [m, k²] of some rows, or of all, in coordinate order."""
-        outputs: Tensor = self.predictor(self.embed(rows))
+        outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         outputs = outputs.float()
         return outputs if self.scales is None else outputs * self.scales[self.table.layers(rows)].unsqueeze(1)
+
+    def predict_at(self, coordinates: Tensor) -> Tensor:
+        """Predicted kernels [m, k²] at coordinates [m, 3] that need not be those of a kernel, nor whole numbers.
+
+        A kernel between two others is what the predictor makes of an embedding between theirs; layers that are scaled
+        have a scale between theirs.
+
+        Raises:
+            ConfigError: the predictor needs to know which row it predicts, or the embedding takes whole numbers only.
+        """
+        if self._offered or self.wants != "rows":
+            raise ConfigError("this predictor needs to know which kernels it predicts: it has no kernels at other coordinates")
+        try:
+            outputs: Tensor = self.predictor(self.embedding(coordinates)).float()
+        except (RuntimeError, IndexError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"embedding {type(self.embedding).__name__} takes no such coordinates ({reason})") from error
+        if self.scales is None:
+            return outputs
+        layer = coordinates[:, 0].to(self.scales.dtype).clamp(0, len(self.scales) - 1)
+        below, above = self.scales[layer.floor().long()], self.scales[layer.ceil().long()]
+        return outputs * (below + (above - below) * layer.frac()).unsqueeze(1)
+
+    @property
+    def groups(self) -> RowGroups | None:
+        """The kernels that are predicted together, where the predictor wants whole filters or layers."""
+        if self.wants == "rows":
+            return None
+        if self._groups is None or self._groups.sizes.device != self.device:
+            self._groups = RowGroups(self.grid, self.wants, self.device)
+        return self._groups
+
+    def _places(self, rows: Tensor | None) -> dict[str, Tensor]:
+        """What the predictor asks for besides embedded coordinates: `rows`, and the `groups` that they belong to."""
+        if not self._offered:
+            return {}
+        rows = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
+        groups = self.groups
+        offered = {"rows": rows, "groups": rows if groups is None else groups.of(rows)}
+        return {name: offered[name] for name in self._offered}
 
     @torch.no_grad()
     def predict_in_chunks(self, rows: Tensor | None = None, chunk: int = 1 << 16) -> Tensor:
         """`predict` without gradient, `chunk` rows at a time, so that memory does not grow with the network."""
         rows = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
         kernels = torch.empty(len(rows), self.grid.outputs, device=self.device)
-        for start in range(0, len(rows), chunk):
-            kernels[start : start + chunk] = self.predict(rows[start : start + chunk])
+        groups = self.groups
+        cuts = [*range(0, len(rows), chunk), len(rows)] if groups is None else groups.cuts(rows, chunk)
+        for start, end in itertools.pairwise(cuts):
+            kernels[start:end] = self.predict(rows[start:end])
         return kernels
 
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
@@ -176,10 +224,15 @@ def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, p
     if not isinstance(getattr(embed, "dim", None), int):
         raise ConfigError(f"embedding {type(embedding).__name__}: the built module needs an attribute 'dim' (int)")
     with located("predictor"):
-        module = predictor.build(int(embed.dim), grid.outputs)  # type: ignore[arg-type]
+        module = call_with(predictor.build, int(embed.dim), grid.outputs, offered={"grid": lambda: grid})  # type: ignore[arg-type]
+    if getattr(module, "wants", "rows") not in ("rows", "filters", "layers"):
+        raise ConfigError(f"predictor {type(predictor).__name__}: 'wants' must be rows, filters or layers, is {module.wants!r}")
     representation = Representation(embed, module, grid, orders)
+    first = torch.zeros(1 if representation.groups else 2, dtype=torch.int64)
+    rows = representation.groups.rows(first) if representation.groups else first
     with torch.no_grad():
-        shape = list(representation.eval().predict(torch.zeros(2, dtype=torch.int64)).shape)
-    if shape != [2, grid.outputs]:
-        raise ConfigError(f"predictor {type(predictor).__name__}: two coordinates must give [2, {grid.outputs}], gave {shape}")
+        shape = list(representation.eval().predict(rows).shape)
+    if shape != [len(rows), grid.outputs]:
+        what = f"{len(rows)} coordinates must give [{len(rows)}, {grid.outputs}]"
+        raise ConfigError(f"predictor {type(predictor).__name__}: {what}, gave {shape}")
     return representation.train()

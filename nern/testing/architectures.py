@@ -43,6 +43,8 @@ def check_architecture(architecture: Architecture) -> None:
     for layer in layers:
         _check_mapping(layer, state)
     grid = KernelGrid(tuple(layers))
+    columns = {layer.coordinates().shape[1] for layer in layers}
+    expect(len(columns) == 1, f"layers have coordinates of {' and '.join(map(str, sorted(columns)))} columns; give all of them the same")
     coordinates = grid.coordinates()
     expect(len(torch.unique(coordinates, dim=0)) == len(coordinates), "two kernels have the same coordinates")
     preprocessing = architecture.preprocessing()
@@ -67,7 +69,8 @@ def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
     expect(layer.filters * layer.channels == layer.count, f"layer '{name}': filters · channels must be count ({layer.count})")
     coordinates = layer.coordinates()
     expect(coordinates.dtype == torch.int64, f"layer '{name}': coordinates() must be int64")
-    expect(list(coordinates.shape) == [layer.count, 3], f"layer '{name}': coordinates() must be [{layer.count}, 3]")
+    right = coordinates.dim() == 2 and len(coordinates) == layer.count and coordinates.shape[1] >= 3
+    expect(right, f"layer '{name}': coordinates() must be [{layer.count}, 3], or have more columns")
     expect(bool((coordinates >= 0).all()), f"layer '{name}': coordinates() must not be negative")
     distinct = 1 + torch.arange(weight.numel(), dtype=torch.float64).reshape(weight.shape)
     kernels = layer.split(distinct)

@@ -13,6 +13,7 @@ from nern.interfaces import Optimizer
 from nern.support.seeding import generator, seeded
 from nern.testing.assertions import expect, same
 from nern.testing.options import check_options
+from nern.training.step import needs_closure
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -40,13 +41,19 @@ def check_optimizer(optimizer: Optimizer) -> None:
         error: Tensor = network(points) - targets
         return error.square().mean()
 
+    def again() -> float:
+        network.zero_grad(set_to_none=True)
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return float(value)
+
     def run(optimisers: Sequence[torch.optim.Optimizer], steps: range) -> None:
         for step in steps:
             loss().backward()  # type: ignore[no-untyped-call]
             for one, own in zip(optimisers, rates, strict=True):
                 for group, rate in zip(one.param_groups, own, strict=True):
                     group["lr"] = rate * optimizer.factor(step, total)
-                one.step()
+                one.step(again) if needs_closure(optimizer, one) else one.step()  # type: ignore[arg-type]
                 one.zero_grad(set_to_none=True)
 
     first = float(loss())

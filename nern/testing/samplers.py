@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,5 +34,37 @@ def check_sampler(sampler: Sampler) -> None:
                 equal(draw(step), drawn[step]), f"step {step} drawn again, after other steps, gives other rows: a resumed run would differ"
             )
             expect(equal(other(step), drawn[step]), "two starts with the same seed draw different rows")
+        if hasattr(draw, "observe"):
+            _check_observing(sampler, norms, layers)
         expect(torch.equal(torch.get_rng_state(), state), "the sampler draws from torch's global generator; use nern.generator(seed, step)")
         expect(torch.equal(norms, before), "the sampler changes the norms")
+
+
+def _check_observing(sampler: Sampler, norms: Tensor, layers: Tensor) -> None:
+    """What it is told changes no argument, and all that it learns is in its state."""
+
+    def run(draw: Any, steps: range) -> list[Tensor | None]:
+        drawn = []
+        for step in steps:
+            rows = draw(step)
+            drawn.append(rows)
+            told = torch.arange(60) if rows is None else rows
+            errors = torch.rand(len(told), generator=generator(0, "errors", step))
+            before = told.clone(), errors.clone()
+            draw.observe(step, told, errors)
+            expect(torch.equal(told, before[0]) and torch.equal(errors, before[1]), "observe() changes its arguments")
+        return drawn
+
+    first: Any = sampler.start(norms, layers, 7)
+    expect(
+        hasattr(first, "state_dict") and hasattr(first, "load_state_dict"), "observe() needs state_dict() and load_state_dict() beside it"
+    )
+    run(first, range(6))
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    buffer.seek(0)
+    later = run(first, range(6, 12))
+    resumed: Any = sampler.start(norms, layers, 7)
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    again = run(resumed, range(6, 12))
+    expect(all(equal(a, b) for a, b in zip(later, again, strict=True)), "a sampler that is resumed from its state draws other rows")

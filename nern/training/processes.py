@@ -152,6 +152,8 @@ class Processes:
         for name, batch in batches.items():
             if batch < self.size:
                 raise ConfigError(f"{name} is {batch}, fewer images than the {self.size} processes")
+        if self.size > 1 and getattr(representation, "wants", "rows") != "rows":
+            raise ConfigError(f"predictor: kernels that are predicted together need one process, there are {self.size}")
         if self.size > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in representation.modules()):
             raise ConfigError(f"predictor: batch norm needs all kernels in one process, there are {self.size}; use another normalisation")
 

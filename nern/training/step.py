@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,14 +73,18 @@ class PhaseTrainer:
         known = LossContext(kernels.grid, kernels.original, context.networks, context.outputs, phase.iterations, budget)
         self.terms = {name: (term, self._started(name, term, known)) for name, term in losses.items() if term.weight > 0}
         with located("sampler" if phase.sampler is None else f"{place}.sampler"):
-            self.draw: Draw = sampler.start(kernels.norms(), kernels.table.layers(), derive(context.seed, "sampler", index))
+            self.draw: Draw = sampler.start(*self._drawn_from(), derive(context.seed, "sampler", index))
+        self.observe: Callable[[int, Tensor, Tensor], None] | None = getattr(self.draw, "observe", None)
+        self._errors: Tensor | None = None
         self.parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
         with located("optimizer" if phase.optimizer is None else f"{place}.optimizer"):
             self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
         self.needs_targets = any(term.loss.needs_targets for term, _ in self.terms.values())
         counted = any(term.loss.needs == "bits" for term, _ in self.terms.values())  # by work that differs from step to step
-        recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1 and not counted
+        self._with_closure = [needs_closure(optimizer, started) for started in self.optimizers]
+        alike = not counted and self.observe is None and not any(self._with_closure)  # every step does the same
+        recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1 and alike
         self.replayer = Replayer([value for _, value in self.parameters], CudaGraphs() if recorded else None)
         self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of each step
 
@@ -91,7 +96,9 @@ class PhaseTrainer:
         """One step of gradient descent."""
         self.at = step
         active = tuple(name for name, (term, _) in self.terms.items() if step >= term.warmup)
-        rows = self.draw(step)
+        drawn = self.draw(step)
+        groups = self.context.representation.groups
+        rows = drawn if drawn is None or groups is None else groups.rows(drawn)
         given = self.inputs(step) if self.runs_networks(active) else None
         leaves, nesting = pytree.tree_flatten(given if self.needs_targets and given is not None else (given, None))
 
@@ -102,9 +109,38 @@ class PhaseTrainer:
             return self._backward(active, rows, *pytree.tree_unflatten(complete, nesting))
 
         tensors = [None if place in constants else leaf for place, leaf in enumerate(leaves)]
-        values = self.replayer((active, str(nesting), repr(constants)), backward, rows, *tensors)
-        self._descend(step)
+
+        def evaluate() -> Tensor:
+            values = self.replayer((active, str(nesting), repr(constants)), backward, rows, *tensors)
+            self._prepare_gradients()
+            return values
+
+        values = self._descend(step, evaluate)
+        if self.observe is not None:
+            self.observe(step, *self._observed(drawn))
         self._history.append(((*active, "total"), values))
+
+    def _drawn_from(self) -> tuple[Tensor, Tensor]:
+        """Norms and layers of what a sampler draws: kernels, or the groups that the predictor wants whole."""
+        kernels, groups = self.context.kernels, self.context.representation.groups
+        norms, layers = kernels.norms(), kernels.table.layers()
+        return (norms, layers) if groups is None else (groups.norms(norms), layers[groups.starts])
+
+    def _observed(self, drawn: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What was drawn in this step, and the mean squared error of each before the step."""
+        errors, groups = self._errors, self.context.representation.groups
+        assert errors is not None
+        if drawn is None:
+            count = len(self.context.kernels.rows) if groups is None else len(groups.sizes)
+            drawn = torch.arange(count, device=errors.device)
+        return drawn, errors if groups is None else groups.means(errors, drawn)
+
+    @torch.no_grad()
+    def _kernel_errors(self, predicted: Tensor, rows: Tensor | None) -> Tensor:
+        """Mean squared error of every kernel in the sample [m] float32."""
+        original, kernels = self.context.kernels.original(rows), self.context.kernels.predicted(predicted.detach(), rows)
+        squares: Tensor = (kernels.values - original.values).float().square().sum(1) / original.count.clamp_min(1)
+        return squares
 
     def runs_networks(self, active: Sequence[str]) -> bool:
         """Whether any of these terms compares outputs of the networks."""
@@ -132,6 +168,8 @@ class PhaseTrainer:
             targets: of the inputs; None where no active term needs them.
         """
         predicted = self._predict(rows)
+        if self.observe is not None:
+            self._errors = self._kernel_errors(predicted, rows)
         compared = self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
         images = 0 if batch is None else count(batch)
         if any(self.terms[name][0].loss.needs == "bits" for name in active):
@@ -186,17 +224,31 @@ class PhaseTrainer:
         """The predictor's arithmetic."""
         return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.context.dtype == torch.bfloat16)
 
-    def _descend(self, step: int) -> None:
-        """Step every optimiser at this step's learning rate."""
+    def _prepare_gradients(self) -> None:
+        """Gradients of all processes together, clipped."""
         parameters = [value for _, value in self.parameters]
         self.context.processes.sum_gradients(parameters)
         if self.phase.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.phase.clip)
-        for started, rates in zip(self.optimizers, self._rates, strict=True):
+
+    def _descend(self, step: int, evaluate: Callable[[], Tensor]) -> Tensor:
+        """Step every optimiser at this step's learning rate; returns the losses before the step.
+
+        Args:
+            evaluate: leaves gradients in the parameters and gives the losses, the total last; an optimiser that asks for a
+                closure calls it as often as it likes, with the same kernels and inputs.
+        """
+        values = evaluate()
+        for started, rates, closure in zip(self.optimizers, self._rates, self._with_closure, strict=True):
             for group, rate in zip(started.param_groups, rates, strict=True):
                 group["lr"] = rate * self.optimizer.factor(step, self.phase.iterations)
-            started.step()
+            if closure:
+                started.step(lambda: float(evaluate()[-1]))
+            else:
+                started.step()
+        for started in self.optimizers:
             started.zero_grad(set_to_none=True)
+        return values
 
     # -- reports and state ---------------------------------------------------------------------------------------
 
@@ -231,8 +283,15 @@ class PhaseTrainer:
             kept.load_state_dict(state)
 
     def _kept(self) -> list[Any]:
-        """What has a state that a run resumes from: the optimisers, and losses that keep something between steps."""
-        return [*self.optimizers, *(loss for _, loss in self.terms.values() if hasattr(loss, "load_state_dict"))]
+        """What has a state that a run resumes from: the optimisers, and losses and samplers that keep something between steps."""
+        others = [*(loss for _, loss in self.terms.values()), self.draw]
+        return [*self.optimizers, *(other for other in others if hasattr(other, "load_state_dict"))]
+
+
+def needs_closure(component: Optimizer, started: torch.optim.Optimizer) -> bool:
+    """Whether an optimiser's step is given a function that evaluates the objective again."""
+    closure = inspect.signature(started.step).parameters.get("closure")
+    return component.needs_closure or (closure is not None and closure.default is inspect.Parameter.empty)
 
 
 def term_runs_networks(term: LossTerm) -> bool:

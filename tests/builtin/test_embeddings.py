@@ -95,10 +95,15 @@ def test_fourier_follows_the_seed() -> None:
     assert not torch.equal(Fourier().build(GRID).state_dict()["matrix"], first)
 
 
-@pytest.mark.parametrize("scales", [[1.0, 0.1], [1.0, 0.1, 0.0], [1.0, -0.1, 0.1], [1.0, 0.1, 0.1, 0.1]])
+@pytest.mark.parametrize("scales", [[1.0, 0.1], [1.0, 0.1, 0.0], [1.0, -0.1, 0.1]])
 def test_fourier_refuses_scales_that_are_not_three_numbers_above_0(scales: list[float]) -> None:
     with pytest.raises(ValueError, match="scales must be three numbers above 0"):
         Fourier(scales=scales)
+
+
+def test_fourier_refuses_more_scales_than_there_are_coordinates() -> None:
+    with pytest.raises(ValueError, match="scales must be one number for each of the 3 coordinates"):
+        Fourier(scales=[1.0, 0.1, 0.1, 0.1]).build(GRID)
 
 
 # -- trained vectors ---------------------------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ class WrongPredictor(Predictor):
         "empty": "the predictor has no parameters",
         "shape": "forward(embedded) must have shape [64, 9], has [64, 4]",
         "detached": "no gradient reaches the embedded coordinates",
-        "mixed": "a row's kernel depends on the other rows",
+        "mixed": "in eval mode a kernel depends on other rows than its own",
         "lookup": "forward() gives other kernels for a Lookup",
     }.items(),
 )

@@ -13,12 +13,12 @@ from nern import Embedding, KernelGrid, OptionError, at_least, hookimpl, option
 
 
 class RandomFourier(nn.Module):
-    """[sin(2πBv), cos(2πBv)] with a fixed Gaussian matrix B [features, 3]."""
+    """[sin(2πBv), cos(2πBv)] with a fixed Gaussian matrix B [features, 3], or as many columns as coordinates have."""
 
     def __init__(self, features: int, scales: list[float]) -> None:
         super().__init__()
         self.dim = 2 * features
-        self.register_buffer("matrix", torch.randn(features, 3) * torch.tensor(scales))
+        self.register_buffer("matrix", torch.randn(features, len(scales)) * torch.tensor(scales))
 
     def forward(self, coordinates: Tensor) -> Tensor:
         angles = 2 * math.pi * (coordinates.double() @ self.get_buffer("matrix").double().T)
@@ -33,10 +33,13 @@ class Fourier(Embedding):
     scales: list[float] = option(factory=lambda: [1.0, 0.1, 0.1], help="standard deviations for layer, filter, channel")
 
     def __attrs_post_init__(self) -> None:
-        if len(self.scales) != 3 or min(self.scales) <= 0:
+        if len(self.scales) < 3 or min(self.scales) <= 0:
             raise OptionError("scales", f"must be three numbers above 0, got {self.scales}")
 
     def build(self, grid: KernelGrid) -> nn.Module:
+        columns = grid.layers[0].coordinates().shape[1]
+        if len(self.scales) != columns:
+            raise OptionError("scales", f"must be one number for each of the {columns} coordinates, got {self.scales}")
         return RandomFourier(self.features, self.scales)
 
 

@@ -16,16 +16,21 @@ class Axes(nn.Module):
 
     def __init__(self, sizes: list[int], features: int, spread: float) -> None:
         super().__init__()
-        self.dim, self.features = 3 * features, features
+        self.dim, self.features = len(sizes) * features, features
         self.axes = nn.ParameterList(nn.Parameter(spread * torch.randn(size, features)) for size in sizes)
 
     def tables(self) -> AxisTables:
         """What lets a predictor replace its first matrix product by look-ups."""
-        return AxisTables((self.axes[0], self.axes[1], self.axes[2]), (0, self.features, 2 * self.features), self.dim)
+        return AxisTables(tuple(self.axes), tuple(range(0, self.dim, self.features)), self.dim)
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        """[n, 3] int64 → [n, 3 · features]."""
-        return self.tables().dense(coordinates)
+        """[n, 3] int64 → [n, 3 · features]; between two vectors where coordinates are fractions."""
+        if not coordinates.is_floating_point():
+            return self.tables().dense(coordinates)
+        below = coordinates.floor().long()
+        above = torch.stack([(below[:, axis] + 1).clamp_max(len(table) - 1) for axis, table in enumerate(self.axes)], dim=1)
+        parts = (coordinates - below).to(self.axes[0].dtype).repeat_interleave(self.features, dim=1)
+        return self.tables().dense(below) * (1 - parts) + self.tables().dense(above) * parts
 
 
 @attrs.frozen

@@ -23,19 +23,23 @@ def gamma(values: Tensor, base: float, frequencies: int) -> Tensor:
 class PositionalTables(nn.Module):
     """Concatenated or summed γ of coordinates that are divided by a scale of their own."""
 
-    def __init__(self, tables: list[Tensor], summed: bool) -> None:
+    def __init__(self, sizes: list[int], scale: float, base: float, frequencies: int, summed: bool) -> None:
         super().__init__()
-        width = tables[0].shape[1]
-        self.dim = width if summed else 3 * width
-        self.offsets = (0, 0, 0) if summed else (0, width, 2 * width)
+        self.scale, self.base, self.frequencies, self.count = scale, base, frequencies, len(sizes)
+        width, tables = 2 * frequencies, [gamma(torch.arange(size) / scale, base, frequencies) for size in sizes]
+        self.dim = width if summed else self.count * width
+        self.offsets = (0,) * self.count if summed else tuple(range(0, self.dim, width))
         for axis, table in enumerate(tables):
             self.register_buffer(f"table{axis}", table.float(), persistent=False)
 
     def tables(self) -> AxisTables:
-        return AxisTables((self.get_buffer("table0"), self.get_buffer("table1"), self.get_buffer("table2")), self.offsets, self.dim)
+        return AxisTables(tuple(self.get_buffer(f"table{axis}") for axis in range(self.count)), self.offsets, self.dim)
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        return self.tables().dense(coordinates)
+        if not coordinates.is_floating_point():
+            return self.tables().dense(coordinates)
+        parts = [gamma(coordinates[:, axis] / self.scale, self.base, self.frequencies).float() for axis in range(self.count)]
+        return torch.stack(parts).sum(0) if self.dim == parts[0].shape[1] else torch.cat(parts, dim=1)
 
 
 class PerLayer(nn.Module):
@@ -44,12 +48,12 @@ class PerLayer(nn.Module):
     def __init__(self, counts: Tensor, base: float, frequencies: int, summed: bool) -> None:
         super().__init__()
         self.base, self.frequencies, self.summed = base, frequencies, summed
-        self.dim = 2 * frequencies * (1 if summed else 3)
+        self.dim = 2 * frequencies * (1 if summed else counts.shape[1])
         self.register_buffer("counts", counts, persistent=False)  # [layers, 3] float64
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        scaled = coordinates / self.get_buffer("counts")[coordinates[:, 0]]
-        parts = [gamma(scaled[:, axis], self.base, self.frequencies).float() for axis in range(3)]
+        scaled = coordinates / self.get_buffer("counts")[coordinates[:, 0].round().long()]
+        parts = [gamma(scaled[:, axis], self.base, self.frequencies).float() for axis in range(coordinates.shape[1])]
         return torch.stack(parts).sum(0) if self.summed else torch.cat(parts, dim=1)
 
 
@@ -70,11 +74,11 @@ class Positional(Embedding):
         summed = self.combine == "sum"
         if self.coordinates == "per-layer":
             counts = torch.cat([most[:1].expand(len(sizes), 1), sizes[:, 1:]], dim=1).double()
-            by_layer = torch.ones(int(most[0]), 3, dtype=torch.float64)
+            by_layer = torch.ones(int(most[0]), len(most), dtype=torch.float64)
             by_layer[torch.tensor([layer.layer for layer in grid.layers])] = counts
             return PerLayer(by_layer, self.base, self.frequencies, summed)
         scale = float(most.max()) if self.coordinates == "global" else 1.0
-        return PositionalTables([gamma(torch.arange(int(n)) / scale, self.base, self.frequencies) for n in most], summed)
+        return PositionalTables(most.tolist(), scale, self.base, self.frequencies, summed)
 
 
 @hookimpl
