@@ -59,6 +59,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 )
 @click.option("--layers", default="all", show_default=True, help="all, convolutions, or patterns of parameter names with commas between.")
 @click.option("--recipe", default="fast", show_default=True, help="fast, small, paper or data-free.")
+@click.option("--steps", default=1.0, show_default=True, help="Length of the run, as a multiple of the recipe's: 0.1 to try things out.")
 @click.option(
     "--bytes", "wanted", type=Size(), show_default="no such target", help="Find the size of the predictor for a file of so many bytes."
 )
@@ -80,6 +81,7 @@ def represent(
     resize: int | None,
     layers: str,
     recipe: str,
+    steps: float,
     wanted: int | None,
     drop: float | None,
     dry_run: bool,
@@ -103,7 +105,7 @@ def represent(
     registry = create_registry(plugins, disabled=disabled)
     own = own_network(
         model, weights, images, arguments=_named(options), layers=_chosen(layers), size=_whole(size), mean=mean, std=std,
-        resize=resize, recipe=recipe, registry=registry,
+        resize=resize, recipe=recipe, steps=steps, registry=registry,
     )  # fmt: skip
     target = _target(wanted, drop)
     if dry_run:

@@ -27,6 +27,7 @@ def own_network(
     std: Sequence[float] | None = None,
     resize: int | None = None,
     recipe: str = "fast",
+    steps: float = 1.0,
     registry: Registry | None = None,
 ) -> OwnNetwork:
     """The network of a reference with the weights of a file, and a folder of images or noise.
@@ -49,7 +50,7 @@ def own_network(
     component = structure_component("architecture", values, registry, f"--model {reference}")
     network = component.build().eval()
     component.load(network)
-    return OwnNetwork(network, images, recipe=recipe, described=values)
+    return OwnNetwork(network, images, recipe=recipe, steps=steps, described=values)
 
 
 def describe(

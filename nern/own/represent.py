@@ -21,6 +21,7 @@ def represent(
     data: Any = None,
     *,
     recipe: str = "fast",
+    steps: float = 1.0,
     target: Target | None = None,
     test: Any = None,
     layers: str | Sequence[str] = "all",
@@ -45,6 +46,7 @@ def represent(
             folder of images; or None for noise. Labels are used for measuring only. A tenth of the data is held out to
             choose the checkpoint, another tenth is measured once at the end.
         recipe: everything that names neither network nor data: `fast`, `small`, `paper` or `data-free`.
+        steps: length of the run as a multiple of the recipe's: 0.1 to try things out.
         target: `nern.TargetBytes(100_000)` or `nern.TargetDrop(points=1.0)` finds the size of the predictor.
         test: what to measure on at the end instead of a part of `data`, in the same forms.
         layers: `all` for convolutions and linear layers, `convolutions`, or patterns of parameter names.
@@ -67,7 +69,7 @@ def represent(
         DataError: the data are none, or do not go with the network.
     """
 
-    own = OwnNetwork(model, data, test, recipe, layers, metric, size, mean, std, resize, build, arguments)
+    own = OwnNetwork(model, data, test, recipe, layers, metric, size, mean, std, resize, build, arguments, steps)
     return run(own, overrides, target=target, output=output, resume=resume, quiet=quiet, registry=registry)
 
 

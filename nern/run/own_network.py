@@ -53,6 +53,7 @@ class OwnNetwork:
     resize: int | None = None
     build: str | None = None
     arguments: Mapping[str, Any] | None = None
+    steps: float = 1.0
     described: Mapping[str, Any] | None = None  # the architecture that has built the model, where it is not in memory alone
 
     def experiment(
@@ -66,6 +67,8 @@ class OwnNetwork:
         """
         if not isinstance(self.model, nn.Module):
             raise ConfigError(f"model is a {type(self.model).__name__}; give a torch.nn.Module")
+        if not self.steps > 0:
+            raise ConfigError(f"steps must be above 0, got {self.steps}: it is a multiple of the recipe's steps")
         if not isinstance(overrides, Mapping):
             overrides = dict(parse_override(text) for text in overrides)
         registry = registry or create_registry()
@@ -75,6 +78,8 @@ class OwnNetwork:
         values: dict[str, Any] = {
             **recipe(self.recipe), "architecture": architecture, "task": self._task(examples, test, place), "output": str(place),
         }  # fmt: skip
+        for phase in values["phases"]:
+            phase["iterations"] = max(1, round(phase["iterations"] * self.steps))
         values = fitted(values, *self._layers_and_maps(architecture, registry), self.model.state_dict(), overrides, registry)
         values = overridden(values, overrides, DEFAULTS)
         experiment = structure(values, registry, f"represent {type(self.model).__name__}")
