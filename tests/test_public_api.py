@@ -10,7 +10,9 @@ from __future__ import annotations
 import difflib
 import enum
 import hashlib
+import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ import attrs
 import pytest
 
 import nern
-from nern import hookspecs, testing
+from nern import hookspecs, testing, toolkit
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 CHANGELOG = Path(__file__).parents[1] / "CHANGELOG.md"
@@ -33,7 +35,18 @@ def surface() -> list[str]:
     lines = [line for name in nern.__all__ for line in _describe(f"nern.{name}", getattr(nern, name))]
     lines += [f"hook {name}{_signature(function)}" for name, function in vars(hookspecs).items() if name.startswith("nern_")]
     lines += [line for name in testing.__all__ for line in _describe(f"nern.testing.{name}", getattr(testing, name))]
+    lines += [line for path, value in _of_toolkit() for line in _describe(path, value)]
     return lines
+
+
+def _of_toolkit() -> Iterator[tuple[str, Any]]:
+    """What the modules of the toolkit define, or hand on where they define nothing."""
+    for found in sorted(pkgutil.iter_modules(toolkit.__path__), key=lambda found: found.name):
+        module = importlib.import_module(f"{toolkit.__name__}.{found.name}")
+        values = {name: value for name, value in vars(module).items() if not name.startswith("_") and hasattr(value, "__module__")}
+        own = {name: value for name, value in values.items() if value.__module__ == module.__name__}
+        handed_on = {name: value for name, value in values.items() if value.__module__.startswith("nern.")}
+        yield from ((f"{module.__name__}.{name}", value) for name, value in sorted((own or handed_on).items()))
 
 
 def _describe(path: str, value: Any) -> Iterator[str]:
@@ -64,7 +77,9 @@ def _describe(path: str, value: Any) -> Iterator[str]:
 
 
 def _signature(function: Any) -> str:
-    return str(inspect.signature(function)).replace("'", "") if callable(function) else ""
+    if not callable(function):
+        return ""
+    return re.sub(r"<function (\w+) at 0x[0-9a-f]+>", r"\1", str(inspect.signature(function))).replace("'", "")
 
 
 def _default(default: Any) -> str:
@@ -122,6 +137,8 @@ def test_surface_sees_names_fields_methods_and_hooks() -> None:
         "nern.hookimpl: ",
         "hook nern_checkpoint_saved(path: Path, iteration: int) -> None",
         "nern.testing.check_sampler(sampler: Sampler) -> None",
+        "nern.toolkit.messages.did_you_mean(word: str, known: Iterable[str], otherwise: str = , ",
+        "class nern.toolkit.images.ImageData(Data)",
     ):
         assert any(line.startswith(expected) for line in lines), expected
 
