@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHECK_TORCH := import torch, torchvision.ops as o; o.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 
-.PHONY: demo test lint type docs clean
+.PHONY: demo test lint type docs docs-serve clean
 
 demo: $(VENV)/.nern
 	$(BIN)/nern train digits output=$$(mktemp -d)/digits
@@ -23,6 +23,9 @@ type: $(VENV)/.nern-dev
 
 docs: $(VENV)/.nern-dev
 	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(VENV)/.nern-dev
+	$(BIN)/mkdocs serve
 
 # torch and torchvision are installed by one call from one index, so that pip picks builds that fit together; a build
 # of torch that was already there and does not fit is replaced.

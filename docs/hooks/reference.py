@@ -231,12 +231,27 @@ KIND_LINKS = {interface.__name__: f"../extend/{kind}.md" for kind, (_, interface
 
 
 def presets(shipped: Mapping[str, str]) -> str:
-    """The page of the experiments that ship."""
-    text = "# Presets\n\n`nern presets` lists them, `nern presets NAME > my.yaml` gives a copy to edit.\n\n"
-    text += table(("name", "what it is"), [(f"[`{name}`](#{name})", escape(headline(yaml_))) for name, yaml_ in shipped.items()])
-    for name, yaml_ in shipped.items():
-        text += f"\n## `{name}` {{ #{name} }}\n\n{escape(headline(yaml_))}\n\n```yaml\n{yaml_.rstrip()}\n```\n"
+    """The page of the experiments that ship: single ones with their YAML to unfold, families as a table each."""
+    text = "# Presets\n\n`nern presets` lists them; `nern presets NAME -o mine.yaml` writes one in full, ready to edit.\n\n"
+    families: dict[str, list[str]] = {}
+    for name in shipped:
+        families.setdefault(name.partition("/")[0] if "/" in name else "", []).append(name)
+    alone = families.pop("", [])
+    text += table(("name", "what it is"), [(f"[`{name}`](#{name})", escape(headline(shipped[name]))) for name in alone])
+    for name in alone:
+        body = "\n    ".join(["```yaml", *shipped[name].rstrip().splitlines(), "```"])
+        text += f"\n## `{name}` {{ #{name} }}\n\n{escape(headline(shipped[name]))}\n\n"
+        text += f'??? note "{name}.yaml"\n\n    {body}\n'
+    for family, names in families.items():
+        title = headline(shipped[names[0]]).partition(":")[0]
+        text += f"\n## {escape(title)} {{ #{family} }}\n\nEach row is another experiment with some values set.\n\n"
+        text += table(("name", "experiment and values"), [(f"`{name}`", _settings(headline(shipped[name]))) for name in names])
     return text
+
+
+def _settings(text: str) -> str:
+    """`Table 1: base a=1 b=2` → the base and each value, as code."""
+    return " ".join(f"`{word}`" for word in text.rpartition(": ")[2].replace("|", "&#124;").split())
 
 
 def headline(text: str) -> str:
@@ -418,7 +433,9 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown leaves alone, on one line."""
-    for character in "\\|*_<$":
-        text = text.replace(character, f"\\{character}" if character != "|" else "&#124;")
-    return " ".join(text.split())
+    """Text that Markdown leaves alone, on one line; what stands between backticks is code, where a backslash would be seen."""
+    parts = " ".join(text.split()).replace("|", "&#124;").split("`")
+    for at in range(0, len(parts), 2):
+        for character in "\\*_<$":
+            parts[at] = parts[at].replace(character, f"\\{character}")
+    return "`".join(parts)

@@ -94,7 +94,19 @@ def test_every_verb_and_option(site: Site) -> None:
 def test_every_preset(site: Site) -> None:
     from nern.config.sources import presets
 
-    assert [name for name in presets() if name not in site.pages["reference/presets.html"].text] == []
+    sections = site.pages["reference/presets.html"].text
+    assert [name for name in presets() if "/" not in name and name not in sections] == []
+    assert [name for name in presets() if name not in " ".join(sections.values()).split()] == []
+
+
+def test_underscores_are_escaped_once(site: Site) -> None:
+    shown = {path: " ".join(page.text.values()) for path, page in site.pages.items()}
+    assert [path for path, text in shown.items() if "\\_" in text] == []
+
+
+def test_the_project_s_own_pages_are_there_and_stray_ones_are_not(site: Site) -> None:
+    assert {"changelog.html", "contributing.html", "compatibility.html", "gallery.html", "recipes/index.html"} <= set(site.pages)
+    assert [path for path in site.pages if path.startswith("results/")] == []
 
 
 # -- the checks can fail ---------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
-"""The built pages in a real browser at the width of a phone: nothing sticks out, and equations are typeset."""
+"""The built pages in a real browser, as wide as a phone and as a screen: nothing sticks out, is cut or cannot be found."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -14,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser import answer_of, find_browser
+from tests.browser import SWITCHES, answer_of, find_browser
 
-WIDTH = 390
+WIDTHS = (390, 1440)
 
 # Loads each page into a frame as wide as a phone and reports what is wider than it and cannot be scrolled to, and how
 # many equations have a fraction whose numerator is not above its denominator.
@@ -35,7 +36,13 @@ const measure = page => new Promise(done => {
       element => element.getBoundingClientRect().right > WIDTH + 1 && !reachable(element, inside));
     const fractions = [...inside.querySelectorAll("mfrac")];
     const flat = fractions.filter(f => f.children[0].getBoundingClientRect().bottom > f.children[1].getBoundingClientRect().top + 1);
-    done({page, width: inside.documentElement.clientWidth, fractions: fractions.length, flat: flat.length,
+    const shown = what => [...content.querySelectorAll(what)].filter(element => element.getBoundingClientRect().height);
+    done({page, height: inside.documentElement.scrollHeight,
+          hidden: shown(".wide").filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.trim().slice(0, 60)),
+          cut: shown(".equation-body").filter(box => box.scrollHeight > box.clientHeight + 1).length,
+          output: shown(".language-text code").map(code => frame.contentWindow.getComputedStyle(code).backgroundColor),
+          input: shown(".language-bash code").map(code => frame.contentWindow.getComputedStyle(code).backgroundColor),
+          width: inside.documentElement.clientWidth, fractions: fractions.length, flat: flat.length,
           wide: wide.slice(0, 3).map(e => `<${e.tagName.toLowerCase()} class="${e.className}"> ${e.textContent.slice(0, 60)}`)});
     frame.remove();
   };
@@ -76,28 +83,43 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     server.server_close()
 
 
-def measure(browser: str, served: tuple[Path, str], profile: Path, pages: list[str]) -> dict[str, dict[str, Any]]:
+def measure(browser: str, served: tuple[Path, str], profile: Path, pages: list[str], width: int = 390) -> dict[str, dict[str, Any]]:
     """What the browser finds on each page."""
     folder, address = served
-    script = MEASURE.replace("WIDTH", str(WIDTH)).replace("PAGES", json.dumps(pages))
+    script = MEASURE.replace("WIDTH", str(width)).replace("PAGES", json.dumps(pages))
     (folder / "measure.html").write_text(script)
     found = answer_of(browser, f"{address}/measure.html", profile)
     return {record["page"]: record for record in found}
 
 
 @pytest.mark.slow
-def test_pages_fit_a_phone(browser: str, served: tuple[Path, str], docs_site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_fit_a_screen(browser: str, served: tuple[Path, str], docs_site: Path, tmp_path: Path, width: int) -> None:
     shutil.copytree(docs_site, served[0], dirs_exist_ok=True)
     pages = []
     for page in sorted(served[0].rglob("*.html")):  # what is read does not need the scripts, which take seconds a page
         page.write_text(SCRIPT.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
         pages.append(str(page.relative_to(served[0])))
-    found = measure(browser, served, tmp_path / "profile", pages)
+    found = measure(browser, served, tmp_path / "profile", pages, width)
     assert set(found) == set(pages)
-    assert {record["width"] for record in found.values()} == {WIDTH}
+    assert {record["width"] for record in found.values()} == {width}
+    assert {page: record["cut"] for page, record in found.items() if record["cut"]} == {}
+    if width > 1000:  # the last column of every table can be seen
+        assert {page: record["hidden"] for page, record in found.items() if record["hidden"]} == {}
+    assert found["reference/presets.html"]["height"] < 20_000  # it was 188,647: nobody scrolls that far
+    output, commands = (set(found["troubleshooting.html"][what]) for what in ("output", "input"))
+    assert output and commands and not output & commands  # what is printed looks different from what is typed
     assert {page: record["wide"] for page, record in found.items() if record["wide"]} == {}
     assert found["method/losses.html"]["fractions"] > 5
     assert {page: record["flat"] for page, record in found.items() if record["flat"]} == {}
+
+
+def test_the_search_of_a_site_on_the_disk_finds_pages(browser: str, docs_site: Path, tmp_path: Path) -> None:
+    switches = [*SWITCHES, f"user-data-dir={tmp_path / 'profile'}", "dump-dom"]
+    page = f"file://{docs_site / 'method' / 'losses.html'}?q=ordering"
+    done = subprocess.run([browser, *(f"--{switch}" for switch in switches), page], capture_output=True, text=True, timeout=240)
+    assert re.search(r'md-search-result__meta">\d+ matching documents', done.stdout)
+    assert done.stdout.count('class="md-search-result__item"') > 3
 
 
 def test_what_sticks_out_is_found(browser: str, served: tuple[Path, str], tmp_path: Path) -> None:
