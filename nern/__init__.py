@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from nern.options import option as option
     from nern.outputs.kinds import OutputKind as OutputKind
     from nern.outputs.metric import Metric as Metric
+    from nern.own.export import Export as Export
+    from nern.own.export import export as export
     from nern.own.represent import represent as represent
     from nern.own.target import TargetBytes as TargetBytes
     from nern.own.target import TargetDrop as TargetDrop
@@ -125,6 +127,10 @@ _PLACES = {
     ),
     "nern.outputs.kinds": ("OutputKind",),
     "nern.outputs.metric": ("Metric",),
+    "nern.own.export": (
+        "Export",
+        "export",
+    ),
     "nern.own.represent": ("represent",),
     "nern.own.target": (
         "TargetBytes",

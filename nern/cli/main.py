@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from nern.cli import arguments, printing, reports, represent, studies
+from nern.cli import arguments, export, printing, reports, represent, studies
 from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, example, expanded_argument, figure, percent, say
 from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.kinds import HOOKS
@@ -253,7 +253,7 @@ def new_plugin(name: str, kind: str, output: Path | None, as_json: bool) -> None
     click.echo(f"{target}: fill in the place marked FILL IN, then\n  pip install -e '{target}[test]' && pytest {target}")
 
 
-for _verb in (represent.represent, *studies.VERBS, *reports.VERBS):
+for _verb in (represent.represent, export.export, *studies.VERBS, *reports.VERBS):
     cli.add_command(_verb)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nern.artifact.artifact import Artifact, load
 from nern.config.experiment import Experiment
 from nern.errors import ConfigError, DataError, Interrupted, NernError
-from nern.interfaces import Data, Preprocessing, Task
+from nern.interfaces import Architecture, Data, Preprocessing, Task
 from nern.networks.state_dicts import same_bits
 from nern.networks.tracing import cannot_take
 from nern.options import located
@@ -118,6 +118,8 @@ def check_file(artifact: Artifact, folder: Path) -> None:
     try:
         artifact.write(path)
         read = load(path, artifact.registry)
+        if set(artifact.architecture.private) - set(Architecture.private):  # a file does not say what builds such a network
+            read.built_by(artifact.architecture)
         state = read.state_dict()
         rebuilt = read.reconstruct().state_dict()
         _compare(artifact, read, state, rebuilt)

@@ -1,0 +1,120 @@
+"""A reconstructed network in the formats that other programs read, each read back and compared before it is kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from nern.artifact.artifact import Artifact
+from nern.errors import ArtifactError, ConfigError
+from nern.networks.state_dicts import read_state_dict, write_state_dict
+from nern.outputs.nested import tensors_of
+from nern.support.files import write_atomically
+from nern.support.messages import cannot_write, first_line
+from nern.toolkit.optional import import_optional
+
+TOLERANCE = 1e-3  # largest difference of an output from the network's own, relative to the largest output
+
+
+@attrs.frozen
+class Export:
+    """A file that was written and read back."""
+
+    path: str
+    format: str
+    bytes: int
+    difference: float
+    """Largest difference of what the file gives from the reconstructed network's outputs, relative to the largest of them."""
+
+
+def export(source: Artifact, path: str | Path, network: nn.Module | None = None, inputs: Any = None) -> Export:
+    """Write a reconstructed network as `.onnx`, `.pt2` (torch.export), `.safetensors`, `.pt` or `.pth`, and compare.
+
+    ONNX and torch.export take the network with a batch of any size; the other formats hold the state dict.
+
+    Args:
+        network: a module of one's own to put the weights into, where the file cannot build the network.
+        inputs: inputs [b, ...] to trace the network with; by default zeros of its own size.
+
+    Raises:
+        ConfigError: the file's ending is none of these, or the network cannot be traced.
+        ArtifactError: the file cannot be written, or gives other outputs than the network.
+        PluginError: onnx is not installed.
+    """
+    path = Path(path)
+    if path.suffix in (".safetensors", ".pt", ".pth"):
+        return _export_state(source, path)
+    writers: dict[str, Callable[[nn.Module, Tensor, Path], Callable[[Tensor], Sequence[Tensor]]]] = {".onnx": _onnx, ".pt2": _pt2}
+    if path.suffix not in writers:
+        raise ConfigError(f"{path}: the file must end in .onnx, .pt2, .safetensors, .pt or .pth")
+    if path.suffix == ".onnx":
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            import_optional(module, "export", "nern export")
+    rebuilt = source.reconstruct() if network is None else _filled(source, network)
+    rebuilt = rebuilt.float().cpu().eval()
+    example = torch.zeros(2, *source.architecture.preprocessing().size) if inputs is None else inputs
+    # other values and another size of batch than it was traced with, so that neither has become a constant
+    trial = torch.randn(3, *example.shape[1:], generator=torch.Generator().manual_seed(0)) if example.is_floating_point() else example
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / path.name
+        try:
+            run = writers[path.suffix](rebuilt, example, written)
+        except Exception as error:  # of torch's exporters, whose errors are of many kinds
+            raise ConfigError(f"{path}: torch cannot export this network ({type(error).__name__}: {first_line(error)})") from error
+        with torch.no_grad():
+            difference = _difference(tensors_of(rebuilt(trial)), run(trial))
+        if not difference <= TOLERANCE:
+            raise ArtifactError(f"{path}: the exported network differs from the reconstructed one by {difference:.2g}; it was not written")
+        content = written.read_bytes()
+    try:
+        write_atomically(path, lambda file: file.write(content))
+    except OSError as error:
+        raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
+    return Export(str(path), path.suffix[1:], len(content), difference)
+
+
+def _filled(source: Artifact, network: nn.Module) -> nn.Module:
+    from nern.networks.state_dicts import fill
+
+    return fill(network, source.state_dict(), "the representation")
+
+
+def _export_state(source: Artifact, path: Path) -> Export:
+    state = source.state_dict()
+    write_state_dict(state, path)
+    again = read_state_dict(path)
+    if again.keys() != state.keys() or not all(torch.equal(again[name], value) for name, value in state.items()):
+        raise ArtifactError(f"{path} does not hold what was written; write it again")
+    return Export(str(path), path.suffix[1:], path.stat().st_size, 0.0)
+
+
+def _pt2(network: nn.Module, example: Tensor, path: Path) -> Callable[[Tensor], Sequence[Tensor]]:
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, path)
+    again = torch.export.load(path).module()
+    return lambda inputs: tensors_of(again(inputs))
+
+
+def _onnx(network: nn.Module, example: Tensor, path: Path) -> Callable[[Tensor], Sequence[Tensor]]:
+    import onnxruntime
+
+    torch.onnx.export(
+        network, (example,), str(path), dynamo=True, external_data=False, verbose=False,
+        input_names=["inputs"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda inputs: [torch.from_numpy(value) for value in session.run(None, {session.get_inputs()[0].name: inputs.numpy()})]
+
+
+def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """Largest difference, relative to the largest expected output; infinite where shapes differ."""
+    if [value.shape for value in expected] != [value.shape for value in found]:
+        return float("inf")
+    largest = max(float(value.abs().max()) for value in expected)
+    return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True)) / max(largest, 1e-12)
