@@ -239,18 +239,20 @@ def _described(registry: Any) -> dict[str, Any]:
 
 @cli.command("new-plugin", epilog=example("nern new-plugin nern-my-sampler --kind sampler"))
 @click.argument("name")
-@click.option("--kind", required=True, metavar="KIND", help=f"What the plugin adds: {', '.join(HOOKS)}.")
+@click.option(
+    "--kind", "kinds", required=True, multiple=True, metavar="KIND", help=f"What the plugin adds (may be repeated): {', '.join(HOOKS)}."
+)
 @arguments.output("the package: the folder that its own folder is made in", default="the working directory")
 @JSON
-def new_plugin(name: str, kind: str, output: Path | None, as_json: bool) -> None:
-    """Write a plugin package that installs, with a passing test and one place to fill in."""
+def new_plugin(name: str, kinds: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+    """Write a plugin package that installs, with a passing test and one place to fill in for each kind."""
     from nern.scaffold import package as scaffold
 
-    target = scaffold.new_plugin(name, kind, output or Path())
+    target = scaffold.new_plugin(name, kinds, output or Path())
     if as_json:
         click.echo(json.dumps({"folder": str(target)}))
         return
-    click.echo(f"{target}: fill in the place marked FILL IN, then\n  pip install -e '{target}[test]' && pytest {target}")
+    click.echo(f"{target}: fill in what is marked FILL IN, then\n  pip install -e '{target}[test]' && pytest {target}")
 
 
 for _verb in (represent.represent, export.export, *studies.VERBS, *reports.VERBS):

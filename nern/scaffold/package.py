@@ -6,6 +6,7 @@ import importlib.util
 import keyword
 import re
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -21,50 +22,73 @@ CALLS = {"task": "{cls}(), Preprocessing(mean=(0.5,), std=(0.3,), size=(1, 8, 8)
 EXAMPLES = {"loss": "losses:\n  {name}: {{}}", "observer": "observers:\n  {name}: {{}}", "metric": "metrics:\n  top1: {{}}\n  {name}: {{}}"}
 
 
-def new_plugin(name: str, kind: str, folder: Path = Path()) -> Path:
+def new_plugin(name: str, kind: str | Sequence[str], folder: Path = Path()) -> Path:
     """Write the package `name` into `folder`; returns its own folder.
 
+    Args:
+        kind: an extension point, or several; each of several has a module of its own in the package.
+
     Raises:
-        ConfigError: `kind` is no extension point, or `name` cannot be a package's.
+        ConfigError: a kind is no extension point, or `name` cannot be a package's.
         PluginError: there is something of that name already, or the folder cannot be written.
     """
-    if kind not in HOOKS:
-        raise ConfigError(f"--kind {kind}: there is no such extension point (there are: {', '.join(HOOKS)})")
-    module = _module(name)
-    target = folder / name
-    component = re.sub(r"^nern-", "", name.replace("_", "-"))
-    major, minor = __version__.split(".")[:2]
-    names = {
-        "package": name,
-        "module": module,
-        "component": component,
-        "cls": _class(component, kind),
-        "kind": kind,
-        "a_kind": article(kind),
-        "A_kind": article(kind).capitalize(),
-        "nern_version": f"{major}.{minor}",
-        "nern_next": f"{major}.{int(minor) + 1}",
-    }
-    names["call"] = CALLS.get(kind, "{cls}()").format(**names)
-    names["example"] = EXAMPLES.get(kind, "{kind}: {{name: {name}}}").format(kind=kind, name=component)
-    files = {
-        "pyproject.toml": _template("pyproject.toml"),
-        "README.md": _template("README.md"),
-        f"{module}/__init__.py": _template(f"kinds/{kind}.py"),
-        f"tests/test_{module}.py": _template("test.py"),
-    }
+    kinds = [kind] if isinstance(kind, str) else list(dict.fromkeys(kind))
+    for one in kinds:
+        if one not in HOOKS:
+            raise ConfigError(f"--kind {one}: there is no such extension point (there are: {', '.join(HOOKS)})")
+    module, target = _module(name), folder / name
     if target.exists():
         raise PluginError(f"{target} exists already; name another plugin, or another folder with -o")
-    for path, template in files.items():
-        text = template.substitute(names)
-        if kind == "task" and path.startswith("tests/"):
-            text = text.replace("from nern import create_registry", "from nern import Preprocessing, create_registry")
+    if len(kinds) == 1:
+        files = _component_files(name, kinds[0], module, f"{module}/__init__.py", f"tests/test_{module}.py")
+    else:
+        files, imports = {}, []
+        for one in kinds:
+            files |= _component_files(name, one, f"{module}.{one}", f"{module}/{one}.py", f"tests/test_{one}.py")
+            imports.append(f"from {module}.{one} import {HOOKS[one]} as {HOOKS[one]}\n")
+        files[f"{module}/__init__.py"] = f'"""Components for nern: {", ".join(kinds)}."""\n\n' + "".join(sorted(imports))
+    about = _names(name, kinds[0], module)
+    what = " and ".join(map(article, kinds))
+    about |= {"a_kind": what, "A_kind": what[0].upper() + what[1:], "kind": " and ".join(kinds)}
+    about["example"] = "\n".join(_names(name, one, module)["example"] for one in kinds)
+    about["place"] = f"{module}/__init__.py" if len(kinds) == 1 else f"{module}/{kinds[0]}.py"
+    files |= {path: _template(path).substitute(about) for path in ("pyproject.toml", "README.md")}
+    for path, text in files.items():
         try:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_text(text, encoding="utf-8")
         except OSError as error:
             raise PluginError(cannot_write(target / path, error, "name another folder with -o")) from error
     return target
+
+
+def _component_files(name: str, kind: str, module: str, code: str, test: str) -> dict[str, str]:
+    """The component's own module and its test: path → text."""
+    names = _names(name, kind, module)
+    tested = _template("test.py").substitute(names)
+    if kind == "task":
+        tested = tested.replace("from nern import create_registry", "from nern import Preprocessing, create_registry")
+    return {code: _template(f"kinds/{kind}.py").substitute(names), test: tested}
+
+
+def _names(name: str, kind: str, module: str) -> dict[str, str]:
+    """What the templates have places for."""
+    component = re.sub(r"^nern-", "", name.replace("_", "-"))
+    major, minor = __version__.split(".")[:2]
+    cls = _class(component, kind)
+    return {
+        "package": name,
+        "module": module,
+        "component": component,
+        "cls": cls,
+        "kind": kind,
+        "a_kind": article(kind),
+        "A_kind": article(kind).capitalize(),
+        "nern_version": f"{major}.{minor}",
+        "nern_next": f"{major}.{int(minor) + 1}",
+        "call": CALLS.get(kind, "{cls}()").format(cls=cls),
+        "example": EXAMPLES.get(kind, "{kind}: {{name: {name}}}").format(kind=kind, name=component),
+    }
 
 
 def _module(name: str) -> str:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
+    "nern-feedback": ROOT / "plugins" / "nern-feedback",
     "nern-mobilenet": ROOT / "plugins" / "nern-mobilenet",
     "nern-siren": ROOT / "plugins" / "nern-siren",
     "nern-strips": Path(__file__).parent / "independent",
@@ -70,6 +71,7 @@ def test_environment_has_the_wheels(python, tmp_path):
     outside = {(c["kind"], c["name"], c["package"], c["version"]) for c in listed["components"] if c["package"] in PACKAGES}
     assert outside == {
         ("architecture", "mobilenet", "nern-mobilenet", "0.1.0"),
+        ("sampler", "feedback", "nern-feedback", "0.1.0"),
         ("predictor", "siren", "nern-siren", "0.1.0"),
         ("embedding", "hash-grid", "nern-siren", "0.1.0"),
         ("architecture", "strips", "nern-strips", "0.4.2"),

@@ -123,3 +123,23 @@ def test_folder_that_cannot_be_written(tmp_path, capsys):
 )
 def test_class_names(component, kind, name):
     assert _class(component, kind) == name
+
+
+def test_one_package_with_several_kinds(tmp_path, monkeypatch):
+    from nern import testing
+    from nern.registry.discovery import create_registry
+
+    arguments = ["new-plugin", "nern-many", "--kind", "loss", "--kind", "sampler", "--kind", "metric", "--kind", "loss"]
+    assert run([*arguments, "-o", str(tmp_path)]) == 0
+    package = tmp_path / "nern-many"
+    assert sorted(path.name for path in (package / "tests").iterdir()) == ["test_loss.py", "test_metric.py", "test_sampler.py"]
+    monkeypatch.syspath_prepend(str(package))
+    registry = create_registry(["nern_many"], entry_points=False)
+    assert not registry.failures
+    for kind in ("loss", "sampler", "metric"):
+        cls = registry.find(kind, "nern_many:many").cls
+        getattr(testing, f"check_{kind}")(cls())
+        assert f"from nern_many.{kind} import {cls.__name__}" in (package / "tests" / f"test_{kind}.py").read_text()
+    readme = (package / "README.md").read_text()
+    assert readme.startswith("# nern-many\n\nA loss and a sampler and a metric for [nern]")
+    assert yaml.safe_load(readme.partition("```yaml\n")[2].partition("```")[0]).keys() == {"losses", "sampler", "metrics"}

@@ -54,11 +54,12 @@ class MobileNet(Architecture):
         except (ImportError, RuntimeError) as error:
             raise DataError(f"torchvision cannot be used ({error}); install torch and torchvision from one index") from error
         network: nn.Module = getattr(models, self.model)(num_classes=self.classes, width_mult=self.width)
-        stem = network.features[0][0]
+        first: Any = network.get_submodule("features.0")
         if self.channels != 3 or self.stem_stride != 2:
-            network.features[0][0] = nn.Conv2d(self.channels, stem.out_channels, 3, self.stem_stride, 1, bias=False)
-            nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
-        for module in list(network.modules()):
+            first[0] = nn.Conv2d(self.channels, first[0].out_channels, 3, self.stem_stride, 1, bias=False)
+            nn.init.kaiming_normal_(first[0].weight, mode="fan_out")
+        parts: list[Any] = list(network.modules())
+        for module in parts:
             if getattr(module, "inplace", False):
                 module.inplace = False  # would change the feature maps that are compared
             if type(module).__name__ == "InvertedResidual" and hasattr(module, "block"):

@@ -10,6 +10,7 @@ import argparse
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.torch import load_file
@@ -20,7 +21,7 @@ from nern_mobilenet.architecture import MobileNet
 NETWORK = {"width": 0.25, "classes": 10, "channels": 1, "size": 8, "stem_stride": 1, "mean": [0.3], "std": [0.37]}
 
 
-def experiment(folder: Path, block: int | None, smoother: str, arguments: argparse.Namespace) -> dict:
+def experiment(folder: Path, block: int | None, smoother: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One row of the table; the first row's run trains the original network, the others read it."""
     original = folder / "original.safetensors"
     return {
@@ -45,7 +46,8 @@ def relative_error(engine: Engine, original: Path) -> float:
     """‖W − Ŵ‖ / ‖W‖ over all represented weights."""
     state, rebuilt = load_file(str(original)), engine.representation.reconstruct()
     missed = sum(float((state[name] - weight).square().sum()) for name, weight in rebuilt.items())
-    return (missed / sum(float(state[name].square().sum()) for name in rebuilt)) ** 0.5
+    error: float = (missed / sum(float(state[name].square().sum()) for name in rebuilt)) ** 0.5
+    return error
 
 
 def count() -> None:
