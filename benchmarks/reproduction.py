@@ -54,9 +54,9 @@ where `DIR` holds the images and `FILE` the original weights; `nern presets` wit
 
 *Paper's recipe* is the paper's own length and optimiser, *fast recipe* the row with `-fast` behind its name. Checkpoints are chosen
 on held-out training images and the test set is measured once, at the end; the paper reports the best checkpoint on the
-test set. Several seeds give mean ± 95 % confidence interval. What was not measured says *not run*; *(one run)* is a single
-run that the paper's authors published, and *see the paper* stands where its table could not be transcribed. Minutes are those of
-{machines}; without arithmetic in bfloat16, which `precision: auto` takes where the processor has it, distillation takes
+test set. Several seeds give mean ± 95 % confidence interval. A number that was not measured is *not run*. *(one run)* marks a
+single run that the paper's authors published, and *see the paper* marks a table that could not be transcribed. Minutes were measured on
+{machines}. `precision: auto` computes in bfloat16 where the processor can; on a processor that cannot, distillation takes
 [nearly twice as long](performance.md#a-step).
 
 This page is written by `python -m benchmarks.reproduction` from the result files in `docs/results`, which

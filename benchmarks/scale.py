@@ -80,11 +80,11 @@ def main() -> None:
         for row in good
     ]
     text = (
-        f"Batch {options.batch}, {COMMON[1]}. Time is a multiple of the first row's. Memory is beyond that of a process that has taken a "
-        "step of a ResNet8, which loads all libraries: held is the most that is resident, in use the same where the C library is told to "
-        f"give freed blocks back ({' '.join(f'{key}={value}' for key, value in FRUGAL.items())}; slower), since otherwise it keeps many. "
-        "Activations are what a step keeps for its losses and its backward pass; the goal is twice the sum of weights and "
-        "activations.\n\n" + table(head, cells)
+        f"Batch {options.batch}, {COMMON[1]}. Time is a multiple of the first row's. Memory is what a process holds beyond one that "
+        "has taken a step of a ResNet8 and so has loaded all libraries. *Held* is the largest amount that was resident. *In use* is the "
+        "same, measured in a slower run in which the C library returns freed blocks to the system at once "
+        f"({' '.join(f'{key}={value}' for key, value in FRUGAL.items())}); normally it keeps many of them. Activations are what a step "
+        "keeps for its losses and for its backward pass. The goal is twice the sum of weights and activations.\n\n" + table(head, cells)
     )
     if len(good) > 1:
         plot(good)

@@ -106,7 +106,8 @@ class Architecture(ABC):
     def build(self) -> nn.Module:
         """The network with freshly initialised weights.
 
-        Activations should not work in place (`nern.toolkit.architectures.out_of_place`): a compared map that is changed is copied first.
+        Activations may work in place. A feature map that is compared and then changed is copied first;
+        `nern.toolkit.architectures.out_of_place` saves the copy.
         """
 
     def built(self) -> nn.Module:

@@ -25,7 +25,8 @@ from nern.support.messages import first_line, some
 class DiscoveredArchitecture(Architecture):
     """A network whose layers and feature maps are found by walking its modules.
 
-    A subclass says how to build the network, in which activations should not work in place (`out_of_place`).
+    A subclass says how to build the network. Activations that work in place are allowed, but a compared map that one changes has to
+    be copied first; `out_of_place` makes them work on new tensors, which saves that copy.
     """
 
     _layers: list[str] | Literal["convolutions", "all"] = option(
