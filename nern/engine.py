@@ -43,6 +43,7 @@ from nern.run.pretraining import pretrain_observed
 from nern.run.results import Evaluation, Result
 from nern.support.memory import keep_freed_memory
 from nern.support.seeding import seeded
+from nern.support.showing import Shown
 from nern.support.subsets import call_with
 from nern.training.processes import Processes, processes
 from nern.training.step import StepContext
@@ -50,7 +51,7 @@ from nern.training.step import StepContext
 log = logging.getLogger("nern")
 
 
-class Engine:
+class Engine(Shown):
     """One run of one experiment.
 
     Args:
@@ -73,6 +74,15 @@ class Engine:
         self._calls = ObserverCalls(registry)
         self._data: dict[int, Data] = {}
         self.processes = Processes()
+
+    def __repr__(self) -> str:
+        experiment, architecture = self.experiment, self.experiment.architecture
+        name = getattr(architecture, "network", None) or getattr(architecture, "model", None) or type(architecture).__name__
+        steps = sum(phase.iterations for phase in experiment.phases)
+        hidden = getattr(experiment.predictor, "hidden", None)
+        what = type(experiment.predictor).__name__ + (f" of hidden size {hidden}" if hidden else "")
+        state = repr(self.result) if self.result else "fitted" if self._artifact else "not fitted yet"
+        return f"Engine: {name} by {what}, {steps:,} steps, in {self.run.path}\n{state}"
 
     @classmethod
     def from_yaml(

@@ -22,6 +22,7 @@ from nern.errors import DataError
 from nern.options import OptionError, above, at_least, located, option
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.metric import Metric as Metric
+from nern.support.showing import Shown
 
 if TYPE_CHECKING:
     from nern.kernels.coordinates import KernelGrid, LayerMapping
@@ -322,7 +323,7 @@ class Loss(ABC):
         raise NotImplementedError
 
 
-class Data(ABC):
+class Data(Shown, ABC):
     """An opened task.
 
     Inputs are a tensor [b, ...], the network's one argument; a tuple of its arguments; or a dictionary of its arguments by
@@ -337,6 +338,11 @@ class Data(ABC):
     """How many training examples there are; training an original network needs to know, since it counts in epochs."""
     gives_targets: bool = False
     """Whether `inputs` gives pairs (inputs, targets), for losses that need targets and for training an original network."""
+
+    def __repr__(self) -> str:
+        order = [split for split in ("train", "heldout", "test") if split in getattr(self, "splits", ())]
+        classes = f", {self.classes} classes" if self.classes else ""
+        return f"{type(self).__name__}({', '.join(order) or 'nothing'}{classes})"
 
     @abstractmethod
     def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Any]:

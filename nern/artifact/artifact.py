@@ -47,6 +47,7 @@ from nern.representation.representation import Representation, assemble
 from nern.support.bits import pack_bits, unpack_bits
 from nern.support.files import expand_path, is_file, write_tensors
 from nern.support.messages import cannot_write, first_line, shortened
+from nern.support.showing import Shown
 
 FORMAT_VERSION = 1
 NAMES = "names"
@@ -69,7 +70,7 @@ class Bytes:
 
 
 @attrs.define
-class Artifact:
+class Artifact(Shown):
     """A representation together with everything needed to rebuild the network."""
 
     representation: Representation
@@ -83,6 +84,15 @@ class Artifact:
     notes: dict[str, Any]  # the task without paths, figures of the run
     absorbed: Absorbed | None = None  # batch norms whose scales are part of the represented convolutions in front of them
     copied: str = "exact"  # how floating-point entries are stored that are copied: exact, float16 or int8
+
+    def __repr__(self) -> str:
+        own = self._architecture if isinstance(self._architecture, Architecture) else None
+        network = getattr(own, "network", None) or (type(own).__name__ if own is not None else "a network that is not built yet")
+        tested = ((self.notes.get("checkpoints") or {}).get("chosen") or {}).get("test") or {}
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in list(tested.items())[:3])
+        weights = sum(entry.numel for entry in self.entries)
+        lines = [f"Artifact of {network}: {weights:,} numbers in {len(self.entries)} entries", repr(self.representation)]
+        return "\n".join([*lines, *([f"on the test images: {figures}"] if figures else [])])
 
     @property
     def architecture(self) -> Architecture:

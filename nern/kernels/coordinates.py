@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.kernels.orders import LayerOrder, Unordered
+from nern.support.showing import Shown
 
 
 @attrs.frozen
@@ -66,11 +67,15 @@ class LayerMapping:
 
 
 @attrs.frozen
-class KernelGrid:
+class KernelGrid(Shown):
     """All represented kernels of a network, layer after layer."""
 
     layers: tuple[LayerMapping, ...]
     sampling: str = "centre"  # how a kernel smaller than the largest is read from the k × k output
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"KernelGrid({len(self.layers)} layers, {self.rows:,} kernels of at most {height} × {width}, {self.weights:,} weights)"
 
     @cached_property
     def size(self) -> tuple[int, int]:

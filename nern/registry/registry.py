@@ -16,6 +16,7 @@ from nern.options import problem_with_options, summary
 from nern.registry.hook_errors import BREAKS, problem_of, reason_of
 from nern.registry.kinds import HOOKS, OwnName
 from nern.support.messages import did_you_mean
+from nern.support.showing import Shown
 
 #: Extension point → (hook, interface).
 KINDS: dict[str, tuple[str, type]] = {kind: (hook, getattr(interfaces, kind.capitalize())) for kind, hook in HOOKS.items()}
@@ -50,7 +51,7 @@ class Failure:
         return f"{self.plugin} ({self.package} {self.version}): {self.reason}"
 
 
-class Registry:
+class Registry(Shown):
     """Components by extension point and name, the plugins that failed or were left out, and the hook manager."""
 
     def __init__(self) -> None:
@@ -60,6 +61,11 @@ class Registry:
         self.left_out: list[str] = []  # installed plugins that were switched off
         self._entries: dict[tuple[str, str], list[Entry]] = {}
         self._owners: dict[str, str] = {}  # plugin name → "package version"
+
+    def __repr__(self) -> str:
+        packages = sorted({entry.package for entry in self.entries()})
+        failed = f", {len(self.failures)} plugins failed" if self.failures else ""
+        return f"Registry({len(self.entries())} components of {', '.join(packages) or 'no package'}{failed})"
 
     # -- look-ups ------------------------------------------------------------------------------------------------
 

@@ -16,10 +16,11 @@ from nern.options import located
 from nern.representation.groups import RowGroups, Wants
 from nern.representation.lookup import AxisTables, Lookup
 from nern.representation.quantization import NumberFormat, rounded_copy
+from nern.support.showing import Shown
 from nern.support.subsets import call_with, takes
 
 
-class Representation(nn.Module):
+class Representation(Shown, nn.Module):
     """A predictor, its embedding, and the order in which predicted kernels fill the network.
 
     Nothing in it grows with the network but the order: coordinates are computed where they are needed.
@@ -47,6 +48,11 @@ class Representation(nn.Module):
         for index, order in enumerate(self.orders):
             if not isinstance(order, Unordered):
                 self.register_buffer(f"places{index}", _inverse(order), persistent=False)
+
+    def __repr__(self) -> str:
+        count = sum(value.numel() for value in self.parameters())
+        predictor, embedding = type(self.predictor).__name__, type(self.embedding).__name__
+        return f"Representation by {predictor} of {embedding}: {count:,} parameters as {self.storage.name}, for {self.grid!r}"
 
     def keep_zeros(self, masks: Mapping[str, Tensor]) -> None:
         """From now on, weights are zero wherever `masks` (parameter name → bool of the weight's shape) are false."""

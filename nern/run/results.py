@@ -12,6 +12,7 @@ from nern.errors import ArtifactError
 from nern.run.evaluation import Score
 from nern.support.files import write_atomically
 from nern.support.messages import cannot_write
+from nern.support.showing import Shown
 
 if TYPE_CHECKING:
     from nern import Report
@@ -44,7 +45,7 @@ class Evaluation:
 
 
 @attrs.frozen
-class Result:
+class Result(Shown):
     """What a finished run gives; written as result.json."""
 
     original_top1: float | None  # per cent on the test set
@@ -111,6 +112,9 @@ class Result:
             return None
         lower = any(word in found[0] for word in ("mse", "kl", "distance", "loss", "error"))
         return found[2] - found[1] if lower else found[1] - found[2]
+
+    def __repr__(self) -> str:
+        return f"Result of {self.iterations:,} steps in {self.seconds:.0f} s\n{self.summary()}"
 
     def summary(self) -> str:
         """Accuracy, bytes and where the file is, in two lines."""
