@@ -42,7 +42,7 @@ from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 from nern.representation.entropy import code_parameters, is_coded
 from nern.representation.quantization import NAMES as FORMATS
-from nern.representation.quantization import NumberFormat
+from nern.representation.quantization import NumberFormat, rounded_copy
 from nern.representation.representation import Representation, assemble
 from nern.support.bits import pack_bits, unpack_bits
 from nern.support.files import expand_path, is_file, write_tensors
@@ -245,7 +245,8 @@ class Artifact(Shown):
             entries = _copied_entries(self.network, self.representation.grid)
             entries |= {name: value for name, value in exact_entries(self.network).items() if name in entries}
         trained = self.representation.copies() if self.representation.copies else {}
-        entries |= {name: value.detach().cpu() for name, value in trained.items()}
+        form = "exact" if is_coded(self.representation) else self.copied
+        entries |= {name: rounded_copy(value.detach().cpu(), form) for name, value in trained.items()}
         return {name: value.to(self.dtypes[name]) for name, value in entries.items()}
 
     def _stored_copies(self) -> dict[str, Tensor]:

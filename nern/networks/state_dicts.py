@@ -166,7 +166,7 @@ def trained_copies(network: nn.Module, patterns: Sequence[str], represented: Col
         constants: parameters that are the same for every network.
 
     Raises:
-        ConfigError: a pattern fits no parameter that is copied.
+        ConfigError: a pattern other than * fits no parameter that is copied.
     """
     modules = dict(network.named_modules())
     norms = [name for name, module in modules.items() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -177,7 +177,7 @@ def trained_copies(network: nn.Module, patterns: Sequence[str], represented: Col
     chosen: set[str] = set()
     for pattern in patterns:
         fitting = {name for name in candidates if any(fnmatchcase(name, each) for each in groups.get(pattern, [pattern]))}
-        if not fitting:
+        if not fitting and pattern != "*":
             raise ConfigError(f"train: '{pattern}' fits none of the parameters that are copied; there are: {some(candidates) or 'none'}")
         chosen |= fitting
     return [name for name in candidates if name in chosen and name not in constants]

@@ -115,4 +115,4 @@ def rounded_copy(value: Tensor, form: str) -> Tensor:
         return value.to(torch.float16).to(value.dtype)
     flat = value.reshape(1, -1)
     steps = row_steps(flat, 8)
-    return (counts(flat, steps, 8) * steps).reshape(value.shape).to(value.dtype)
+    return (counts(flat, steps, 8) * steps + 0.0).reshape(value.shape).to(value.dtype)  # integers have no −0

@@ -122,7 +122,8 @@ class Original:
         if self.copied == "exact":
             return self.network
         represented = {layer.parameter for layer in self.grid.layers}
-        entries = {name: value for name, value in self.state.items() if name not in represented and value.is_floating_point()}
+        left_out = represented | set(constant_entries(self.network, self.absorbed))
+        entries = {name: value for name, value in self.state.items() if name not in left_out and value.is_floating_point()}
         return with_weights(self.network, {name: rounded_copy(value, self.copied) for name, value in entries.items()})
 
     def rebuilt(self, representation: Representation) -> nn.Module:

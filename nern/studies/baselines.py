@@ -100,8 +100,7 @@ class _Source:
         absorb_batch_norms(self.network, pairs)
         self.absorbed = Absorbed.of(self.network, pairs)
         self.grid = KernelGrid(layers)
-        copied = [name for name, _ in self.network.named_parameters() if name not in names]
-        self.copies = trained_copies(self.network, ["*"], names, list(constant_entries(self.network, pairs))) if copied else []
+        self.copies = trained_copies(self.network, ["*"], names, list(constant_entries(self.network, pairs)))
 
     def rounded(self, steps: Steps) -> Artifact:
         """A representation whose codes are the weights, rounded."""
