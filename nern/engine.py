@@ -1,4 +1,4 @@
-"""Assembles a run from an experiment and owns its life: fit, evaluate, reconstruct, save, resume."""
+"""Assembles a run from an experiment and owns its life: it fits, evaluates, reconstructs, saves and resumes."""
 
 from __future__ import annotations
 

@@ -12,19 +12,19 @@ class ConfigError(NernError):
 
 
 class PluginError(NernError):
-    """A component is missing, taken twice, or belongs to a plugin that failed to load."""
+    """A component is missing, offered by two plugins, or belongs to a plugin that failed to load."""
 
 
 class DataError(NernError):
-    """A weights file, image folder or device is missing, truncated, foreign or does not fit."""
+    """A weights file, image folder or device is missing, damaged, or does not belong to the network."""
 
 
 class ArtifactError(NernError):
-    """A representation file or a checkpoint is missing, corrupted, foreign or does not fit."""
+    """A representation file or a checkpoint is missing, damaged, or does not belong to the run."""
 
 
 class TrainingError(NernError):
-    """Training cannot go on: the loss is not finite, or the run directory cannot be written."""
+    """Training cannot continue: the loss is not finite, or the run directory cannot be written."""
 
 
 class Interrupted(NernError):

@@ -4,7 +4,7 @@ The first ten hooks *offer components*: each returns a mapping from the name tha
 class that subclasses the interface named in its signature. Names are looked up per extension point; two plugins that
 offer the same name are both kept, and a run that wants one of them writes `package:name`.
 
-The others *watch runs*: they are called while a run goes on and return nothing. An implementation may take any subset
+The others *watch runs*: they are called during a run and return nothing. An implementation may take any subset
 of the arguments, so that a hook can grow arguments without breaking plugins that exist.
 """
 

@@ -147,7 +147,7 @@ class Architecture(ABC):
         return torch.zeros(batch, *self.preprocessing().size)
 
     def keep(self, folder: Path) -> None:
-        """Leave in a run's folder what the run needs to go on and cannot find anywhere else; by default that is nothing."""
+        """Leave in a run's folder what it needs to be resumed and cannot find anywhere else; by default that is nothing."""
         return
 
     def load(self, network: nn.Module) -> dict[str, torch.dtype]:
@@ -281,7 +281,7 @@ class LossContext:
 
     @property
     def kernels(self) -> Kernels:
-        """Of the original network, every row of the grid."""
+        """The kernels of the original network: every row of the grid."""
         return self._kernels() if callable(self._kernels) else self._kernels
 
 
@@ -406,7 +406,7 @@ class Task(ABC):
         """
 
     def keep(self, folder: Path) -> None:
-        """Leave in a run's folder what the run needs to go on and cannot find anywhere else; by default that is nothing."""
+        """Leave in a run's folder what it needs to be resumed and cannot find anywhere else; by default that is nothing."""
         return
 
     def outputs(self) -> OutputKind:

@@ -26,12 +26,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
         text = str(value).strip().lower().replace("_", "")
         number = text.rstrip("bikm")
         try:
-            found = round(float(number) * _UNITS[text[len(number) :].strip()])
+            size = round(float(number) * _UNITS[text[len(number) :].strip()])
         except (ValueError, KeyError):
             self.fail(f"'{value}' is not a number of bytes such as 100k or 1.5MB", parameter, context)
-        if found <= 0:
+        if size <= 0:
             self.fail(f"'{value}' must be above 0", parameter, context)
-        return found
+        return size
 
 
 @click.command(epilog=example("nern represent net.pth --model net.py:Net --images photographs --bytes 100k -o net.nern"))

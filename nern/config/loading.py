@@ -1,4 +1,4 @@
-"""Reads an experiment from YAML and dotted overrides; every mistake is named with its path."""
+"""Reads an experiment from YAML and dotted overrides; every mistake is reported with its path."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load_experiment(
         registry = create_registry(local, folder=source.folder, disabled=disabled)
         for failure in registry.failures:
             if failure.plugin in local:  # named in the file, so somebody waits for it
-                log.warning("nern: plugin %s; the run goes on without it", failure)
+                log.warning("nern: plugin %s; the run continues without it", failure)
     if isinstance(values.get("output", "runs/{name}"), str):
         values["output"] = values.get("output", "runs/{name}").replace("{name}", source.name)
     return structure(values, registry, source.place), registry

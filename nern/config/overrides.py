@@ -15,7 +15,11 @@ LEVELS = 20  # parts of a dotted path; the longest that means something has five
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`key.sub=value` → path and value; the value is read as YAML."""
+    """The path and the value of an override `key.sub=value`; the value is read as YAML.
+
+    Raises:
+        ConfigError: the text has no equals sign or no path, or the value is not YAML.
+    """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise ConfigError(f"override '{text}' must look like key.sub=value")

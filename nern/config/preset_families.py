@@ -34,7 +34,7 @@ def rows(family: str, title: str, values: Mapping[str, Any]) -> dict[str, Row]:
     Raises:
         ConfigError: an entry has an unknown key, or two rows have the same name.
     """
-    found: dict[str, Row] = {}
+    named: dict[str, Row] = {}
     for template, entry in values["rows"].items():
         unknown = set(entry) - _KEYS
         if unknown or "extends" not in entry:
@@ -43,12 +43,12 @@ def rows(family: str, title: str, values: Mapping[str, Any]) -> dict[str, Row]:
             name = f"{family}/{_filled(template, case)}"
             recipes = {name: entry, **({f"{name}-fast": entry["fast"]} if "fast" in entry else {})}
             for label, recipe in recipes.items():
-                if label in found:
+                if label in named:
                     raise ConfigError(f"preset family {family}: two rows are called {label}")
                 overrides = {**case, **{key: _filled(value, case) for key, value in recipe.get("set", {}).items()}}
                 settings = " ".join(f"{key}={spelled(value)}" for key, value in overrides.items())
-                found[label] = Row(recipe["extends"], overrides, f"{title}: {recipe['extends']} {settings}".rstrip())
-    return found
+                named[label] = Row(recipe["extends"], overrides, f"{title}: {recipe['extends']} {settings}".rstrip())
+    return named
 
 
 def spelled(value: Any) -> str:

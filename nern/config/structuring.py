@@ -37,7 +37,7 @@ _INTERFACES = {interface: kind for kind, (_, interface) in KINDS.items()}
 
 
 def structure(values: Mapping[str, Any], registry: Registry, place: str = "config") -> Experiment:
-    """Nested dictionaries → Experiment.
+    """The experiment that nested dictionaries describe.
 
     Raises:
         ConfigError: one line for every mistake, with its path.
@@ -56,7 +56,11 @@ def structure(values: Mapping[str, Any], registry: Registry, place: str = "confi
 
 
 def structure_component(kind: str, values: Mapping[str, Any], registry: Registry, place: str) -> Any:
-    """One section, such as `{name: mlp, hidden: 160}`, to its component."""
+    """The component that one section describes, such as `{name: mlp, hidden: 160}`.
+
+    Raises:
+        ConfigError: one line for every mistake, which begins with `place`.
+    """
     try:
         return _converter(registry).structure(values, KINDS[kind][1])
     except (ClassValidationError, IterableValidationError) as error:
@@ -91,7 +95,7 @@ def to_yaml(experiment: Experiment, registry: Registry) -> str:
 
 
 def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Null switches off what can be off: the ordering and all observers. Of the other sections it says that one is needed."""
+    """Refuse null for a section that every experiment needs; for the ordering and the observers it means that there are none."""
     off = {"smoother": "none", "observers": {}}
     changed = {key: off[key] if value is None and key in off else value for key, value in values.items()}
     needed = [

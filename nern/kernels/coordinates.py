@@ -53,15 +53,15 @@ class LayerMapping:
         return self.kernel[0] * self.kernel[1]
 
     def split(self, weight: Tensor) -> Tensor:
-        """Weight → kernels [filters · channels, kh, kw]."""
+        """Cut a weight into kernels [filters · channels, kh, kw]."""
         return weight.reshape(self.count, *self.kernel)
 
     def join(self, kernels: Tensor) -> Tensor:
-        """Kernels [filters · channels, kh, kw] → weight."""
+        """Put kernels [filters · channels, kh, kw] together to a weight; the inverse of `split`."""
         return kernels.reshape(self.shape)
 
     def coordinates(self) -> Tensor:
-        """[filters · channels, 3] int64: layer, filter, channel."""
+        """The coordinates (layer, filter, channel) of every kernel, [filters · channels, 3] int64."""
         index = torch.arange(self.count)
         return torch.stack([torch.full_like(index, self.layer), index // self.channels, index % self.channels], dim=1)
 
@@ -104,7 +104,7 @@ class KernelGrid(Shown):
         return sum(layer.count * layer.area for layer in self.layers)
 
     def coordinates(self) -> Tensor:
-        """[rows, 3] int64."""
+        """The coordinates (layer, filter, channel) of every row, [rows, 3] int64."""
         return torch.cat([layer.coordinates() for layer in self.layers])
 
     def sample_down(self, outputs: Tensor, kernel: tuple[int, int]) -> Tensor:
@@ -128,7 +128,7 @@ class KernelGrid(Shown):
         return rows.flatten(1)
 
     def flatten(self, parameters: Mapping[str, Tensor], orders: Sequence[LayerOrder] | None = None) -> Tensor:
-        """Weights of a network → [weights], kernel after kernel in coordinate order."""
+        """The represented weights of a network in one vector [weights], kernel after kernel in coordinate order."""
         flat, start = torch.empty(self.weights, dtype=parameters[self.layers[0].parameter].dtype), 0
         for index, layer in enumerate(self.layers):
             kernels = layer.split(parameters[layer.parameter]).flatten(1)

@@ -154,16 +154,16 @@ class _Lowest:
 
     def between(self, start: int, end: int) -> int:
         """The lowest number at places start to end - 1."""
-        found, start, end = self._size, start + self._size, end + self._size
+        lowest, start, end = self._size, start + self._size, end + self._size
         while start < end:
             if start & 1:
-                found = min(found, self._least[start])
+                lowest = min(lowest, self._least[start])
                 start += 1
             if end & 1:
                 end -= 1
-                found = min(found, self._least[end])
+                lowest = min(lowest, self._least[end])
             start, end = start // 2, end // 2
-        return found
+        return lowest
 
 
 def _walk_tree(points: np.ndarray) -> np.ndarray:
@@ -219,8 +219,8 @@ class _TreeWalk:
                     self.lowest += 1
                 self.here = int(self.spot_of[self.lowest])
             else:
-                found = self._nearest(self.near[self.here].tolist(), self.distance[self.here].tolist())
-                self.here = self._search() if found < 0 else found
+                spot = self._nearest(self.near[self.here].tolist(), self.distance[self.here].tolist())
+                self.here = self._search() if spot < 0 else spot
             spots -= self._take(self.here)
         self._renew()
 
@@ -253,9 +253,9 @@ class _TreeWalk:
         here = self.spots[self.here]
         if len(self.inside) > _WIDE:
             distance, at = self.tree.query(here, k=_WIDE)
-            found = self._nearest(self.inside[at].tolist(), (distance**2 / 2).tolist())
-            if found >= 0:
-                return found
+            spot = self._nearest(self.inside[at].tolist(), (distance**2 / 2).tolist())
+            if spot >= 0:
+                return spot
         distance = 1 - self.rest_spots @ here
         distance[np.frombuffer(self.taken, np.uint8)[self.rest] == 1] = np.inf
         tied = self.rest[distance <= distance.min() + TIE].tolist()

@@ -16,7 +16,7 @@ from nern.support.bits import from_bits, pack, to_bits
 
 
 def bits_per_entry(choices: int) -> int:
-    """⌈log₂ n⌉: bits that tell `choices` things apart."""
+    """The number of bits that distinguish `choices` possibilities: ⌈log₂ choices⌉."""
     return ceil(log2(choices)) if choices > 1 else 0
 
 
@@ -34,12 +34,12 @@ class LayerOrder(ABC):
 
     @abstractmethod
     def fields(self) -> Iterator[tuple[np.ndarray, int]]:
-        """What is stored: arrays of integers, each with the bits an entry takes."""
+        """What a file stores of the order: arrays of integers, each with the number of bits for an entry."""
 
     @classmethod
     @abstractmethod
     def from_bits(cls, filters: int, channels: int, reader: BitReader) -> LayerOrder:
-        """Read back what `fields` stored."""
+        """The order of a layer, from the integers that `fields` gave."""
 
     @property
     def bits(self) -> int:
@@ -113,7 +113,7 @@ def pack_orders(orders: Sequence[LayerOrder]) -> Tensor:
 
 
 class BitReader:
-    """Reads packed integers back."""
+    """Reads the integers of `pack_orders`, one array after the other."""
 
     def __init__(self, packed: Tensor) -> None:
         self._bits = np.unpackbits(packed.numpy())

@@ -1,4 +1,4 @@
-"""Makes a path through kernels shorter by local search, at the same bits."""
+"""Makes a path through kernels shorter by local search; storing the shorter path takes as many bits."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ class _Tour:
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Cosine distance of kernels, 0 where one of them is the stop."""
-        found: np.ndarray = 1 - np.einsum("...d,...d->...", self.points[a], self.points[b])
-        found[(a == self.stop) | (b == self.stop)] = 0
-        return found
+        distance: np.ndarray = 1 - np.einsum("...d,...d->...", self.points[a], self.points[b])
+        distance[(a == self.stop) | (b == self.stop)] = 0
+        return distance
 
     def improve(self) -> bool:
         """One round; says whether any move was made. Before that is denied, all kernels are looked at once more."""
@@ -100,9 +100,9 @@ class _Tour:
         gains, moves = [np.empty(0)], [np.empty((0, 6), np.int64)]
         for start in range(0, len(kernels), 1 << 13):
             a, c = self._pairs(kernels[start : start + (1 << 13)])
-            found = [self._reversals(a, c, side) for side in (1, -1)]
-            found += [self._carries(a, c, length, way, side) for length in range(1, _SEGMENT + 1) for way in (1, -1) for side in (1, -1)]
-            gain, move = np.concatenate([g for g, _ in found]), np.concatenate([m for _, m in found])
+            candidates = [self._reversals(a, c, side) for side in (1, -1)]
+            candidates += [self._carries(a, c, length, way, side) for length in range(1, _SEGMENT + 1) for way in (1, -1) for side in (1, -1)]
+            gain, move = np.concatenate([g for g, _ in candidates]), np.concatenate([m for _, m in candidates])
             best = np.lexsort((-gain, move[:, 0]))
             first = best[np.append(True, move[best][1:, 0] != move[best][:-1, 0])] if len(best) else best
             gains.append(gain[first])

@@ -55,7 +55,7 @@ def problem_of(cls: type) -> str | None:
 
 
 def explain(error: pluggy.PluginValidationError) -> str:
-    """One line for what pluggy refuses, with what would be right."""
+    """What pluggy refuses in one line, with what would be right."""
     text = " ".join(str(error).split())
     unknown = re.match(r"unknown hook '([^']+)'", text)
     if unknown:

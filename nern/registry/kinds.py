@@ -36,17 +36,17 @@ def with_own_names(values: Any) -> Any:
     """A copy of a configuration, or of a phase, in which the names of components without a package are nern's own."""
     if not isinstance(values, dict):
         return values
-    found: dict[Any, Any] = {}
+    renamed: dict[Any, Any] = {}
     for key, value in values.items():
         if key in BY_NAME and isinstance(value, dict):
-            found[key] = {_own(label): _named(options) for label, options in value.items()}
+            renamed[key] = {_own(label): _named(options) for label, options in value.items()}
         elif key == "phases" and isinstance(value, list):
-            found[key] = [with_own_names(phase) for phase in value]
+            renamed[key] = [with_own_names(phase) for phase in value]
         elif key in HOOKS or key == "inputs":
-            found[key] = _own(value) if isinstance(value, str) else _named(value)
+            renamed[key] = _own(value) if isinstance(value, str) else _named(value)
         else:
-            found[key] = value
-    return found
+            renamed[key] = value
+    return renamed
 
 
 def _named(options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Keeps name → component. What is registered comes only from hooks."""
+"""Keeps which component a name stands for. Components are registered by hooks alone, never by being imported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[str, type]] = {kind: (hook, getattr(interfaces, kind.capi
 
 @attrs.frozen
 class Entry:
-    """A registered component and whose it is."""
+    """A registered component, and the plugin and package that it comes from."""
 
     kind: str
     name: str
@@ -71,7 +71,7 @@ class Registry(Shown):
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """Every component, or those of one extension point, in the order of registration."""
-        return [entry for (k, _), found in self._entries.items() if kind in (None, k) for entry in found]
+        return [entry for (k, _), entries in self._entries.items() if kind in (None, k) for entry in entries]
 
     def names(self, kind: str) -> list[str]:
         return sorted({entry.name for entry in self.entries(kind)})
@@ -83,21 +83,21 @@ class Registry(Shown):
             PluginError: nobody offers it, or several do and the name does not say which.
         """
         package, _, bare = name.rpartition(":")
-        found = [entry for entry in self._entries.get((kind, bare), []) if not package or _owns(entry, package)]
+        matching = [entry for entry in self._entries.get((kind, bare), []) if not package or _owns(entry, package)]
         if isinstance(name, OwnName):
-            found = [entry for entry in found if entry.package == "nern"] or found
-        if len(found) == 1:
-            return found[0]
-        raise PluginError(self._conflict(found) if found else self._missing(kind, name))
+            matching = [entry for entry in matching if entry.package == "nern"] or matching
+        if len(matching) == 1:
+            return matching[0]
+        raise PluginError(self._conflict(matching) if matching else self._missing(kind, name))
 
     def conflicts(self) -> list[str]:
         """One line for every name that several plugins offer, with the ways to write each."""
-        return [self._conflict(found) for found in self._entries.values() if len(found) > 1]
+        return [self._conflict(entries) for entries in self._entries.values() if len(entries) > 1]
 
     def name_of(self, component: Any) -> str:
         """The name of a component's class, for a configuration: `package:name` where the bare name may not be enough.
 
-        Components from outside nern carry their package always, so that a file goes on meaning the same when another
+        Components from outside nern carry their package always, so that a file still means the same when another
         plugin is installed.
         """
         for entry in self.entries():
@@ -110,9 +110,9 @@ class Registry(Shown):
         rivals = [other for other in self._entries[entry.kind, entry.name] if _owns(other, entry.package)]
         return f"{entry.package if len(rivals) == 1 else entry.plugin}:{entry.name}"
 
-    def _conflict(self, found: Sequence[Entry]) -> str:
-        owners = " and ".join(f"{entry.package} {entry.version} ({entry.plugin})" for entry in found)
-        return f"{found[0].kind} '{found[0].name}' is offered by {owners}; write {' or '.join(map(self._qualified, found))}"
+    def _conflict(self, rivals: Sequence[Entry]) -> str:
+        owners = " and ".join(f"{entry.package} {entry.version} ({entry.plugin})" for entry in rivals)
+        return f"{rivals[0].kind} '{rivals[0].name}' is offered by {owners}; write {' or '.join(map(self._qualified, rivals))}"
 
     def _missing(self, kind: str, name: str) -> str:
         package, _, bare = name.rpartition(":")
@@ -155,7 +155,7 @@ class Registry(Shown):
             self._entries.setdefault((entry.kind, entry.name), []).append(entry)
 
     def observer_failed(self, name: str, reason: str) -> None:
-        """Keep why an observer was switched off during a run."""
+        """Remember that an observer was switched off during a run, and why."""
         owner = self._owners.get(name, "")
         package, _, version = owner.partition(" ")
         self.failures.append(Failure(name, package or "-", version or "-", reason))
@@ -167,7 +167,7 @@ class Registry(Shown):
             raise PluginError("it implements no hook; mark functions such as nern_losses with @nern.hookimpl")
         entries = []
         for caller in callers:
-            implementation = next(found for found in caller.get_hookimpls() if found.plugin is plugin)
+            implementation = next(implementation for implementation in caller.get_hookimpls() if implementation.plugin is plugin)
             if implementation.wrapper or implementation.hookwrapper:
                 raise PluginError(f"{caller.name} is a wrapper; nern calls plain implementations only")
             if caller.name not in hooks:

@@ -17,7 +17,7 @@ from nern.support.messages import first_line
 
 @attrs.define
 class Checkpoint:
-    """Where a run stands, and what it needs to go on."""
+    """How far a run has come, and what it needs to be resumed from there."""
 
     phase: int  # index of the phase
     step: int  # steps done in that phase
@@ -29,7 +29,7 @@ class Checkpoint:
     originals: str  # SHA-256 of the original weights
 
     def save(self, path: Path) -> None:
-        """Write beside `path`, flush, rename into place.
+        """Write the checkpoint to `path`; what `path` held before is replaced only when the new one is complete.
 
         Raises:
             OSError: it cannot be written; an older checkpoint stays.

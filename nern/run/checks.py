@@ -1,4 +1,4 @@
-"""What can be found wrong with a run before its first step, all of it together; each mistake is one line with its place."""
+"""Finds what is wrong with a run before its first step, all mistakes together; each is one line with its place."""
 
 from __future__ import annotations
 

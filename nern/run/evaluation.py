@@ -25,7 +25,7 @@ KEPT = 1 << 28  # numbers of the original network's outputs that are kept; where
 
 @attrs.frozen
 class Score:
-    """How a network does on one split."""
+    """The figures of a network on one split of the images."""
 
     images: int
     """How many images were measured."""
@@ -155,13 +155,13 @@ class Comparison:
 
     @property
     def original(self) -> Score | None:
-        """How the original network does."""
+        """The figures of the original network; None where its weights are not at hand."""
         if self._original is None and self._network is not None:
             self._original = self._measured(self._network, choosing=False, itself=True)
         return self._original
 
     def score(self, network: nn.Module, choosing: bool = False, watch: Callable[[Any, Any, Any], None] | None = None) -> Score:
-        """How a network does, and how near it is to the original.
+        """Measure a network, and how near its outputs are to those of the original one.
 
         Args:
             choosing: whether the score has to say how it compares with others.
@@ -177,7 +177,7 @@ class Comparison:
         self, network: nn.Module, choosing: bool, itself: bool = False, watch: Callable[[Any, Any, Any], None] | None = None
     ) -> Score:
         metrics, images = self._measures.metrics, 0
-        found: dict[str, list[Any]] = {name: [] for name in metrics}
+        taken: dict[str, list[Any]] = {name: [] for name in metrics}
         originals = self._originals() if self._network is not None and not itself else None
         kept: list[Any] | None = [] if itself else None
         for outputs, targets in outputs_of(network, self._data, self._split, self._device):
@@ -194,10 +194,10 @@ class Comparison:
                 kept = None if images * sum(value[:1].numel() for value in tensors_of(outputs)) > KEPT else kept
             for name, metric in metrics.items():
                 reference = targets if metric.compares == "targets" else original
-                found[name].append(None if reference is None else metric.batch(outputs, reference))
+                taken[name].append(None if reference is None else metric.batch(outputs, reference))
         if itself:
             self._kept = kept
-        figures = {name: _total(metrics[name], batches) for name, batches in found.items()}
+        figures = {name: _total(metrics[name], batches) for name, batches in taken.items()}
         return Score(images, figures, self._measures.key(figures) if choosing else ())
 
     def _originals(self) -> Iterator[Any]:

@@ -67,7 +67,7 @@ class RunFolder:
             raise ConfigError(f"{self.path} holds no run (there is no {self.config})")
 
     def check(self, resolved: dict[str, Any], resume: bool, registry: Registry | None = None) -> None:
-        """See whether an experiment can start here, or go on here.
+        """Refuse an experiment that can neither start in this folder nor be resumed in it.
 
         Args:
             registry: knows the defaults of options that are newer than the run.
@@ -147,7 +147,7 @@ def _fixed(values: dict[str, Any]) -> dict[str, Any]:
 def _differences(a: Any, b: Any, path: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         keys = list(dict.fromkeys([*a, *b]))
-        return [found for key in keys for found in _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
+        return [path_of for key in keys for path_of in _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [found for index, pair in enumerate(zip(a, b, strict=True)) for found in _differences(*pair, f"{path}.{index}")]
+        return [path_of for index, pair in enumerate(zip(a, b, strict=True)) for path_of in _differences(*pair, f"{path}.{index}")]
     return [] if a == b else [path]

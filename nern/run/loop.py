@@ -148,7 +148,7 @@ class TrainingLoop:
 
     @cached_property
     def heldout(self) -> Comparison | None:
-        """Measures networks on held-out images; None where there are none."""
+        """The comparison on held-out images; None where the task holds none out."""
         tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
         data = self.open_task(tasks[-1] if tasks else self.experiment.task)
         if "heldout" not in data.splits:

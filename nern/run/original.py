@@ -35,7 +35,7 @@ class OriginalSource:
 
     @property
     def available(self) -> bool:
-        """Whether there are original weights now."""
+        """Whether there are original weights already, in a file or left by the run's own training."""
         return self._experiment.architecture.has_weights or self._file.exists()
 
     def build(self) -> nn.Module:

@@ -55,7 +55,7 @@ class Trained:
 def train_original(experiment: Experiment, registry: Registry, path: Path) -> Trained:
     """Train the experiment's network by its `pretrain` section and write the weights.
 
-    A checkpoint beside the file is written after every epoch; the same call goes on from it.
+    A checkpoint beside the file is written after every epoch; the same call continues from it.
 
     Raises:
         ConfigError: the file is there already or has an ending of another kind.
@@ -149,7 +149,7 @@ def pretrain(
 
     Args:
         layers: convolutions whose kernels eq. 6 makes smooth, where `options.smoothness` is above zero.
-        checkpoint: written after every epoch; training goes on from it where it exists.
+        checkpoint: written after every epoch; training continues from it where it exists.
         kind: what the network gives, which says by which loss it is trained; logits of classes by default.
         report: called with epochs done and the mean loss; returning True stops after the checkpoint.
 

@@ -1,4 +1,4 @@
-"""What a run and a measurement give."""
+"""The results of a run and of a measurement."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Evaluation:
 
     @property
     def original_top1(self) -> float | None:
-        """Per cent."""
+        """Top-1 accuracy of the original network in per cent; None where its weights or the labels are not at hand."""
         return self.original.top1 if self.original else None
 
     @property
     def reconstructed_top1(self) -> float | None:
-        """Per cent."""
+        """Top-1 accuracy of the reconstructed network in per cent; None where there are no labels."""
         return self.reconstructed.top1
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Evaluation:
         return {
             "original_top1": self.original_top1,
             "reconstructed_top1": self.reconstructed_top1,
-            **{name: found.to_dict() if found else None for name, found in scores.items()},
+            **{name: score.to_dict() if score else None for name, score in scores.items()},
         }
 
 
@@ -107,18 +107,18 @@ class Result(Shown):
     @property
     def drop(self) -> float | None:
         """How much worse the reconstructed network's headline figure is than the original's; None without test images."""
-        found = self.headline
-        if found is None or found[1] is None or found[2] is None:
+        headline = self.headline
+        if headline is None or headline[1] is None or headline[2] is None:
             return None
-        lower = any(word in found[0] for word in ("mse", "kl", "distance", "loss", "error"))
-        return found[2] - found[1] if lower else found[1] - found[2]
+        lower = any(word in headline[0] for word in ("mse", "kl", "distance", "loss", "error"))
+        return headline[2] - headline[1] if lower else headline[1] - headline[2]
 
     def __repr__(self) -> str:
         return f"Result of {self.iterations:,} steps in {self.seconds:.0f} s\n{self.summary()}"
 
     def summary(self) -> str:
         """Accuracy, bytes and where the file is, in two lines."""
-        found, sizes = self.headline, self.bytes
-        figure = "" if found is None else f"{found[0]}: original {found[1]:.4g}, reconstructed {found[2]:.4g}\n"
+        headline, sizes = self.headline, self.bytes
+        figure = "" if headline is None else f"{headline[0]}: original {headline[1]:.4g}, reconstructed {headline[2]:.4g}\n"
         smaller = f"{sizes.original:,} bytes before, {sizes.total:,} after ({sizes.original / max(1, sizes.total):.1f} times smaller)"
         return f"{figure}{smaller}; {self.artifact}"

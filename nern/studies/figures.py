@@ -99,27 +99,27 @@ def importance(folder: Path) -> Figure:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    found = _read_json(folder / "importance.json")
+    measured = _read_json(folder / "importance.json")
     try:
         tensors = load_file(str(folder / "importance.safetensors"))
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder} holds no complete importance.safetensors ({error}); write it with nern importance RUN") from error
-    errors = found["errors"][found["layer"]]["filters"]
+    errors = measured["errors"][measured["layer"]]["filters"]
     limit = max(float(tensors[name].abs().max()) for name in ("lowest", "highest"))
-    count = max(len(found["lowest"]), len(found["highest"]))
+    count = max(len(measured["lowest"]), len(measured["highest"]))
     figure = empty_figure(7.4, 1.1 + 1.9 * max(1.0, 5 / count))
     grid = figure.subplots(2, count, squeeze=False)
     for row, (name, title) in enumerate((("lowest", "lowest\nerror"), ("highest", "highest\nerror"))):
         for column, axes in enumerate(grid[row]):
             axes.set_axis_off()
-            if column < len(found[name]):
+            if column < len(measured[name]):
                 shown = axes.imshow(tensors[name][column].numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-                index = found[name][column]
+                index = measured[name][column]
                 axes.set_title(f"filter {index}\n{errors[index]:.2f}" if count <= 6 else f"#{index}\n{errors[index]:.2f}", fontsize=9)
         grid[row][0].text(-0.25, 0.5, title, transform=grid[row][0].transAxes, ha="right", va="center", fontsize=9)
     figure.colorbar(shown, ax=grid, shrink=0.8, label="mean activation")
     number = "" if count <= 6 else " (# is the filter's number)"
-    figure.suptitle(f"{found['layer'].removesuffix('.weight')}: mean activation and relative error of filters{number}", fontsize=10)
+    figure.suptitle(f"{measured['layer'].removesuffix('.weight')}: mean activation and relative error of filters{number}", fontsize=10)
     return figure
 
 
@@ -149,7 +149,7 @@ def kernels(opened: OpenRepresentation, layer: str | None = None, channel: int =
     }
     shape = (mapping.filters, mapping.channels, *mapping.kernel)
     pictures = {
-        title: _mosaic(mapping.split(found[name].detach().cpu()).reshape(shape)[:, channel], side) for title, found in weights.items()
+        title: _mosaic(mapping.split(state[name].detach().cpu()).reshape(shape)[:, channel], side) for title, state in weights.items()
     }
     limit = float(pictures["original"].nan_to_num().abs().max())
     figure, axes = new_figure(2, width=7.4, gap=0.14)

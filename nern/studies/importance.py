@@ -31,7 +31,7 @@ class LayerErrors:
 
 @attrs.frozen(eq=False)
 class Activations:
-    """What filters of the original network answer, averaged over images."""
+    """Activations of filters of the original network, averaged over images."""
 
     maps: Tensor  # [filters, h, w] float32, mean of the convolution's output
     strength: Tensor  # [filters] float64, mean of its magnitude
@@ -50,7 +50,7 @@ class Importance:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but errors of single kernels and maps, which `save` writes as tensors."""
-        errors = {name: {"layer": found.layer, "filters": found.filters.tolist()} for name, found in self.errors.items()}
+        errors = {name: {"layer": of_layer.layer, "filters": of_layer.filters.tolist()} for name, of_layer in self.errors.items()}
         strength = self.activations.strength.tolist()
         return {
             "layer": self.layer, "lowest": self.lowest, "highest": self.highest, "correlation": self.correlation,
@@ -63,7 +63,7 @@ class Importance:
         Raises:
             ArtifactError: the folder cannot be written.
         """
-        tensors = {f"kernels.{name}": found.kernels for name, found in self.errors.items()}
+        tensors = {f"kernels.{name}": of_layer.kernels for name, of_layer in self.errors.items()}
         tensors |= {"lowest": self.activations.maps[self.lowest], "highest": self.activations.maps[self.highest]}
         text = json.dumps(_without_nan(self.to_dict()), indent=2) + "\n"
         try:
@@ -114,15 +114,15 @@ def relative_errors(
     original: Mapping[str, Tensor], reconstructed: Mapping[str, Tensor], layers: Sequence[LayerMapping]
 ) -> dict[str, LayerErrors]:
     """‖ŵ − w‖ / ‖w‖ of every kernel, filter and layer, in float64, by parameter name."""
-    found = {}
+    errors = {}
     for layer in layers:
         name, shape = layer.parameter, (layer.filters, layer.channels, -1)
         truth, guess = (layer.split(weights[name].detach().cpu().double()).reshape(shape) for weights in (original, reconstructed))
         wrong, there = (guess - truth).square().sum(2), truth.square().sum(2)
         ratios = [(a / b).sqrt() for a, b in ((wrong.sum(), there.sum()), (wrong.sum(1), there.sum(1)), (wrong, there))]
         ratios = [torch.where(b == 0, torch.nan, ratio) for ratio, b in zip(ratios, (there.sum(), there.sum(1), there), strict=True)]
-        found[name] = LayerErrors(float(ratios[0]), ratios[1], ratios[2])
-    return found
+        errors[name] = LayerErrors(float(ratios[0]), ratios[1], ratios[2])
+    return errors
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What can be done with a representation file besides training it."""
+"""Opens a finished run or a representation file, to measure it and to study it."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def magnitude_masks(weights: Mapping[str, Tensor], ratio: float, scope: Scope = 
 
 def _matrices(representation: Representation) -> dict[str, Tensor]:
     """The predictor's parameters with two dimensions or more."""
-    found: dict[str, Tensor] = {name: value for name, value in representation.predictor.named_parameters() if value.dim() >= 2}
-    if not found:
+    matrices: dict[str, Tensor] = {name: value for name, value in representation.predictor.named_parameters() if value.dim() >= 2}
+    if not matrices:
         raise ConfigError("the predictor has no matrices: there is nothing to prune")
-    return found
+    return matrices

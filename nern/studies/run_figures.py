@@ -80,13 +80,13 @@ def shade_phases(axes: Axes, curves: Curves) -> None:
 
 
 @in_style
-def errors(found: Mapping[str, LayerErrors]) -> Figure:
+def errors(by_layer: Mapping[str, LayerErrors]) -> Figure:
     """Relative errors ‖ŵ − w‖ / ‖w‖ by layer, and of every filter as a dot; by parameter name.
 
     Raises:
         DataError: every layer of the original is zero.
     """
-    shown = {name: error for name, error in found.items() if not math.isnan(error.layer)}
+    shown = {name: error for name, error in by_layer.items() if not math.isnan(error.layer)}
     if not shown:
         raise DataError("there are no errors to show: the original weights of every layer are zero")
     figure, (axes,) = new_figure(height=1.0 + 0.21 * len(shown))

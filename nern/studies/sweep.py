@@ -39,10 +39,10 @@ def parse_grid(overrides: Sequence[str]) -> tuple[dict[str, list[Any]], dict[str
         if len(parts) == 1:
             name, single[name] = parse_override(text)[0], parse_override(text)[1]
             continue
-        found = [parse_override(f"{path}={part}")[1] for part in parts]
-        if "" in (part.strip() for part in parts) or len(set(map(repr, found))) < len(found):
+        swept = [parse_override(f"{path}={part}")[1] for part in parts]
+        if "" in (part.strip() for part in parts) or len(set(map(repr, swept))) < len(swept):
             raise ConfigError(f"{path.strip()}: a list of values to sweep over has an empty or a repeated value: {values}")
-        axes[path.strip()] = found
+        axes[path.strip()] = swept
     return axes, single
 
 
@@ -129,13 +129,13 @@ def _run(engine: Engine, originals: dict[str, Path]) -> tuple[bool, dict[str, An
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, path in FIGURES.items():
         value: Any = result
         for key in path:
             value = (value or {}).get(key)
-        found[name] = value
-    return found
+        figures[name] = value
+    return figures
 
 
 def _line(run: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ class Setting:
 
 @attrs.frozen
 class Table:
-    """What a sweep found."""
+    """The figures of a sweep: one line for every setting."""
 
     axes: list[str]  # what the settings differ in, without the seed
     settings: list[Setting]
@@ -72,9 +72,9 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*self.axes, "runs", *(column for name in FIGURES for column in (name, f"{name}_interval"))])
         for setting in self.settings:
-            found = [setting.figures.get(name) for name in FIGURES]
-            cells = [value for mean in found for value in ((mean.mean, mean.interval) if mean else (None, None))]
-            writer.writerow([*setting.values.values(), max(mean.runs for mean in found if mean), *cells])
+            means = [setting.figures.get(name) for name in FIGURES]
+            cells = [value for mean in means for value in ((mean.mean, mean.interval) if mean else (None, None))]
+            writer.writerow([*setting.values.values(), max(mean.runs for mean in means if mean), *cells])
         return text.getvalue()
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
@@ -105,6 +105,6 @@ def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Table:
     grouped = []
     for members in settings.values():
         values = {axis: members[0]["values"][axis] for axis in others}
-        found = {name: [run[name] for run in members if run[name] is not None] for name in FIGURES}
-        grouped.append(Setting(values, {name: Mean.of(numbers) for name, numbers in found.items() if numbers}))
+        figures = {name: [run[name] for run in members if run[name] is not None] for name in FIGURES}
+        grouped.append(Setting(values, {name: Mean.of(numbers) for name, numbers in figures.items() if numbers}))
     return Table(others, grouped, [dict(run) for run in runs])

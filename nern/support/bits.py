@@ -16,7 +16,7 @@ def to_bits(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def from_bits(bits: np.ndarray, width: int, *, signed: bool = False) -> np.ndarray:
-    """Undo `to_bits`: uint8 [n · width] of zeros and ones → int64 [n]."""
+    """The integers [n] int64 that `to_bits` wrote as zeros and ones [n · width] uint8, in two's complement where they are `signed`."""
     columns = bits.reshape(-1, width).astype(np.int64)
     places = 1 << np.arange(width - 1, -1, -1, dtype=np.int64)
     if signed:
@@ -26,12 +26,12 @@ def from_bits(bits: np.ndarray, width: int, *, signed: bool = False) -> np.ndarr
 
 
 def pack(bits: np.ndarray) -> Tensor:
-    """Zeros and ones [n] → uint8 [⌈n / 8⌉]."""
+    """Eight zeros and ones to a byte: [n] → [⌈n / 8⌉] uint8; the last byte is filled up with zeros."""
     return torch.from_numpy(np.packbits(bits))
 
 
 def unpack(packed: Tensor, count: int, what: str, entries: str) -> np.ndarray:
-    """uint8 [⌈count / 8⌉] → zeros and ones [count].
+    """The zeros and ones [count] uint8 that `pack` put into bytes [⌈count / 8⌉] uint8.
 
     Args:
         what: what is stored, for the message.
@@ -46,12 +46,12 @@ def unpack(packed: Tensor, count: int, what: str, entries: str) -> np.ndarray:
 
 
 def pack_bits(values: Tensor) -> Tensor:
-    """Truth values [n] → uint8 [⌈n / 8⌉]."""
+    """Eight truth values to a byte: bool [n] → [⌈n / 8⌉] uint8."""
     return pack(values.reshape(-1).cpu().numpy().astype(np.uint8))
 
 
 def unpack_bits(packed: Tensor, count: int) -> Tensor:
-    """uint8 [⌈count / 8⌉] → bool [count].
+    """The truth values [count] bool that `pack_bits` put into bytes [⌈count / 8⌉] uint8.
 
     Raises:
         ValueError: there are more or fewer bytes.
@@ -60,15 +60,15 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
 
 
 def pack_integers(values: Tensor, bits: int) -> Tensor:
-    """int8 of any shape → uint8 [⌈n · bits / 8⌉], the low bits of each."""
+    """The low `bits` bits of n integers, int8 of any shape, without gaps: [⌈n · bits / 8⌉] uint8."""
     return pack(to_bits(values.reshape(-1).numpy(), bits))
 
 
 def unpack_integers(packed: Tensor, count: int, bits: int) -> Tensor:
-    """uint8 [⌈count · bits / 8⌉] → int8 [count].
+    """The integers [count] int8 that `pack_integers` put into bytes [⌈count · bits / 8⌉] uint8.
 
     Raises:
         ValueError: there are more or fewer bytes.
     """
-    found = from_bits(unpack(packed, count * bits, "integers", f"{count} of {bits} bits"), bits, signed=True)
-    return torch.from_numpy(found.astype(np.int8))
+    integers = from_bits(unpack(packed, count * bits, "integers", f"{count} of {bits} bits"), bits, signed=True)
+    return torch.from_numpy(integers.astype(np.int8))

@@ -44,7 +44,7 @@ def load(name: str) -> dict[str, torch.Tensor] | None:
 
 
 def store(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Keep tensors under a name. A cache that cannot be written is no error."""
+    """Keep tensors under a name; where the cache cannot be written they are not kept, without an error."""
     if not enabled():
         return
     content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})

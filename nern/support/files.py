@@ -34,7 +34,7 @@ def unknown_start(text: str) -> str | None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether an ordinary file is there; a name that no file can have is none."""
+    """Whether an ordinary file is there; a name that no file can have counts as a file that is not there."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def is_file(path: Path) -> bool:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write beside `path`, flush to the disk, rename into place.
+    """Write a new file beside `path`, flush it to the disk, then rename it to `path`.
 
     Raises:
         OSError: the folder is missing, full or read-only; what `path` held is untouched.
@@ -90,7 +90,7 @@ def write_object(path: Path, value: Any) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what an interrupted `write_atomically` left in a folder."""
+    """Remove the unfinished files that an interrupted `write_atomically` left in a folder."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 

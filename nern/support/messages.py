@@ -1,4 +1,4 @@
-"""Words that many messages share."""
+"""Parts of sentences that many messages share, so that each is worded in one place."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, before: str = ", ", cutoff: float = 0.6) -> str:
-    """`, did you mean 'x'?` where a known word is near, and `otherwise` where none is.
+    """The question `, did you mean 'x'?` where a known word resembles `word`, and the text `otherwise` where none does.
 
     Args:
-        before: what stands in front of the question.
+        before: the text in front of the question.
         cutoff: how alike words must be, from 0 to 1 (`difflib.get_close_matches`).
     """
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
@@ -18,7 +18,7 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, before
 
 
 def cannot_write(place: object, error: OSError, way_out: str) -> str:
-    """`cannot write x (No space left on device); free space or …`."""
+    """The message for a file that cannot be written: `cannot write x (No space left on device); free space or …`."""
     return f"cannot write {place} ({error.strerror or error}); {way_out}"
 
 
@@ -34,6 +34,6 @@ def some(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
 
 
 def shortened(value: object, most: int = 80) -> str:
-    """A value as text that fits into a line: what is longer is cut."""
+    """A value as text, cut where it is too long for a line."""
     text = " ".join(str(value).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"

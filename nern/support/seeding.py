@@ -1,4 +1,4 @@
-"""Randomness as a function of its place: seed, purpose and step. Nothing to save, nothing to restore on resume."""
+"""Random numbers that follow from seed, purpose and step alone, so that a resumed run draws what the whole run would have drawn."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 
 
 def derive(seed: int, *place: object) -> int:
-    """A 63-bit seed for a place, such as `derive(0, "sampler", 2, 1500)`; different places are independent."""
+    """A seed of 63 bits for one purpose, such as `derive(0, "sampler", 2, 1500)`; seeds of different purposes are independent."""
     digest = hashlib.blake2b(repr((seed, *place)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def fingerprint(*values: object) -> str:
-    """Sixteen hexadecimal digits that tell values apart by what `repr` says of them: for names of files and of the cache."""
+    """Sixteen hexadecimal digits that differ where `repr` of the values differs: for names of files and of entries of the cache."""
     return f"{derive(0, *values):016x}"
 
 
 def generator(seed: int, *place: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for a place."""
+    """A new random generator, seeded by `derive(seed, *place)`."""
     return torch.Generator(device=device).manual_seed(derive(seed, *place))
 
 
 @contextmanager
 def seeded(seed: int, *place: object) -> Iterator[None]:
-    """Run a block under torch's global generator seeded for a place, and put the generator back afterwards."""
+    """Run a block with torch's global generator seeded by `derive(seed, *place)`; afterwards the generator is as it was before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, *place))
         yield

@@ -1,4 +1,4 @@
-"""Long jobs side by side on threads, which say how far they are and stop when they are told to."""
+"""Runs long jobs on several threads; they report their progress, and end early when they are cancelled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """The job is no longer wanted."""
+    """Raised inside a job whose result is no longer wanted."""
 
 
 class _Progress:
@@ -32,7 +32,7 @@ _progress: ContextVar[_Progress | None] = ContextVar("progress", default=None)
 
 
 def advance(units: int) -> None:
-    """Say that `units` more of a job are done; the place at which a job ends that was cancelled.
+    """Report that `units` more of a job are done; a job that was cancelled ends here.
 
     Raises:
         Cancelled: by another job's error, or by what `report` of `in_parallel` raised.

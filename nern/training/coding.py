@@ -52,10 +52,10 @@ def start_coding(context: StepContext, inputs: Callable[[int], Tensor] | None, b
     """
     representation = context.representation
     named = {name: value for name, value in representation.named_parameters() if value.is_floating_point() and value.numel()}
-    found = measure(context, named, inputs, batches)
+    curvatures = measure(context, named, inputs, batches)
     values = {name: value.detach().float().cpu() for name, value in named.items()}
     wanted = budget or BITS * context.kernels.grid.weights
-    code_parameters(representation, {name: tuple(part) for name, part in start_values(values, found, wanted).items()})  # type: ignore[misc]
+    code_parameters(representation, {name: tuple(part) for name, part in start_values(values, curvatures, wanted).items()})  # type: ignore[misc]
 
 
 def measure(
@@ -112,10 +112,12 @@ def probed(kind: OutputKind, outputs: Any, source: torch.Generator) -> Tensor:
     return distance
 
 
-def start_values(values: Mapping[str, Tensor], found: Mapping[str, Curvature], wanted: float) -> dict[str, tuple[Tensor, list[Tensor]]]:
+def start_values(
+    values: Mapping[str, Tensor], curvatures: Mapping[str, Curvature], wanted: float
+) -> dict[str, tuple[Tensor, list[Tensor]]]:
     """Latents and logarithms of the steps by axis, for parameters that come to `wanted` bits together."""
-    vectors = {name: _alone(value, found[name].diagonal) for name, value in values.items() if _stands_alone(value, found[name])}
-    shapes = {name: step_shape(found[name].diagonal) for name in values if name not in vectors}
+    vectors = {name: _alone(value, curvatures[name].diagonal) for name, value in values.items() if _stands_alone(value, curvatures[name])}
+    shapes = {name: step_shape(curvatures[name].diagonal) for name in values if name not in vectors}
     for_vectors = sum(_size(latent.round()) for latent, _ in vectors.values())
 
     def nearest(scale: float) -> float:
@@ -128,7 +130,7 @@ def start_values(values: Mapping[str, Tensor], found: Mapping[str, Curvature], w
     matrices = {}
     entries = max(1, sum(values[name].numel() for name in shapes))
     for _ in range(3):  # feedback spends some more bits
-        matrices = {name: _fed_back(values[name], _steps(shape, scale), found[name].matrix) for name, shape in shapes.items()}
+        matrices = {name: _fed_back(values[name], _steps(shape, scale), curvatures[name].matrix) for name, shape in shapes.items()}
         size = for_vectors + sum(_size(integers) for integers, _ in matrices.values())
         if abs(size / wanted - 1) < 0.01:
             break

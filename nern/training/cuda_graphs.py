@@ -68,7 +68,7 @@ class Replayer:
         """`compute(*inputs)`; it must depend on nothing but its inputs, the parameters and `key`.
 
         Returns:
-            What it gives, in memory of its own; the parameters' `grad` hold its gradients until the next call.
+            The result of `compute`, in memory of its own; the parameters' `grad` hold its gradients until the next call.
         """
         given = [value for value in inputs if value is not None]
         place = (key, *(None if value is None else (tuple(value.shape), value.dtype) for value in inputs))

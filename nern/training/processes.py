@@ -50,7 +50,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """The part of `count` things that is this process's; parts differ by one at most."""
+        """The part of `count` things that this process works on; the parts of two processes differ by one thing at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def gather(self, part: Tensor, count: int) -> Tensor:
@@ -122,12 +122,12 @@ class Processes:
         """The values of all processes."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        _together(dist.all_gather_object, found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        _together(dist.all_gather_object, values, value)
+        return values
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Wait until every process has called this."""
         self.all_objects(None)
 
     @contextmanager

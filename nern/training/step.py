@@ -29,7 +29,7 @@ from nern.training.processes import Processes
 
 @attrs.frozen
 class StepContext:
-    """What every step works on, whatever its phase."""
+    """What the steps of every phase work on."""
 
     representation: Representation
     kernels: OriginalKernels
@@ -221,7 +221,7 @@ class PhaseTrainer:
         return torch.cat([everything, predicted]).index_select(0, at)
 
     def _arithmetic(self) -> torch.autocast:
-        """The predictor's arithmetic."""
+        """A block in which the predictor computes in the arithmetic of the run."""
         return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.context.dtype == torch.bfloat16)
 
     def _prepare_gradients(self) -> None:

@@ -99,7 +99,7 @@ def test_impossible_values(registry: Registry, path: str, value: object, message
         ("predictor.name", "mpl", "predictor", "mlp", "mlp, residual-mlp, skip-mlp"),
         ("sampler.name", "unifrom", "sampler", "uniform", "uniform"),
         ("smoother.name", "crossfilter", "smoother", "cross-filter", "in-filter"),
-        ("task.name", "digitz", "task", "digits", "digits, image-folder"),
+        ("task.name", "digitz", "task", "digits", "digits, given, image-folder"),
         ("optimizer.name", "muom", "optimizer", "muon", "muon, ranger"),
         ("phases.0.optimizer.name", "adam", "optimizer", "adamw", "adamw"),
         ("phases.0.inputs.name", "uniform_noise", "task", "uniform-noise", "uniform-noise"),
