@@ -100,9 +100,9 @@ class _Tour:
         gains, moves = [np.empty(0)], [np.empty((0, 6), np.int64)]
         for start in range(0, len(kernels), 1 << 13):
             a, c = self._pairs(kernels[start : start + (1 << 13)])
-            candidates = [self._reversals(a, c, side) for side in (1, -1)]
-            candidates += [self._carries(a, c, length, way, side) for length in range(1, _SEGMENT + 1) for way in (1, -1) for side in (1, -1)]
-            gain, move = np.concatenate([g for g, _ in candidates]), np.concatenate([m for _, m in candidates])
+            tried = [self._reversals(a, c, side) for side in (1, -1)]
+            tried += [self._carries(a, c, length, way, side) for length in range(1, _SEGMENT + 1) for way in (1, -1) for side in (1, -1)]
+            gain, move = np.concatenate([g for g, _ in tried]), np.concatenate([m for _, m in tried])
             best = np.lexsort((-gain, move[:, 0]))
             first = best[np.append(True, move[best][1:, 0] != move[best][:-1, 0])] if len(best) else best
             gains.append(gain[first])
