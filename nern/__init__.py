@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from nern.own.export import Export as Export
     from nern.own.export import export as export
     from nern.own.represent import represent as represent
+    from nern.own.sharing import push_to_hub as push_to_hub
     from nern.own.target import TargetBytes as TargetBytes
     from nern.own.target import TargetDrop as TargetDrop
     from nern.registry.discovery import create_registry as create_registry
@@ -132,6 +133,7 @@ _PLACES = {
         "export",
     ),
     "nern.own.represent": ("represent",),
+    "nern.own.sharing": ("push_to_hub",),
     "nern.own.target": (
         "TargetBytes",
         "TargetDrop",

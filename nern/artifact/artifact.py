@@ -32,6 +32,7 @@ from nern.artifact.components import component
 from nern.artifact.copied import join_copied, split_copied, storable
 from nern.artifact.encoding import decode, encode
 from nern.artifact.entries import Entry, dtype_of, entries_of, pack_entries, unpack_entries
+from nern.artifact.hub import hub_file, is_hub
 from nern.artifact.opening import Opening, check_layout, layout_of
 from nern.errors import ArtifactError, ConfigError, DataError, PluginError
 from nern.interfaces import Architecture, Embedding, Predictor
@@ -273,6 +274,7 @@ def load(
     """Read a representation file, checking everything in it.
 
     Args:
+        path: the file, or `hf://user/repo` for one on the Hugging Face Hub, which is fetched.
         registry: where components come from; by default built-ins and installed plugins.
         into: a module with the original network's names and shapes; it is given the reconstructed weights and returned in
             eval mode, in place of the artifact.
@@ -282,7 +284,8 @@ def load(
         ArtifactError: the file is missing, damaged, foreign, or needs a plugin that is not installed.
         DataError: the names or shapes of `into` are another network's.
     """
-    artifact = _read(Path(expand_path(str(path))), registry or create_registry(plugins, kinds=FILE_KINDS))
+    place = hub_file(str(path)) if is_hub(path) else Path(expand_path(str(path)))
+    artifact = _read(place, registry or create_registry(plugins, kinds=FILE_KINDS))
     return artifact if into is None else fill(into, artifact.state_dict(), str(path)).eval()
 
 

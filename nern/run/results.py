@@ -113,6 +113,20 @@ class Result(Shown):
         lower = any(word in headline[0] for word in ("mse", "kl", "distance", "loss", "error"))
         return headline[2] - headline[1] if lower else headline[1] - headline[2]
 
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the file with a model card to the Hugging Face Hub; `nern.load("hf://user/name")` reads it.
+
+        Args:
+            repo: `user/name`; it is made where it does not exist.
+
+        Raises:
+            ArtifactError: the file is gone, or the Hub refuses it.
+            PluginError: huggingface_hub is not installed.
+        """
+        import nern  # what shares lies above runs: it is found by its public name
+
+        return nern.push_to_hub(self, repo, private=private, token=token)
+
     def __repr__(self) -> str:
         return f"Result of {self.iterations:,} steps in {self.seconds:.0f} s\n{self.summary()}"
 
