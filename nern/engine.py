@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class Engine(Shown):
         self._calls = ObserverCalls(registry)
         self._data: dict[int, Data] = {}
         self.processes = Processes()
+        self._held = ExitStack()  # the lock of the run folder, while a run goes on
 
     def __repr__(self) -> str:
         experiment, architecture = self.experiment, self.experiment.architecture
@@ -175,7 +177,7 @@ class Engine(Shown):
             TrainingError: a loss is not finite, or the run directory cannot be written.
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         """
-        with processes(self.device) as self.processes:
+        with processes(self.device) as self.processes, ExitStack() as self._held:
             observers = self.experiment.observers if self.processes.first else {}
             with self._calls.joined_by(observers):
                 return self._watched_fit(resume)
@@ -396,8 +398,13 @@ class Engine(Shown):
         experiment = self.experiment
         resolved = unstructure(experiment, self.registry)
         if self.processes.first:
+            if resume and self.run.config.is_file():
+                self._held.enter_context(self.run.held(make=False))
             self.run.check(resolved, resume, self.registry)
             check_run(experiment, self.source, self._context, self._open, registry=self.registry)
+            if not resume:
+                self._held.enter_context(self.run.held(make=True))
+                self.run.check(resolved, resume)  # another run may have begun here meanwhile
             self.run.open(to_yaml(experiment, self.registry))
             for component in (experiment.architecture, experiment.task):
                 component.keep(self.run.path)

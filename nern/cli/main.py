@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -273,6 +274,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
         cli.main(args=[expanded_argument(text) for text in (sys.argv[1:] if arguments is None else arguments)], standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -287,6 +289,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:  # stdout on a full disk; files that a command writes say so themselves
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no place to go
+        print(f"nern: cannot write {error.filename or 'to stdout'} ({error.strerror or error})", file=sys.stderr)
         return 1
     except Exception:
         traceback.print_exc()

@@ -123,7 +123,7 @@ class Experiment:
         True,
         help="record a step on a GPU once and replay it; false for a component whose work depends on more than the tensors it is given",
     )
-    threads: int | None = option(None, help="CPU threads; null leaves torch's choice", check=at_least(1))
+    threads: int | None = option(None, help="CPU threads; null leaves torch's choice", check=[at_least(1), at_most(1024)])
     output: str = option("runs/{name}", help="run directory; {name} stands for the preset's or file's name")
     plugins: list[str] = option(factory=list, help="local plugins: Python files, relative to this file, or module names")
 

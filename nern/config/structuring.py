@@ -33,6 +33,8 @@ from nern.registry.registry import KINDS, Registry
 from nern.support.files import expand_path, unknown_start
 from nern.support.messages import did_you_mean, shortened
 
+LARGEST = 1e30  # of floating-point options, whose products with other numbers float32 can hold
+
 _INTERFACES = {interface: kind for kind, (_, interface) in KINDS.items()}
 
 
@@ -244,11 +246,13 @@ def _primitive(value: Any, hint: type) -> Any:
     if hint in (int, float) and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= 1 << 63:
             raise ValueError(f"must be a number below 2^63, got {kind_of(value)}")
-        return hint(value)
+        value = hint(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ValueError(f"must be {article(type_name(hint))}, got {kind_of(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be a finite number, got {value}")
+    if isinstance(value, float) and abs(value) > LARGEST:
+        raise ValueError(f"must be a number that float32 can compute with, up to {LARGEST:g}, got {value:g}")
     return _text(value) if isinstance(value, str) else value
 
 

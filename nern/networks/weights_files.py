@@ -96,7 +96,7 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(str(path))
     except Exception as error:  # of the library, of the file system, of types that torch does not have
-        raise DataError(f"weights file {path} is not a complete safetensors file ({_plain(error)}); get it again") from error
+        raise DataError(f"weights file {path} is not a complete safetensors file ({plain(error)}); get it again") from error
 
 
 def _check_zip(path: Path, size: int) -> None:
@@ -105,7 +105,7 @@ def _check_zip(path: Path, size: int) -> None:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
     except Exception as error:  # a damaged directory fails in any way
-        raise DataError(f"weights file {path} is truncated or not a torch state dict ({_plain(error)}); get it again") from error
+        raise DataError(f"weights file {path} is truncated or not a torch state dict ({plain(error)}); get it again") from error
     declared = sum(record.file_size for record in records)
     if declared > SHORTEST * size:
         raise DataError(
@@ -136,11 +136,11 @@ def _read_torch(path: Path) -> Any:
                 f"where that code is at hand, save the weights alone: {SAVE}"
             ) from error
         raise DataError(
-            f"weights file {path} is truncated or not a torch state dict ({_plain(error)}); get it again, or save it anew: {SAVE}"
+            f"weights file {path} is truncated or not a torch state dict ({plain(error)}); get it again, or save it anew: {SAVE}"
         ) from error
 
 
-def _plain(error: Exception) -> str:
+def plain(error: Exception) -> str:
     """The first sentence of an error, without what torch advises and without terminal codes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", first_line(error)).strip()
     text = re.split(r"\. |\. ?$|, do those steps|Weights only load failed", text)[0].strip()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from nern.errors import ArtifactError
+from nern.errors import ArtifactError, NernError
+from nern.networks.weights_files import SHORTEST, plain
 from nern.support.files import write_object
-from nern.support.messages import first_line
+from nern.support.messages import first_line, shortened
+from nern.training.optimizer_state import expect
 
 
 @attrs.define
@@ -50,25 +54,79 @@ class Checkpoint:
         if state.pop("version", None) != 1:
             raise ArtifactError(f"checkpoint {path} was written by another version of nern; update nern to resume it")
         try:
-            return cls(**state)
+            found = cls(**state)
         except TypeError as error:
             raise ArtifactError(f"checkpoint {path} is not complete ({error}); move it away to start the run anew") from error
+        with belonging(path):
+            found.check()
+        return found
+
+    def check(self) -> None:
+        """Raise ValueError where a value is not of its kind."""
+        for name in ("phase", "step", "iteration"):
+            expect(type(getattr(self, name)) is int and 0 <= getattr(self, name) < 1 << 62, f"'{name}' is no number of steps")
+        expect(type(self.seconds) in (int, float) and 0 <= self.seconds < 1e15, "'seconds' is no time")
+        expect(isinstance(self.originals, str), "'originals' is no checksum")
+        expect(
+            isinstance(self.optimizers, list) and all(isinstance(state, dict) for state in self.optimizers), "'optimizers' holds no states"
+        )
+        _check_parameters(self.parameters, "parameters")
+        best = self.best
+        if best is None:
+            return
+        expect(isinstance(best, dict) and set(best) == {"iteration", "key", "metrics", "parameters"}, "'best' is no chosen checkpoint")
+        expect(type(best["iteration"]) is int and isinstance(best["key"], list), "'best' is no chosen checkpoint")
+        expect(all(type(value) in (int, float) for value in best["key"]), "'best.key' holds no numbers")
+        expect(
+            isinstance(best["metrics"], dict) and all(isinstance(name, str) for name in best["metrics"]), "'best.metrics' are no metrics"
+        )
+        _check_parameters(best["parameters"], "best.parameters")
+        same = {name: value.shape for name, value in best["parameters"].items()} == {n: v.shape for n, v in self.parameters.items()}
+        expect(same, "'best.parameters' are of another predictor")
+
+
+@contextmanager
+def belonging(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a checkpoint is put into a run into one line.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged, or is another run's.
+    """
+    try:
+        yield
+    except NernError:
+        raise
+    except Exception as error:  # a foreign state fails in any way
+        reason = shortened(first_line(error), 200)
+        raise ArtifactError(f"checkpoint {path} is damaged or another run's ({reason}); move it away to start the run anew") from error
+
+
+def _check_parameters(parameters: Any, place: str) -> None:
+    expect(isinstance(parameters, dict) and len(parameters) > 0, f"'{place}' holds no parameters")
+    for name, value in parameters.items():
+        expect(isinstance(name, str) and isinstance(value, Tensor), f"'{place}' holds no parameters")
+        expect(value.layout == torch.strided and value.device.type == "cpu", f"'{place}.{name}' is no plain tensor")
+        expect(not value.is_floating_point() or bool(value.isfinite().all()), f"'{place}.{name}' is not finite")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The dictionary in a file that `torch.save` wrote, after comparing its checksums.
 
     Raises:
-        ArtifactError: the file is missing or damaged.
+        ArtifactError: the file is missing or damaged, or declares more than it can hold.
     """
     try:
         with zipfile.ZipFile(path) as records:
+            declared = sum(record.file_size for record in records.infolist())
+            if declared > SHORTEST * path.stat().st_size:
+                raise ValueError(f"it declares {declared:,} bytes of content")
             broken = records.testzip()
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
     except Exception as error:  # a damaged pickle fails in any way
-        raise ArtifactError(f"checkpoint {path} is damaged ({first_line(error)}); move it away to start the run anew") from error
+        reason = plain(error)
+        raise ArtifactError(f"checkpoint {path} is damaged ({reason}); move it away to start the run anew") from error
     if broken is not None or not isinstance(state, dict):
         raise ArtifactError(f"checkpoint {path} is damaged ({broken or 'another content'}); move it away to start the run anew")
     return state

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from torch import nn
 from nern.config.loading import load_experiment
 from nern.config.sources import RUN_HEADER
 from nern.config.structuring import unstructure
-from nern.config.yaml_reading import read_yaml
+from nern.config.yaml_reading import read_yaml_file
 from nern.errors import ArtifactError, ConfigError, DataError, NernError, TrainingError
 from nern.registry.registry import Registry
 from nern.representation.quantization import NumberFormat
 from nern.support.files import remove_leftovers, write_tensors, write_text
+from nern.support.lock import Locked, holding
 from nern.support.messages import cannot_write
 
 #: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
@@ -52,6 +55,8 @@ class RunFolder:
         self.original = path / "original.safetensors"
         self.artifact = path / "model.nern"
         self.result = path / "result.json"
+        self.lock = path / ".lock"
+        self._kept: set[tuple[Any, ...]] = set()  # what the lines are about that an earlier part of the run left
 
     def explained(self, problem: OSError) -> NernError:
         """What to tell a user about a file that could not be read or written during this run."""
@@ -60,6 +65,26 @@ class RunFolder:
         if place.is_relative_to(folder) or folder.is_relative_to(place):
             return TrainingError(cannot_write(f"the run directory {self.path}", problem, "free space or set output"))
         return DataError(f"cannot read {place} ({problem.strerror or problem})")
+
+    @contextmanager
+    def held(self, make: bool) -> Iterator[None]:
+        """Keep other processes out of the folder while a block runs; the lock ends with this process, however that ends.
+
+        Args:
+            make: whether to make the folder where it is missing.
+
+        Raises:
+            ConfigError: another process has it.
+            OSError: the folder cannot be written.
+        """
+        if make:
+            self.path.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(holding(self.lock))
+            except Locked as error:
+                raise ConfigError(f"{self.path} is in use by a run ({error}); wait for it, stop it, or set output") from error
+            yield
 
     def must_exist(self) -> None:
         """Raises ConfigError where the folder holds no run."""
@@ -81,13 +106,13 @@ class RunFolder:
                 raise ConfigError(f"{self.path} already holds a run; {way_out}")
             return
         self.must_exist()
-        before = read_yaml(self.config.read_text(encoding="utf-8"), str(self.config))
+        before = read_yaml_file(self.config)
         try:
             changed = _differences(_fixed(before), _fixed(resolved))
             if changed and registry is not None:
                 experiment, _ = load_experiment(self.config, registry=registry)
                 changed = _differences(_fixed(unstructure(experiment, registry)), _fixed(resolved))
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.config} is not the configuration that a run wrote; start a new run with output=DIR") from error
         if changed:
             raise ConfigError(
@@ -105,7 +130,9 @@ class RunFolder:
         write_text(self.config, RUN_HEADER + text)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl, unless an earlier part of the run left a line about the same step."""
+        if _about(record) in self._kept:
+            return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -113,14 +140,16 @@ class RunFolder:
         """Drop the lines of steps after `iteration`, which are about to be done again."""
         if not self.metrics.exists():
             return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        kept: dict[tuple[Any, ...], str] = {}
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                if json.loads(line)["iteration"] <= iteration:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError, TypeError):  # the line that an interruption cut off
+                record = json.loads(line)
+                if record["iteration"] <= iteration:
+                    kept.setdefault(_about(record), line + "\n")
+            except (ValueError, KeyError, TypeError, RecursionError):  # the line that an interruption cut off
                 continue
-        write_text(self.metrics, "".join(kept))
+        self._kept = set(kept)
+        write_text(self.metrics, "".join(kept.values()))
 
     def write_original(self, network: nn.Module) -> None:
         """Keep the original network that the run trained itself."""
@@ -129,6 +158,11 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+
+def _about(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What a line of metrics.jsonl is about: its step and what was measured there."""
+    return (str(record.get("iteration")), str(record.get("phase")), *(key for key in record if key not in ("iteration", "phase")))
 
 
 def _fixed(values: dict[str, Any]) -> dict[str, Any]:

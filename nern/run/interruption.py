@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next step."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to stop at the next step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from nern.errors import Interrupted
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop at the next step; a second Ctrl-C stops at once."""
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a request to stop at the next step; a second Ctrl-C stops at once.
+
+    SIGHUP, which a closed terminal sends, stays ignored where it was (`nohup`).
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -19,7 +22,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            hangup = getattr(signal, "SIGHUP", None)
+            ignored = hangup is not None and signal.getsignal(hangup) == signal.SIG_IGN
+            for number in (signal.SIGINT, signal.SIGTERM, *([hangup] if hangup is not None and not ignored else [])):
                 self._before[number] = signal.signal(number, self._ask)
         return self
 

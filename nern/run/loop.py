@@ -16,7 +16,7 @@ from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.interfaces import Data, Task
 from nern.registry.registry import Registry
 from nern.representation.entropy import code_parameters, is_coded, stored_bits
-from nern.run.checkpoint import Checkpoint
+from nern.run.checkpoint import Checkpoint, belonging
 from nern.run.evaluation import Comparison, is_chance, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
@@ -61,9 +61,10 @@ class TrainingLoop:
         self.processes = context.processes
         self.processes.check(context.representation, {f"phases.{i}.batch": phase.batch for i, phase in enumerate(experiment.phases)})
         if checkpoint:
-            if any(".parametrizations." in name for name in checkpoint.parameters):
-                code_parameters(context.representation)
-            context.representation.load_state_dict(checkpoint.parameters)
+            with belonging(folder.checkpoint):
+                if any(".parametrizations." in name for name in checkpoint.parameters):
+                    code_parameters(context.representation)
+                context.representation.load_state_dict(checkpoint.parameters)
 
     def seconds(self) -> float:
         return self.before + time.monotonic() - self.began
@@ -84,7 +85,8 @@ class TrainingLoop:
             budget = self._code(index, phase)
             trainer = start_phase(self.experiment, phase, index, self.context, self.open_task, budget)
             if done and index == done.phase:
-                trainer.load_state_dict(done.optimizers)
+                with belonging(self.folder.checkpoint):
+                    trainer.load_state_dict(done.optimizers)
             for step in range(start, phase.iterations):
                 trainer.step(step)
                 self.iteration += 1

@@ -23,7 +23,7 @@ from nern.networks.state_dicts import write_state_dict
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.nested import call, laid_out, lay_out
 from nern.registry.registry import Registry
-from nern.run.checkpoint import read_checkpoint
+from nern.run.checkpoint import belonging, read_checkpoint
 from nern.run.devices import choose_device
 from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.interruption import StopRequest
@@ -33,6 +33,7 @@ from nern.support.files import write_object
 from nern.support.messages import cannot_write
 from nern.support.seeding import derive, seeded
 from nern.toolkit.images import EpochOrder, ImageData
+from nern.training.optimizer_state import check_optimizer
 
 
 @attrs.frozen
@@ -171,8 +172,14 @@ def pretrain(
     first = 0
     if checkpoint.exists():
         state = read_checkpoint(checkpoint)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+        with belonging(checkpoint):
+            network.load_state_dict(state["network"])
+            copies = [nn.Parameter(value.detach().clone()) for value in network.parameters()]
+            fresh = torch.optim.SGD(copies, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+            check_optimizer(fresh, state["optimizer"])
+            optimizer.load_state_dict(state["optimizer"])
+            if type(state["epoch"]) is not int or not state["epoch"] >= 0:
+                raise ValueError("'epoch' is no number of epochs")
         first = state["epoch"]
     total = options.epochs * steps
     for epoch in range(first, options.epochs):

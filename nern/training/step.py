@@ -24,6 +24,7 @@ from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
 from nern.support.seeding import derive
 from nern.training.cuda_graphs import CudaGraphs, Replayer
+from nern.training.optimizer_state import check_optimizer
 from nern.training.processes import Processes
 
 
@@ -279,8 +280,19 @@ class PhaseTrainer:
         return [kept.state_dict() for kept in self._kept()]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for kept, state in zip(self._kept(), states, strict=True):
-            kept.load_state_dict(state)
+        """Put the state of an earlier part of a run in place.
+
+        Raises:
+            ValueError: it is not like the state of these optimisers.
+        """
+        kept = self._kept()
+        if len(kept) != len(states):
+            raise ValueError(f"it holds {len(states)} states, this phase has {len(kept)}")
+        copies = [(name, nn.Parameter(value.detach().clone())) for name, value in self.parameters]
+        for fresh, state in zip(self.optimizer.start(copies), states, strict=False):  # optimisers come before losses
+            check_optimizer(fresh, state)
+        for one, state in zip(kept, states, strict=True):
+            one.load_state_dict(state)
 
     def _kept(self) -> list[Any]:
         """What has a state that a run resumes from: the optimisers, and losses and samplers that keep something between steps."""

@@ -16,7 +16,12 @@ from nern.run.checkpoint import Checkpoint
 
 def example() -> Checkpoint:
     parameters = {"predictor.first.weight": torch.randn(3, 5), "predictor.first.bias": torch.randn(3).bfloat16()}
-    best = {"iteration": 3, "key": [91.25, -0.5], "metrics": {"top1": 91.25}, "parameters": {"w": torch.randn(2)}}
+    best = {
+        "iteration": 3,
+        "key": [91.25, -0.5],
+        "metrics": {"top1": 91.25},
+        "parameters": {name: value + 1 for name, value in parameters.items()},
+    }
     optimizers = [{"state": {0: {"step": torch.tensor(7.0), "exp_avg": torch.randn(3, 5)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}]
     return Checkpoint(1, 7, 19, parameters, optimizers, best, 2.5, "ab" * 32)
 

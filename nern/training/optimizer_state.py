@@ -1,0 +1,50 @@
+"""Compares the state of an optimiser that a checkpoint holds with one that has made a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_optimizer(fresh: torch.optim.Optimizer, state: Any) -> None:
+    """Raise ValueError where a state is not one that an optimiser has after a step.
+
+    Args:
+        fresh: an optimiser of that kind on copies of the parameters; it makes a step with gradients of zero.
+    """
+    for group in fresh.param_groups:
+        for value in group["params"]:
+            value.grad = torch.zeros_like(value)
+    fresh.step()
+    check_form(state, fresh.state_dict(), "optimizers")
+
+
+def check_form(found: Any, like: Any, place: str) -> None:
+    """Raise ValueError where an optimiser's state has other keys, shapes or kinds of values than one that has made a step.
+
+    Parameters without a gradient may have no state yet.
+    """
+    if isinstance(like, Tensor):
+        expect(isinstance(found, Tensor) and found.shape == like.shape and found.dtype == like.dtype, f"{place} is not like its parameter")
+        expect(not found.is_floating_point() or bool(found.isfinite().all()), f"{place} is not finite")
+    elif isinstance(like, dict):
+        expect(isinstance(found, dict) and set(found) <= set(like), f"{place} has other entries")
+        expect(place.endswith(".state") or set(found) == set(like), f"{place} lacks entries")
+        for key in found:
+            check_form(found[key], like[key], f"{place}.{key}")
+    elif isinstance(like, (list, tuple)):
+        expect(isinstance(found, (list, tuple)) and len(found) == len(like), f"{place} has another length")
+        for index, (one, other) in enumerate(zip(found, like, strict=True)):
+            check_form(one, other, f"{place}.{index}")
+    elif isinstance(like, (int, float)) and not isinstance(like, bool):
+        expect(isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) < 1e300, f"{place} is no number")
+    else:
+        expect(type(found) is type(like), f"{place} is of another kind")
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raise ValueError with a message unless something holds."""
+    if not holds:
+        raise ValueError(otherwise)
