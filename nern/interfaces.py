@@ -258,14 +258,62 @@ class Smoother(ABC):
         """
 
 
+def _made(value: Tensor | Callable[[], Tensor]) -> Tensor:
+    return value if isinstance(value, Tensor) else value()
+
+
 @attrs.frozen
 class Kernels:
     """Some kernels of a network in coordinate order, as weight losses see them."""
 
-    values: Tensor  # [m, k²] float32; entries that a smaller kernel does not have are zero
-    index: Tensor  # [m] int64, rows of the grid
-    layer: Tensor  # [m] int64
-    count: Tensor  # [m] float32, weights a row really has
+    _values: Tensor | Callable[[], Tensor]
+    _index: Tensor | Callable[[], Tensor]
+    _layer: Tensor | Callable[[], Tensor]
+    _count: Tensor | Callable[[], Tensor]
+
+    @property
+    def values(self) -> Tensor:
+        """[m, k²] float32; entries that a smaller kernel does not have are zero."""
+        return _made(self._values)
+
+    @property
+    def index(self) -> Tensor:
+        """[m] int64, rows of the grid."""
+        return _made(self._index)
+
+    @property
+    def layer(self) -> Tensor:
+        """[m] int64, the position of each kernel's layer."""
+        return _made(self._layer)
+
+    @property
+    def count(self) -> Tensor:
+        """[m] float32, weights a row really has."""
+        return _made(self._count)
+
+    def parts(self) -> tuple[Kernels, ...]:
+        """The same kernels in groups of one size each, where they are many and differ: values [m, kh · kw] without padding."""
+        return self._values.parts if isinstance(self._values, PaddedValues) else (self,)
+
+    def beside(self, other: Kernels) -> list[tuple[Kernels, Kernels]]:
+        """Both kernels of a step in pairs of parts whose values have the same shape.
+
+        A loss that adds up over these needs far less memory than one that asks for all `values` of a network whose
+        largest kernel is much larger than most.
+        """
+        mine, its = self.parts(), other.parts()
+        return list(zip(mine, its, strict=True)) if len(mine) == len(its) else [(self, other)]
+
+
+@attrs.frozen(eq=False)
+class PaddedValues:
+    """Kernels of several sizes, which are padded to [m, k²] when somebody asks for that."""
+
+    parts: tuple[Kernels, ...]
+    pad: Callable[[], Tensor]
+
+    def __call__(self) -> Tensor:
+        return self.pad()
 
 
 @attrs.frozen

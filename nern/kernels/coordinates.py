@@ -67,6 +67,31 @@ class LayerMapping:
 
 
 @attrs.frozen
+class KernelGroup:
+    """Rows of a grid, one after the other, whose kernels have one size."""
+
+    kernel: tuple[int, int]
+    start: int  # its first row
+    end: int  # the row behind its last one
+    first: int  # its first weight, among all weights kernel after kernel
+
+    @property
+    def rows(self) -> int:
+        """How many kernels there are."""
+        return self.end - self.start
+
+    @property
+    def area(self) -> int:
+        """Number of weights in a kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def weights(self) -> int:
+        """How many weights there are."""
+        return self.rows * self.area
+
+
+@attrs.frozen
 class KernelGrid(Shown):
     """All represented kernels of a network, layer after layer."""
 
@@ -102,6 +127,24 @@ class KernelGrid(Shown):
     def weights(self) -> int:
         """Number of represented weights."""
         return sum(layer.count * layer.area for layer in self.layers)
+
+    @cached_property
+    def groups(self) -> tuple[KernelGroup, ...]:
+        """The rows in groups of one kernel size each, in order: as few as neighbouring layers allow."""
+        groups: list[KernelGroup] = []
+        row = weight = 0
+        for layer in self.layers:
+            last = groups.pop() if groups and groups[-1].kernel == layer.kernel else KernelGroup(layer.kernel, row, row, weight)
+            row, weight = row + layer.count, weight + layer.count * layer.area
+            groups.append(attrs.evolve(last, end=row))
+        return tuple(groups)
+
+    def unpadded(self, outputs: Tensor) -> Tensor:
+        """Predictor outputs for all rows [rows, k²] → the weights alone [weights], kernel after kernel."""
+        if len(self.groups) == 1 and self.groups[0].kernel == self.size:
+            return outputs.reshape(-1)
+        parts = torch.split(outputs, [group.rows for group in self.groups])
+        return torch.cat([self.sample_down(part, group.kernel).reshape(-1) for part, group in zip(parts, self.groups, strict=True)])
 
     def coordinates(self) -> Tensor:
         """The coordinates (layer, filter, channel) of every row, [rows, 3] int64."""

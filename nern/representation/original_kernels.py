@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from nern.interfaces import Kernels
+from nern.interfaces import Kernels, PaddedValues
 from nern.kernels.coordinates import KernelGrid, RowTable
 from nern.kernels.orders import LayerOrder
 
@@ -15,7 +16,9 @@ from nern.kernels.orders import LayerOrder
 class OriginalKernels:
     """The original network's kernels in coordinate order, and views of predictions in the same shape.
 
-    They are held as their weights alone, one kernel after the other; smaller ones are padded when they are looked at.
+    They are held as their weights alone, one kernel after the other. Where kernels differ in size, those of a sample are
+    padded when they are looked at; all of them together come in groups of one size (`Kernels.parts`), since most kernels of
+    a network may be 1 × 1 and the largest 7 × 7.
 
     Args:
         masks: see `Representation.keep_zeros`; weights that stay zero do not count.
@@ -82,13 +85,70 @@ class OriginalKernels:
 
     def original(self, rows: Tensor | None = None) -> Kernels:
         """The original kernels of some rows, or of all."""
+        if rows is None and self._mixed:
+            return self._grouped(self._flat)
         return self._kernels(self._gathered(self._flat, rows), rows, self._kept(rows))
 
     def predicted(self, outputs: Tensor, rows: Tensor | None = None) -> Kernels:
         """Predictor outputs [m, k²] of the same rows as kernels: what smaller kernels do not use is zero."""
-        values = self._shaped(outputs, rows) if self._mixed else outputs
+        if rows is None and self._mixed:
+            return self.of_weights(self.grid.unpadded(outputs))
+        values = outputs if rows is None or not self._mixed else self._shaped(outputs, rows)
         kept = self._kept(rows)
         return self._kernels(values if kept is None else values * kept, rows, kept)
+
+    def of_weights(self, flat: Tensor) -> Kernels:
+        """Predicted weights of all rows [weights], kernel after kernel, as kernels."""
+        if self._mixed:
+            return self._grouped(flat if self._mask is None else flat * self._mask)
+        return self.predicted(flat.reshape(self.grid.rows, self.grid.outputs))
+
+    def with_sample(self, flat: Tensor, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Predicted weights of all rows [weights], of which those of a sample carry gradient.
+
+        Args:
+            flat: predictions of all rows without gradient.
+            outputs: predictor outputs of the sample [m, k²].
+            rows: of the sample [m] int64.
+        """
+        # A kernel that was drawn twice is the same kernel: the gradient of the networks reaches it once.
+        place = torch.arange(len(rows), device=rows.device, dtype=torch.int32)
+        last = torch.zeros(self.grid.rows, device=rows.device, dtype=torch.int32).index_put_((rows,), place)
+        outputs = torch.where((last[rows] == place).unsqueeze(1), outputs, outputs.detach())
+        if not self._mixed:
+            return flat.reshape(self.grid.rows, -1).index_copy(0, rows, outputs).reshape(-1)
+        at, there = self._weights_of(rows)
+        beyond = torch.where(there, at, len(flat))  # where the numbers go that a smaller kernel does not have
+        extended = torch.cat([flat, flat.new_zeros(1)])
+        return extended.index_copy(0, beyond.reshape(-1), self._shaped(outputs, rows).reshape(-1))[:-1]
+
+    def _grouped(self, flat: Tensor) -> Kernels:
+        """All kernels, each size on its own without padding."""
+        parts: list[Kernels] = []
+        kept = [None] * len(self.grid.groups) if self._mask is None else self._groupwise(self._mask)
+        for group, values, mask in zip(self.grid.groups, self._groupwise(flat), kept, strict=True):
+            count = values.new_full((1,), group.area).expand(group.rows) if mask is None else mask.sum(1).float()
+            index = self.rows[group.start : group.end]
+            parts.append(Kernels(values, index, partial(self.table.layers, index), count))
+
+        def padded() -> Tensor:
+            both = zip(parts, self.grid.groups, strict=True)
+            return torch.cat([self.grid.pad_up(part.values.reshape(-1, *group.kernel)) for part, group in both])
+
+        counts = cache(lambda: torch.cat([part.count for part in parts]))
+        return Kernels(PaddedValues(tuple(parts), cache(padded)), self.rows, cache(self.table.layers), counts)
+
+    def _groupwise(self, flat: Tensor) -> list[Tensor]:
+        """Values held like the weights, [kernels, weights of a kernel] for each group of the grid."""
+        parts = torch.split(flat, [group.weights for group in self.grid.groups])
+        return [part.reshape(group.rows, group.area) for part, group in zip(parts, self.grid.groups, strict=True)]
+
+    def _weights_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """For each of the k² places of some rows, which weight fills it [m, k²] int64, and whether one does [m, k²] bool."""
+        layers = self.table.layers(rows)
+        places = self._places[self._size_of_layer[layers]]
+        first = self._firsts[layers] + (rows - self.table.starts[layers]) * self._areas[layers]
+        return first.unsqueeze(1) + places.clamp_min(0), places >= 0
 
     def _kept(self, rows: Tensor | None) -> Tensor | None:
         """Which weights count [m, k²] bool, where some stay zero."""
@@ -106,19 +166,15 @@ class OriginalKernels:
             kernels = flat.reshape(self.grid.rows, self.grid.outputs)
             return kernels if rows is None else kernels[rows]
         if rows is None:
-            parts = zip(self.grid.layers, self._layerwise(flat), strict=True)
-            return torch.cat([self.grid.pad_up(part.reshape(layer.count, *layer.kernel)) for layer, part in parts])
-        layers = self.table.layers(rows)
-        places = self._places[self._size_of_layer[layers]]
-        first = self._firsts[layers] + (rows - self.table.starts[layers]) * self._areas[layers]
-        found = flat[first.unsqueeze(1) + places.clamp_min(0)]
-        return torch.where(places >= 0, found, torch.zeros_like(found))
+            parts = zip(self.grid.groups, self._groupwise(flat), strict=True)
+            return torch.cat([self.grid.pad_up(part.reshape(group.rows, *group.kernel)) for group, part in parts])
+        at, there = self._weights_of(rows)
+        values = flat[at]
+        return torch.where(there, values, torch.zeros_like(values))
 
-    def _shaped(self, outputs: Tensor, rows: Tensor | None) -> Tensor:
+    def _shaped(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Predictor outputs of some rows [m, k²] as padded kernels."""
         grid = self.grid
-        if rows is None:
-            parts = zip(grid.layers, torch.split(outputs, [layer.count for layer in grid.layers]), strict=True)
-            return torch.cat([grid.pad_up(grid.sample_down(part, layer.kernel)) for layer, part in parts])
         size, shaped = self._size_of_layer[self.table.layers(rows)].unsqueeze(1), torch.zeros_like(outputs)
         for number, kernel in enumerate(self._sizes):  # every size for all rows: which rows have it, only the device knows
             shaped = torch.where(size == number, grid.pad_up(grid.sample_down(outputs, kernel)), shaped)

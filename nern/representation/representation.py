@@ -163,18 +163,43 @@ class Representation(Shown, nn.Module):
             kernels[start:end] = self.predict(rows[start:end])
         return kernels
 
+    @torch.no_grad()
+    def predict_weights(self, chunk: int = 1 << 16) -> Tensor:
+        """Every predicted weight [weights], kernel after kernel without padding, `chunk` kernels at a time and without gradient."""
+        flat = torch.empty(self.grid.weights, device=self.device)
+        for group in self.grid.groups:
+            for start in range(group.start, group.end, chunk):
+                rows = torch.arange(start, min(start + chunk, group.end), device=self.device)
+                kernels = self._kernels(rows, group.kernel)
+                at = group.first + (start - group.start) * group.area
+                flat[at : at + kernels.numel()] = kernels.reshape(-1)
+        return flat
+
+    def _kernels(self, rows: Tensor, kernel: tuple[int, int]) -> Tensor:
+        """Predicted kernels [m, kh, kw] of rows whose kernels have one size; the middle is cut out before anything else is done."""
+        if self.grid.sampling != "centre":
+            return self.grid.sample_down(self.predict(rows), kernel)
+        outputs: Tensor = self.predictor(self.embed(rows))
+        kernels = self.grid.sample_down(outputs, kernel).float()
+        return kernels if self.scales is None else kernels * self.scales[self.table.layers(rows)].view(-1, 1, 1)
+
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Predictions for all rows [rows, k²] → convolution weights by parameter name, differentiable.
+        """Predictions for all rows → weights by parameter name, differentiable.
 
         Copied parameters that are trained along are among them.
+
+        Args:
+            outputs: [rows, k²], or the weights alone [weights], kernel after kernel.
         """
         weights, masks = {}, self.masks
-        for index, layer in enumerate(self.grid.layers):
-            kernels = outputs[self.grid.starts[index] : self.grid.starts[index + 1]]
+        flat = self.grid.unpadded(outputs) if outputs.dim() == 2 else outputs
+        parts = torch.split(flat, [layer.count * layer.area for layer in self.grid.layers])
+        for index, (layer, part) in enumerate(zip(self.grid.layers, parts, strict=True)):
+            kernels = part.reshape(layer.count, *layer.kernel)
             places = self._buffers.get(f"places{index}")
             if places is not None:
                 kernels = kernels.index_select(0, places)
-            weight = layer.join(self.grid.sample_down(kernels, layer.kernel))
+            weight = layer.join(kernels)
             mask = masks.get(layer.parameter)
             weights[layer.parameter] = weight if mask is None else torch.where(mask, weight, torch.zeros_like(weight))
         return weights if self.copies is None else {**weights, **self.copies()}
@@ -183,7 +208,7 @@ class Representation(Shown, nn.Module):
     def reconstruct(self, chunk: int = 1 << 16) -> dict[str, Tensor]:
         """All represented weights, predicted in float32 and `chunk` rows at a time."""
         with torch.autocast(self.device.type, enabled=False):
-            return self.weights(self.predict_in_chunks(None, chunk))
+            return self.weights(self.predict_weights(chunk))
 
 
 class TrainedCopies(nn.Module):

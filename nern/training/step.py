@@ -195,7 +195,7 @@ class PhaseTrainer:
         inputs, features = part(batch, context.processes.share(count(batch))), "features" in needs
         original = context.networks.original(inputs, features)
         reconstructed = context.networks.reconstructed(inputs, context.representation.weights(everything), features)
-        weights = (context.kernels.original(), context.kernels.predicted(everything)) if "weights" in needs else (None, None)
+        weights = (context.kernels.original(), context.kernels.of_weights(everything)) if "weights" in needs else (None, None)
         return {
             "weights": weights,
             "logits": (original.logits, reconstructed.logits),
@@ -210,16 +210,17 @@ class PhaseTrainer:
             return context.processes.predict(context.representation.predict, rows, context.kernels.rows)
 
     def _complete(self, predicted: Tensor, rows: Tensor | None) -> Tensor:
-        """Predictions for every row [rows, k²], of which only those of the sample carry gradient."""
-        if rows is None:
-            return predicted
+        """Every predicted weight [weights], kernel after kernel, of which only those of the sample carry gradient."""
         context = self.context
+        kernels, representation = context.kernels, context.representation
+        if rows is None:
+            return kernels.grid.unpadded(predicted)
         with torch.no_grad(), self._arithmetic():
-            everything = context.processes.predict(context.representation.predict_in_chunks, None, context.kernels.rows)
-        # A kernel that was drawn twice is the same kernel: the gradient of the networks reaches it once.
-        at = torch.arange(len(everything), device=rows.device)
-        at[rows] = torch.arange(len(everything), len(everything) + len(rows), device=rows.device)
-        return torch.cat([everything, predicted]).index_select(0, at)
+            if context.processes.size == 1:
+                everything = representation.predict_weights()
+            else:
+                everything = kernels.grid.unpadded(context.processes.predict(representation.predict_in_chunks, None, kernels.rows))
+        return kernels.with_sample(everything, predicted, rows)
 
     def _arithmetic(self) -> torch.autocast:
         """A block in which the predictor computes in the arithmetic of the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 from hypothesis import given
@@ -11,11 +12,13 @@ from torch.nn import functional as F
 
 from nern.builtin.embeddings.fourier import Fourier
 from nern.builtin.embeddings.positional import Positional
+from nern.builtin.losses.reconstruction import Reconstruction
 from nern.builtin.predictors.mlp import MLP
 from nern.builtin.smoothers.greedy import CrossFilter, InFilter
 from nern.builtin.smoothers.none import NoSmoother
-from nern.interfaces import Embedding, Smoother
+from nern.interfaces import Embedding, Kernels, Smoother
 from nern.kernels.coordinates import KernelGrid, LayerMapping
+from nern.kernels.orders import KernelOrder, Unordered
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation, assemble
 
@@ -120,3 +123,75 @@ def test_a_state_dict_holds_the_predictor_alone() -> None:
     """Coordinates and places are computed, not stored."""
     representation, _, _ = parts(CrossFilter())
     assert all(name.startswith("predictor.") for name in representation.state_dict())
+
+
+class Mixed:
+    """Kernels of three sizes in layers that alternate, as 1 × 1 and 3 × 3 convolutions do."""
+
+    shapes = ((4, 3, 5, 5), (6, 4, 1, 1), (5, 6, 1, 1), (3, 5, 3, 3), (7, 3, 1, 1))
+
+    def __init__(self, sampling: str = "centre") -> None:
+        layers = tuple(LayerMapping(f"{index}.weight", shape, index) for index, shape in enumerate(self.shapes))
+        self.grid = KernelGrid(layers, sampling)
+        draw = torch.Generator().manual_seed(3)
+        self.state = {layer.parameter: torch.randn(layer.shape, generator=draw) for layer in layers}
+        self.orders = [
+            KernelOrder(layer.filters, layer.channels, torch.randperm(layer.count, generator=draw)) if layer.layer % 2 else
+            Unordered(layer.filters, layer.channels) for layer in layers
+        ]  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            self.representation = assemble(self.grid, self.orders, Positional(frequencies=3), MLP(hidden=7))
+        self.kernels = OriginalKernels(self.grid, self.state, self.orders, CPU)
+
+
+@pytest.mark.parametrize("sampling", ["centre", "average", "max"])
+def test_mixed_kernels_are_predicted_without_padding(sampling: str) -> None:
+    """Against predictions of all k² numbers, layer by layer."""
+    mixed = Mixed(sampling)
+    grid, representation, kernels = mixed.grid, mixed.representation, mixed.kernels
+    assert [group.kernel for group in grid.groups] == [(5, 5), (1, 1), (3, 3), (1, 1)]
+    assert sum(group.weights for group in grid.groups) == grid.weights
+    representation.scale(torch.tensor([1.0, 2.0, 0.5, 3.0, 4.0]))
+    everything = representation.predict().detach()
+    expected = torch.cat([
+        grid.sample_down(everything[start:end], layer.kernel).reshape(-1)
+        for start, end, layer in zip(grid.starts, grid.starts[1:], grid.layers, strict=False)
+    ])  # fmt: skip
+    torch.testing.assert_close(representation.predict_weights(chunk=7), expected)
+    assert torch.equal(grid.unpadded(everything), expected)
+    for name, weight in representation.weights(expected).items():
+        assert torch.equal(weight, representation.weights(everything)[name])
+    rows = torch.tensor([0, 11, 12, 40, 60, 66, 66, 87])
+    sample = torch.randn(len(rows), grid.outputs)
+    sample[6] = sample[5]
+    sample.requires_grad_()
+    found = kernels.with_sample(expected, sample, rows)
+    padded = everything.index_copy(0, rows, sample)
+    assert torch.equal(found, grid.unpadded(padded))
+    factors = torch.randn(grid.weights)
+    (found * factors).sum().backward()
+    once = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # row 66 was drawn twice: one of the two has the gradient
+    alone = sample.detach()[once].requires_grad_()
+    (grid.unpadded(everything.index_copy(0, rows[once], alone)) * factors).sum().backward()
+    torch.testing.assert_close(sample.grad[once] + torch.nn.functional.pad(sample.grad[5:6], (0, 0, 5, 1)), alone.grad)
+
+
+def test_groups_hold_what_the_padded_kernels_hold() -> None:
+    mixed = Mixed()
+    original = mixed.kernels.original()
+    assert [tuple(part.values.shape) for part in original.parts()] == [(12, 25), (54, 1), (15, 9), (21, 1)]
+    assert float(original.values.double().square().sum()) == pytest.approx(
+        sum(float(w.double().square().sum()) for w in mixed.state.values())
+    )
+    for name in ("index", "layer", "count"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in original.parts()]), getattr(original, name))
+    predicted = mixed.kernels.of_weights(mixed.representation.predict_weights())
+    for form in ("rms", "norm", "mse"):
+        loss = Reconstruction(form=form)
+        plain = loss(*(Kernels(k.values, k.index, k.layer, k.count) for k in (original, predicted)))
+        torch.testing.assert_close(loss(original, predicted), plain)
+        changed = attrs.evolve(original, values=original.values + 1)  # which has no parts any more
+        torch.testing.assert_close(
+            loss(original, changed), loss(original, Kernels(original.values + 1, original.index, original.layer, original.count))
+        )

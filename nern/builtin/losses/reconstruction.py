@@ -34,9 +34,10 @@ class Reconstruction(Loss):
 
     def _balanced(self, kernels: Kernels, layers: int) -> Tensor:
         """(m / m_l)^balance [layers]."""
-        squares, counts = (torch.zeros(layers, dtype=torch.float64, device=kernels.values.device) for _ in range(2))
-        squares.index_add_(0, kernels.layer, kernels.values.double().square().sum(1))
-        counts.index_add_(0, kernels.layer, kernels.count.double())
+        squares, counts = (torch.zeros(layers, dtype=torch.float64, device=kernels.index.device) for _ in range(2))
+        for part in kernels.parts():
+            squares.index_add_(0, part.layer, part.values.double().square().sum(1))
+            counts.index_add_(0, part.layer, part.count.double())
         means, mean = squares / counts.clamp_min(1), squares.sum() / counts.sum()
         # a layer of zeros has no scale of its own
         return torch.where(means > 0, (mean / means.clamp_min(1e-30)) ** self.balance, 1.0)
@@ -45,9 +46,12 @@ class Reconstruction(Loss):
         return self._loss(original, reconstructed, None)
 
     def _loss(self, original: Kernels, reconstructed: Kernels, factors: Tensor | None) -> Tensor:
-        errors = (original.values - reconstructed.values).square()
-        squares = errors.sum() if factors is None else (errors.sum(1) * factors[original.index]).sum()
-        count = original.count.sum()
+        terms, counts = [], []
+        for real, predicted in original.beside(reconstructed):
+            errors = (real.values - predicted.values).square()
+            terms.append(errors.sum() if factors is None else (errors.sum(1) * factors[real.index]).sum())
+            counts.append(real.count.sum())
+        squares, count = torch.stack(terms).sum(), torch.stack(counts).sum()
         if self.form == "mse":
             return squares / count
         # the root has no gradient at zero, where nothing is left to learn
