@@ -13,7 +13,7 @@ from nern.cli.arguments import JSON, PATH, PLUGINS, RUN, example
 
 @click.command(epilog=example("nern report runs/digits -o report.html"))
 @click.argument("runs", nargs=-1, required=True, metavar="[LABEL=]RUN_DIR_OR_FILE...")
-@click.option("--weights", type=PATH, help="The original weights, where they are not where the run found them.")
+@click.option("--weights", type=PATH, show_default="where the run found them", help="The file of the original weights.")
 @arguments.output("the page", default="report.html")
 @JSON
 @PLUGINS

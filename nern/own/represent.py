@@ -58,7 +58,7 @@ def represent(
             cannot be seen from the model.
         overrides: dotted paths to values of the configuration, such as `{"predictor.hidden": 64}`.
         output: the run's folder; by default a new one in `runs/`.
-        resume: whether to go on with the run in `output`.
+        resume: whether to continue the run in `output`.
         quiet: whether to print nothing of what will be done.
 
     Returns:

@@ -68,7 +68,7 @@ def test_shared_options_have_the_same_help_everywhere() -> None:
 
 
 def test_every_verb_that_writes_says_where_with_o() -> None:
-    assert {path for path in LEAVES if "-o" not in options(path)} == {"nern evaluate", "nern plugins"}
+    assert {path for path in LEAVES if "-o" not in options(path)} == {"nern evaluate", "nern info", "nern plugins"}
 
 
 # -- help ------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class _State:
 
 @attrs.frozen
 class ClearML(ScalarObserver):
-    """A task in ClearML; a resumed run goes on in the task whose identity its folder keeps (`clearml.id`)."""
+    """A task in ClearML; a resumed run continues the task whose identity its folder holds (`clearml.id`)."""
 
     project: str = option("nern", help="project of the task")
     title: str | None = option(None, help="name of the task; null takes the run directory's")
@@ -43,7 +43,7 @@ class ClearML(ScalarObserver):
         identity = run_dir / "clearml.id"
         known = identity.read_text(encoding="utf-8").strip() if identity.exists() else None
         task_of.set_offline(self.offline)
-        # ClearML would take Ctrl-C and SIGTERM from the run, and add an offset to the steps of a task that goes on, where
+        # ClearML would take Ctrl-C and SIGTERM from the run, and add an offset to the steps of a task that is continued, where
         # 0 is none
         with _own_signals(), redirect_stdout(sys.stderr):  # stdout belongs to --json
             task = task_of.init(
