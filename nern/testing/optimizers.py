@@ -17,7 +17,7 @@ from nern.training.step import needs_closure
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
-    """Every parameter is stepped by one optimiser, a small problem gets better, and a resumed run gives exactly what the whole run gives."""
+    """Every parameter is stepped by one optimiser, a small problem gets better, and a resumed run ends exactly as the whole run."""
     check_options("optimizer", optimizer)
     with seeded(0, "optimizer"):
         network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
