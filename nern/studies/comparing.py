@@ -27,11 +27,11 @@ GIVEN = "representation"
 _REBUILD = """
 import json, resource, sys, time
 from nern import load
-before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+began = time.perf_counter()
 load(sys.argv[1], plugins=sys.argv[2:]).state_dict()
 seconds = time.perf_counter() - began
 unit = 1 if sys.platform == "darwin" else 1024
-print(json.dumps([seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit]))
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]))
 """
 
 
@@ -45,7 +45,7 @@ class Entry:
     score: Score
     difference: float | None  # of the headline figure to the original network's
     seconds: float | None  # to rebuild the state dict in a fresh process; None where nern.load does not read the file
-    memory: int | None  # bytes that the process grew by
+    memory: int | None  # bytes of that process at most, with Python and torch
     file: str
 
 
@@ -221,7 +221,7 @@ def _entry(comparison: Comparison, family: str, name: str, file: Path, network: 
 
 
 def _rebuilding(file: Path, plugins: Sequence[str]) -> tuple[float | None, int | None]:
-    """Seconds and bytes of memory that a fresh process takes to rebuild the state dict; None where that cannot be measured here."""
+    """Seconds to rebuild the state dict, and the most memory that a fresh process has then; None where that cannot be measured here."""
     if sys.platform == "win32":
         return None, None
     done = subprocess.run([sys.executable, "-c", _REBUILD, str(file), *plugins], capture_output=True, text=True)
