@@ -65,7 +65,7 @@ def test_measured_numbers_stand_beside_the_papers(folder):
         row(page, "table7/all")
         == "| 90.99 ± 0.13 of 91.69 | **90.50** of 91.73 (1 seed, 10 min on NVIDIA H100) | *not run* | `nern train table7/all` |"
     )
-    assert "Minutes are those of\none NVIDIA H100 in bfloat16 or one Xeon in bfloat16;" in page
+    assert "Minutes were measured on\none NVIDIA H100 in bfloat16 or one Xeon in bfloat16." in page
     assert row(page, "table7/magnitude").count("*not run*") == 2
     assert "| 12.50 | 91.73 | `nern train table7/all phases.0.iterations=5` |" in page
 
