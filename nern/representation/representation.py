@@ -261,8 +261,13 @@ def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, p
     representation = Representation(embed, module, grid, orders)
     first = torch.zeros(1 if representation.groups else 2, dtype=torch.int64)
     rows = representation.groups.rows(first) if representation.groups else first
+    representation.eval()
     with torch.no_grad():
-        shape = list(representation.eval().predict(rows).shape)
+        vectors = list(embed(representation.table.coordinates(rows)).shape)
+        if vectors != [len(rows), embed.dim]:
+            what = f"{len(rows)} coordinates must give [{len(rows)}, {embed.dim}]"
+            raise ConfigError(f"embedding {type(embedding).__name__}: {what}, gave {vectors}")
+        shape = list(representation.predict(rows).shape)
     if shape != [len(rows), grid.outputs]:
         what = f"{len(rows)} coordinates must give [{len(rows)}, {grid.outputs}]"
         raise ConfigError(f"predictor {type(predictor).__name__}: {what}, gave {shape}")

@@ -26,6 +26,7 @@ from nern.run.loop import phase_place, start_phase
 from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
 from nern.run.pretraining import must_have_targets
+from nern.run.trial import check_components
 from nern.training.step import StepContext
 
 #: Of one parameter; the squares of a network's parameters are added up in float32.
@@ -86,8 +87,12 @@ def check_run(
         with located("architecture"):
             original = Original.unordered(network, dtypes, experiment)
         context = context_of(original)
+        context.representation.eval()
+        wrong = list(check_components(experiment, registry, context, original.network))
+        mistakes += wrong
         with tempfile.TemporaryDirectory() as folder:
-            check_file(pack(experiment, original, context.representation.eval(), registry, like_at_the_end()), Path(folder))
+            if not wrong:  # else the file is wrong for the same reason
+                check_file(pack(experiment, original, context.representation.eval(), registry, like_at_the_end()), Path(folder))
         context.representation.train()
     for index, phase in enumerate(experiment.phases if context else ()):
         with collected():

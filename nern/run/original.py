@@ -22,6 +22,7 @@ from nern.registry.registry import Registry
 from nern.representation.quantization import rounded_copy
 from nern.representation.representation import Representation
 from nern.run.folder import RunFolder
+from nern.run.trial import check_order
 from nern.support import cache
 from nern.support.seeding import fingerprint, seeded
 from nern.support.threads import advance, in_parallel
@@ -185,6 +186,9 @@ def order_layers(
         kernels = layer.split(state[layer.parameter].float()).reshape(layer.filters, layer.channels, -1)
         with located("smoother"):
             layer_order = smoother.order(kernels)
+        problem = check_order(layer_order, layer.filters, layer.channels)
+        if problem:
+            raise ConfigError(f"component {registry.name_of(smoother)} (smoother): {problem} ('{layer.parameter}')")
         advance(0)
         return layer_order
 

@@ -50,7 +50,7 @@ class MobileNet(Architecture):
 
     def build(self) -> nn.Module:
         try:
-            from torchvision import models
+            from torchvision import models  # type: ignore[import-untyped, unused-ignore]
         except (ImportError, RuntimeError) as error:
             raise DataError(f"torchvision cannot be used ({error}); install torch and torchvision from one index") from error
         network: nn.Module = getattr(models, self.model)(num_classes=self.classes, width_mult=self.width)

@@ -34,7 +34,7 @@ def bytes_of(*modules: nn.Module) -> int:
 
 def built(predictor: Predictor, embedding: Embedding, grid: KernelGrid) -> int:
     """Bytes of a predictor with its embedding."""
-    embed = embedding.build(grid)
+    embed: Any = embedding.build(grid)
     return bytes_of(embed, predictor.build(int(embed.dim), grid.outputs))
 
 

@@ -1,0 +1,134 @@
+"""The cheap parts of the contract checks, taken once with a run's own components before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nern.config.experiment import Experiment
+from nern.errors import ConfigError
+from nern.kernels.orders import LayerOrder
+from nern.options import located
+from nern.registry.registry import Registry
+from nern.support.seeding import derive
+from nern.training.step import StepContext
+
+
+def check_components(experiment: Experiment, registry: Registry, context: StepContext, network: nn.Module) -> Iterator[ConfigError]:
+    """What components do that their contracts rule out, one error for each component.
+
+    Args:
+        context: what training works on.
+        network: the original network.
+    """
+    owners = {entry.cls: f"{entry.package}:{entry.name}" for entry in registry.entries()}
+    rows = torch.arange(min(4, context.kernels.grid.rows), device=context.device)
+    checks: list[tuple[str, Any, Callable[..., str | None], tuple[Any, ...]]] = [
+        ("architecture", experiment.architecture, _architecture, (experiment.architecture, context, network)),
+        ("embedding", experiment.embedding, _embedding, (context, rows)),
+        ("predictor", experiment.predictor, _predictor, (context, rows)),
+    ]
+    for index, phase in enumerate(experiment.phases):
+        sampler = phase.sampler or experiment.sampler
+        checks.append(("sampler", sampler, _sampler, (sampler, context, derive(context.seed, "sampler", index))))
+    for kind, component, check, arguments in checks:
+        name = owners.get(type(component), type(component).__name__)
+        try:
+            with located(kind):
+                problem = check(*arguments)
+        except ConfigError as error:
+            yield error
+            continue
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            problem = f"raised {type(error).__name__}: {reason}"
+        if problem is not None:
+            yield ConfigError(f"component {name} ({kind}): {problem}")
+
+
+def check_order(order: Any, filters: int, channels: int) -> str | None:
+    """What is wrong with the order of a layer; None where nothing is."""
+    if not isinstance(order, LayerOrder):
+        return f"order() must give a LayerOrder, gave {_of(order)}"
+    indices, count = order.indices(), filters * channels
+    if indices.dtype != torch.int64 or list(indices.shape) != [count]:
+        return f"order() must give [{count}] int64, gave {_of(indices)}"
+    if not torch.equal(indices.sort().values, torch.arange(count)):
+        return f"order() must give every kernel from 0 to {count - 1} once, and gives others"
+    return None
+
+
+def _architecture(architecture: Any, context: StepContext, network: nn.Module) -> str | None:
+    layers = list(architecture.layers(network))
+    again = [(layer.parameter, tuple(layer.shape), layer.layer) for layer in architecture.layers(network)]
+    if again != [(layer.parameter, tuple(layer.shape), layer.layer) for layer in layers]:
+        return "layers() gives other layers, or another order, when it is called again"
+    state = network.state_dict()
+    for layer in layers:
+        weight = state[layer.parameter]
+        if tuple(weight.shape) != tuple(layer.shape):
+            return f"the mapping of '{layer.parameter}' says shape {list(layer.shape)}, the weight has {list(weight.shape)}"
+        kernels = layer.split(weight)
+        if list(kernels.shape) != [layer.count, *layer.kernel]:
+            return f"split() of '{layer.parameter}' must give {[layer.count, *layer.kernel]}, gave {list(kernels.shape)}"
+        if not torch.equal(layer.join(kernels), weight):
+            return f"join() of '{layer.parameter}' must give back what split() was given, and gives another weight"
+    stored = context.kernels.table.stored
+    if stored is not None:
+        if stored.dtype != torch.int64 or stored.dim() != 2 or stored.shape[1] < 3:
+            return f"coordinates() must give [kernels, 3] int64, gave {_of(stored)}"
+        if len(torch.unique(stored, dim=0)) != len(stored):
+            return "coordinates() must differ from kernel to kernel, and two kernels have the same"
+    return None
+
+
+def _embedding(context: StepContext, rows: Tensor) -> str | None:
+    representation = context.representation
+    coordinates = representation.table.coordinates(rows)
+    before = coordinates.clone()
+    vectors: Any = representation.embedding(coordinates)
+    wanted = [len(rows), int(representation.embedding.dim)]  # type: ignore[arg-type]
+    if not torch.equal(coordinates, before):
+        return "forward() changes the coordinates that it is given"
+    return _wrong_numbers(vectors, wanted, "forward(coordinates)")
+
+
+def _predictor(context: StepContext, rows: Tensor) -> str | None:
+    representation = context.representation
+    groups = representation.groups
+    rows = rows if groups is None else groups.rows(torch.zeros(1, dtype=torch.int64, device=rows.device))
+    with torch.no_grad():
+        kernels = representation.predict(rows)
+    return _wrong_numbers(kernels, [len(rows), context.kernels.grid.outputs], "forward(embedded)")
+
+
+def _sampler(sampler: Any, context: StepContext, seed: int) -> str | None:
+    kernels, groups = context.kernels, context.representation.groups
+    norms, layers = kernels.norms(), kernels.table.layers()
+    count = len(norms) if groups is None else len(groups.sizes)
+    draw = sampler.start(*((norms, layers) if groups is None else (groups.norms(norms), layers[groups.starts])), seed)
+    first = draw(0)
+    if first is None:
+        return None
+    if not isinstance(first, Tensor) or first.dtype != torch.int64 or first.dim() != 1:
+        return f"a step must draw [m] int64 or None, drew {_of(first)}"
+    if not len(first):
+        return "a step must draw at least one kernel, drew none"
+    if int(first.min()) < 0 or int(first.max()) >= count:
+        return f"a step must draw rows from 0 to {count - 1}, drew {int(first.min())} to {int(first.max())}"
+    return (
+        None if torch.equal(draw(0), first) else "the same step must draw the same rows again, and draws others: a resumed run would differ"
+    )
+
+
+def _wrong_numbers(value: Any, shape: list[int], what: str) -> str | None:
+    if not isinstance(value, Tensor) or list(value.shape) != shape or not value.is_floating_point():
+        return f"{what} must give {shape} float32, gave {_of(value)}"
+    return None if bool(value.isfinite().all()) else f"{what} must give finite numbers, and gives others"
+
+
+def _of(value: Any) -> str:
+    return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
