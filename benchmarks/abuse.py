@@ -385,7 +385,7 @@ def publish(found: dict[str, Any]) -> None:
     rows = [[str(row.get(key, 0)) for key in keys] for row in found["files"]]
     killed = found["kills"]
     text = (
-        f"{table(head, rows)}\n\nRuns killed with SIGKILL {killed['kills']} times, in {killed['runs']} runs: {killed['lost']} lost, "
+        f"{table(head, rows)}\n\nRuns killed with SIGKILL {killed['kills']} times in all: {killed['lost']} lost, "
         f"{killed['unequal']} with another file than the run that was left alone, {killed['with doubled metrics']} with a metric twice.\n\n"
         f"```bash\n{found['command']}\n```\n"
     )
