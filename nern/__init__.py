@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from nern.kernels.orders import KernelOrder as KernelOrder
     from nern.kernels.orders import LayerOrder as LayerOrder
     from nern.kernels.orders import Unordered as Unordered
+    from nern.launching import Job as Job
+    from nern.launching import JobEnd as JobEnd
+    from nern.launching import LaunchedJobs as LaunchedJobs
+    from nern.launching import Launcher as Launcher
     from nern.networks.pair import NetworkPair as NetworkPair
     from nern.options import OptionError as OptionError
     from nern.options import above as above
@@ -116,6 +120,12 @@ _PLACES = {
         "KernelOrder",
         "LayerOrder",
         "Unordered",
+    ),
+    "nern.launching": (
+        "Job",
+        "JobEnd",
+        "LaunchedJobs",
+        "Launcher",
     ),
     "nern.networks.pair": ("NetworkPair",),
     "nern.options": (

@@ -1,6 +1,6 @@
 """Every extension point of nern. A plugin implements any of these with `@nern.hookimpl`.
 
-The first ten hooks *offer components*: each returns a mapping from the name that a configuration uses to an attrs
+The first eleven hooks *offer components*: each returns a mapping from the name that a configuration uses to an attrs
 class that subclasses the interface named in its signature. Names are looked up per extension point; two plugins that
 offer the same name are both kept, and a run that wants one of them writes `package:name`.
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from nern.interfaces import Architecture, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
+from nern.interfaces import Architecture, Embedding, Launcher, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
 from nern.outputs.metric import Metric
 
 hookspec = pluggy.HookspecMarker("nern")
@@ -71,6 +71,11 @@ def nern_optimizers() -> Mapping[str, type[Optimizer]]:  # type: ignore[empty-bo
 @hookspec
 def nern_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body]
     """Observers that a configuration can switch on; they implement the hooks below as methods."""
+
+
+@hookspec
+def nern_launchers() -> Mapping[str, type[Launcher]]:  # type: ignore[empty-body]
+    """Places where the runs of a sweep are started."""
 
 
 @hookspec

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.errors import DataError
+from nern.launching import Launcher as Launcher
 from nern.options import OptionError, above, at_least, located, option
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.metric import Metric as Metric

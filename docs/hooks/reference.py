@@ -156,7 +156,9 @@ def component(entry: Entry) -> str:
     section = f"### `{entry.name}` {{ #{entry.name} }}\n\n{component_summary(entry)}\n\n"
     section += f"{details}\n\n" if details else ""
     section += option_table(found) if found else "It has no options.\n"
-    if not any(option.required for option in found):
+    if entry.kind == "launcher":
+        section += f"\n```text\nnern sweep PRESET_OR_YAML seed=0,1 --launcher {entry.name} --jobs 2\n```\n"
+    elif not any(option.required for option in found):
         values = {"name": entry.name, **{option.name: option.default for option in found}}
         key = {"loss": "losses", "observer": "observers"}.get(entry.kind, entry.kind)
         written = {entry.name: {k: v for k, v in values.items() if k != "name"}} if key in ("losses", "observers") else values

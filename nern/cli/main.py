@@ -273,8 +273,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        cli.main(args=[expanded_argument(text) for text in (sys.argv[1:] if arguments is None else arguments)], standalone_mode=False)
+        words = [expanded_argument(text) for text in (sys.argv[1:] if arguments is None else arguments)]
+        code = cli.main(args=words, standalone_mode=False)
         sys.stdout.flush()
+        return code if isinstance(code, int) else 0  # click returns what a verb has given to exit()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -298,4 +300,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-    return 0

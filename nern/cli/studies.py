@@ -13,31 +13,69 @@ from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, Number
 from nern.cli.plots import plot
 
 
-@click.command(epilog=example("nern sweep digits seed=0,1,2 predictor.hidden=32,64 -o runs/grid"))
+@click.command(epilog=example("nern sweep digits seed=0,1,2 predictor.hidden=32,64 --jobs 2 -o runs/grid"))
 @EXPERIMENT
 @OVERRIDES
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Runs at a time.")
+@click.option("--launcher", default="local", metavar="NAME", help="Where runs are started; nern plugins lists the launchers.")
+@click.option("--retries", type=click.IntRange(0), default=1, help="How often a run is tried again that was killed.")
+@click.option(
+    "--sampler",
+    type=click.Choice(["grid", "random", "optuna"]),
+    default="grid",
+    help="Which settings are tried: every combination, random ones, or those that Optuna proposes.",
+)
+@click.option(
+    "--budget", type=click.IntRange(1), show_default="none", help="How many settings random and optuna try, each with every seed."
+)
+@click.option(
+    "--objective",
+    metavar="FIGURE",
+    show_default="what chooses checkpoints, with --sampler optuna",
+    help="What to look for: a held-out metric such as kl, total_bytes, or seconds.",
+)
 @arguments.output("the runs and the tables: a folder", default="the experiment's output and -sweep")
 @PLUGINS
 @JSON
 def sweep(
-    experiment: str, overrides: tuple[str, ...], output: Path | None, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
+    experiment: str,
+    overrides: tuple[str, ...],
+    jobs: int,
+    launcher: str,
+    retries: int,
+    sampler: str,
+    budget: int | None,
+    objective: str | None,
+    output: Path | None,
+    plugins: tuple[str, ...],
+    disabled: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Run a grid: comma-separated values are swept over, as in seed=0,1,2,3 predictor.hidden=140,160.
+    """Run a grid or a search: comma-separated values are swept over, as in seed=0,1,2,3 predictor.hidden=140,160.
 
-    Called again it continues where it stopped. Writes mean ± 95 % confidence interval over the seeds as CSV, JSON and
-    Markdown.
+    With --sampler random or optuna an axis may also be a range, as in optimizer.lr=log(1e-4..1e-2). Options of the launcher are
+    written as launcher.KEY=VALUE. Called again it continues where it stopped. Writes mean ± 95 % confidence interval over the
+    seeds as CSV, JSON and Markdown; a run that fails is in these tables with its reason, and the exit code is then 1.
     """
+    from nern.config.overrides import parse_override
     from nern.studies.sweep import parse_grid
     from nern.studies.sweep import sweep as run_all
 
-    axes, single = parse_grid(overrides)
+    prefix = "launcher."
+    options = dict(parse_override(text.removeprefix(prefix)) for text in overrides if text.startswith(prefix))
+    axes, single = parse_grid([text for text in overrides if not text.startswith(prefix)])
     single = arguments.run_directory(single, output)
-    table, folder = run_all(experiment, axes, single, plugins=plugins, disabled=disabled, report=say)
+    table, folder = run_all(
+        experiment, axes, single, plugins=plugins, disabled=disabled, report=say, launcher={"jobs": jobs, **options, "name": launcher},
+        retries=retries, sampler=sampler, budget=budget, objective=objective,
+    )  # fmt: skip
     if as_json:
         click.echo(json.dumps({**table.to_dict(), "folder": str(folder)}))
     else:
         printing.table(*table.cells())
     say(f"tables: {folder / 'sweep.md'}, .csv, .json")
+    if table.failures:
+        click.get_current_context().exit(1)
 
 
 @click.command(epilog=example("nern pretrain digits pretrain.smoothness=1e-3 -o smooth.safetensors"))

@@ -59,6 +59,9 @@ BUILTINS = (
     "nern.builtin.observers.tensorboard",
     "nern.builtin.observers.wandb",
     "nern.builtin.observers.clearml",
+    "nern.builtin.launchers.local",
+    "nern.builtin.launchers.submitit",
+    "nern.builtin.launchers.ray",
 )
 
 

@@ -17,6 +17,7 @@ HOOKS = {
     "metric": "nern_metrics",
     "optimizer": "nern_optimizers",
     "observer": "nern_observers",
+    "launcher": "nern_launchers",
 }
 
 #: Sections of a configuration, and of a phase, that map a component's name to its options.

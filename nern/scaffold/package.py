@@ -50,7 +50,7 @@ def new_plugin(name: str, kind: str | Sequence[str], folder: Path = Path()) -> P
     about = _names(name, kinds[0], module)
     what = " and ".join(map(article, kinds))
     about |= {"a_kind": what, "A_kind": what[0].upper() + what[1:], "kind": " and ".join(kinds)}
-    about["example"] = "\n".join(_names(name, one, module)["example"] for one in kinds)
+    about["usage"] = _usage([_names(name, one, module) for one in kinds])
     about["place"] = f"{module}/__init__.py" if len(kinds) == 1 else f"{module}/{kinds[0]}.py"
     files |= {path: _template(path).substitute(about) for path in ("pyproject.toml", "README.md")}
     for path, text in files.items():
@@ -89,6 +89,18 @@ def _names(name: str, kind: str, module: str) -> dict[str, str]:
         "call": CALLS.get(kind, "{cls}()").format(cls=cls),
         "example": EXAMPLES.get(kind, "{kind}: {{name: {name}}}").format(kind=kind, name=component),
     }
+
+
+def _usage(components: Sequence[dict[str, str]]) -> str:
+    """How each component is used, for the README: launchers in a sweep's command, all others in an experiment."""
+    examples = [names["example"] for names in components if names["kind"] != "launcher"]
+    parts = ["An experiment uses the component by its name:\n\n```yaml\n" + "\n".join(examples) + "\n```"] if examples else []
+    parts += [
+        f"A sweep uses the launcher by its name:\n\n```sh\nnern sweep digits seed=0,1 --launcher {names['component']}\n```"
+        for names in components
+        if names["kind"] == "launcher"
+    ]
+    return "\n\n".join(parts)
 
 
 def _module(name: str) -> str:

@@ -1,71 +1,93 @@
-"""A grid of runs, each in its own folder, and their means with confidence intervals."""
+"""Many runs that differ in some values, each in its own folder, and their means with confidence intervals."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from nern.config.loading import load_experiment
 from nern.config.overrides import parse_override
 from nern.config.preset_families import spelled
-from nern.config.structuring import unstructure
-from nern.engine import Engine
-from nern.errors import ConfigError, Interrupted, TrainingError
-from nern.run.original import original_fingerprint
+from nern.config.structuring import structure_component
+from nern.errors import ConfigError, NernError, TrainingError
+from nern.launching import Launcher
+from nern.registry.registry import Registry
+from nern.studies.objective import Objective
+from nern.studies.scheduling import Outcome, PlannedRun, work_through
+from nern.studies.search import Axis, Range, Search, create_search
 from nern.studies.tables import FIGURES, Table, tabulate
 from nern.support.files import write_text
 from nern.support.messages import cannot_write
 from nern.support.seeding import fingerprint
 
+_RANGE = re.compile(r"(?P<log>log\()?\s*(?P<low>[-+.\de]+?)\s*\.\.\s*(?P<high>[-+.\de]+?)\s*(?(log)\))", re.IGNORECASE)
 
-def parse_grid(overrides: Sequence[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+
+def parse_grid(overrides: Sequence[str]) -> tuple[dict[str, Axis], dict[str, Any]]:
     """`seed=0,1 predictor.hidden=140` → axes with their values, and single values.
 
-    A comma inside brackets, braces or quotes belongs to a value.
+    A comma inside brackets, braces or quotes belongs to a value. `1e-4..1e-2` is an axis of all numbers between two bounds, and in
+    `log(1e-4..1e-2)` equal ratios are equally likely.
 
     Raises:
-        ConfigError: a text is no override, or an axis has an empty or a repeated value.
+        ConfigError: a text is no override, an axis has an empty or a repeated value, or a range's bounds are impossible.
     """
-    axes: dict[str, list[Any]] = {}
+    axes: dict[str, Axis] = {}
     single: dict[str, Any] = {}
     for text in overrides:
         path, _, values = text.partition("=")
+        bounds = _RANGE.fullmatch(values.strip())
+        if bounds:
+            axes[path.strip()] = _range(path.strip(), bounds)
+            continue
         parts = _split(values)
         if len(parts) == 1:
             name, single[name] = parse_override(text)[0], parse_override(text)[1]
             continue
-        swept = [parse_override(f"{path}={part}")[1] for part in parts]
-        if "" in (part.strip() for part in parts) or len(set(map(repr, swept))) < len(swept):
+        listed = [parse_override(f"{path}={part}")[1] for part in parts]
+        if "" in (part.strip() for part in parts) or len(set(map(repr, listed))) < len(listed):
             raise ConfigError(f"{path.strip()}: a list of values to sweep over has an empty or a repeated value: {values}")
-        axes[path.strip()] = swept
+        axes[path.strip()] = listed
     return axes, single
 
 
 def sweep(
     reference: str | Path,
-    axes: Mapping[str, Sequence[Any]],
+    axes: Mapping[str, Axis],
     overrides: Mapping[str, Any] | None = None,
     *,
     plugins: Sequence[str] = (),
     disabled: Sequence[str] = (),
     report: Callable[[str], None] = lambda line: None,
+    launcher: Launcher | Mapping[str, Any] | None = None,
+    retries: int = 1,
+    sampler: str = "grid",
+    budget: int | None = None,
+    objective: str | None = None,
 ) -> tuple[Table, Path]:
-    """Run every combination of the axes; finished runs are skipped, interrupted ones are resumed.
+    """Run combinations of values; finished runs are skipped, interrupted ones are resumed, and what fails is a row of the table.
 
     Each run has its own folder below `output`, where `sweep.csv`, `sweep.json` and `sweep.md` are brought up to date
     after every run. Runs whose original network is trained alike share it.
 
     Args:
-        axes: dotted paths to the values they take.
+        axes: dotted paths to the values they take, or to a `Range`.
         overrides: dotted paths to single values; `output` is the sweep's folder, by default the run's with `-sweep`.
         plugins: local plugins besides those that the experiment names.
         disabled: plugins to leave out.
         report: called with one line per run.
+        launcher: where runs are started, as a component or as its options such as `{"name": "ray", "jobs": 4}`; by default one
+            after the other on this machine.
+        retries: how often a run is tried again that something from outside ended, such as a signal.
+        sampler: "grid" tries every combination, "random" draws settings, "optuna" lets Optuna propose them.
+        budget: how many settings random and optuna try, each with every seed.
+        objective: what the sweep looks for: a metric on held-out images, or `total_bytes`, `predictor_bytes` or `seconds`. By default
+            optuna takes the metric that chooses among checkpoints, and the others look for nothing.
 
     Returns:
         The table and the folder.
@@ -77,21 +99,47 @@ def sweep(
     overrides = dict(overrides or {})
     if "output" in axes:
         raise ConfigError("output: is the sweep's folder and cannot be swept over")
-    combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    first, _ = load_experiment(reference, {**overrides, **combinations[0]}, disabled=disabled, plugins=plugins)
+    seeds = axes.get("seed") if sampler != "grid" else None
+    if isinstance(seeds, Range):
+        raise ConfigError(f"seed={seeds}: seeds are not searched; list those that every setting is run with, as in seed=0,1,2")
+    searched = {path: axis for path, axis in axes.items() if seeds is None or path != "seed"}
+    example = {path: axis.at(0.5) if isinstance(axis, Range) else axis[0] for path, axis in axes.items()}
+    first, registry = load_experiment(reference, {**overrides, **example}, disabled=disabled, plugins=plugins)
     folder = Path(overrides["output"]) if "output" in overrides else Path(f"{first.output}-sweep")
-    settings = [{**overrides, **values, "output": str(folder / folder_name(values))} for values in combinations]
-    experiments = [load_experiment(reference, setting, disabled=disabled, plugins=plugins) for setting in settings]
-    runs: list[dict[str, Any]] = []
-    originals: dict[str, Path] = {}
-    for count, (values, experiment) in enumerate(zip(combinations, experiments, strict=True), start=1):
-        engine = Engine(*experiment)  # its images go when it goes
-        done, result = _run(engine, originals)
-        runs.append({"values": values, "run": engine.run.path.name, **_figures(result)})
-        report(f"{count}/{len(combinations)} {engine.run.path.name}: {_line(runs[-1])}{' (was there)' if done else ''}")
-        table = tabulate(list(axes), runs)
-        _write(folder, table)
-    return table, folder
+    search = create_search(sampler, searched, budget, folder)
+    wanted = Objective.of(objective, first) if objective is not None or sampler == "optuna" else None
+
+    def load(setting: dict[str, Any]) -> PlannedRun:
+        name = folder_name(setting)
+        changed = {**overrides, **setting, "output": str(folder / name)}
+        experiment, own_registry = load_experiment(reference, changed, disabled=disabled, plugins=plugins)
+        return PlannedRun(name, experiment, own_registry, setting)
+
+    sheet = _Sheet(list(axes), folder, search, wanted, list(seeds) if seeds is not None else None, report)
+    if sampler == "grid":
+        planned = [load(setting) for setting in search.settings()]
+        sheet.total = len(planned)
+        runs = iter(planned)
+    else:
+        sheet.total = (budget or 0) * len(seeds or [None])
+        runs = sheet.plan(load)
+    work_through(
+        runs, launcher_of(launcher, registry), folder, sheet.done,
+        retries=retries, disabled=disabled, lookahead=search.lookahead, report=report,
+    )  # fmt: skip
+    return sheet.table(), folder
+
+
+def launcher_of(launcher: Launcher | Mapping[str, Any] | None, registry: Registry) -> Launcher:
+    """A launcher from its options; `local` where nothing is said.
+
+    Raises:
+        ConfigError: there is no such launcher or option.
+    """
+    if isinstance(launcher, Launcher):
+        return launcher
+    made: Launcher = structure_component("launcher", {"name": "local", **(launcher or {})}, registry, "launcher")
+    return made
 
 
 def folder_name(values: Mapping[str, Any]) -> str:
@@ -101,31 +149,63 @@ def folder_name(values: Mapping[str, Any]) -> str:
     return safe if safe == name else f"{safe}-{fingerprint(name)}"[:160]
 
 
-def _run(engine: Engine, originals: dict[str, Path]) -> tuple[bool, dict[str, Any]]:
-    """Fit, resume, or read the result that is there: whether it was there, and the result."""
-    resolved = unstructure(engine.experiment, engine.registry)
-    key = original_fingerprint(engine.experiment, engine.registry)
-    run, started = engine.run, engine.run.config.exists()
-    if started:
-        run.check(resolved, resume=True, registry=engine.registry)
-    if started and run.result.exists():
-        try:
-            result = json.loads(run.result.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise TrainingError(f"{run.result} is damaged; remove {run.path} to run it again") from error
-        if result["iterations"] >= sum(phase.iterations for phase in engine.experiment.phases):
-            originals.setdefault(key, run.original)
-            return True, result
-    if key in originals and originals[key].exists() and not run.original.exists():
-        run.path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(originals[key], run.original)
-    try:
-        result = engine.fit(resume=started).to_dict()
-    except Interrupted as error:
-        stopped = str(error).partition(";")[0]
-        raise Interrupted(f"{run.path.name}: {stopped}; the same nern sweep command continues from there") from error
-    originals.setdefault(key, run.original)
-    return False, result
+@attrs.define(eq=False)
+class _Sheet:
+    """The rows of a sweep so far, and what its search is told."""
+
+    axes: list[str]
+    folder: Path
+    search: Search
+    objective: Objective | None
+    seeds: list[Any] | None  # that every setting is run with; None where the seed is an axis like any other, or not swept over
+    report: Callable[[str], None]
+    total: int = 0
+    rows: list[dict[str, Any]] = attrs.field(factory=list)
+    scores: dict[str, list[float | None]] = attrs.field(factory=dict)  # of a setting's runs, by the setting
+
+    def plan(self, load: Callable[[dict[str, Any]], PlannedRun]) -> Iterator[PlannedRun]:
+        """The runs that the search wants; a setting that is no possible experiment is a row that failed."""
+        for setting in self.search.settings():
+            for seed in self.seeds or [None]:
+                values = setting if seed is None else {**setting, "seed": seed}
+                try:
+                    run = load(values)
+                except ConfigError as error:
+                    self._add(values, folder_name(values), None, str(error), "")
+                    continue
+                yield run
+
+    def done(self, outcome: Outcome) -> None:
+        """Take a run's result or failure into the table."""
+        note = " (was there)" if outcome.was_there else ""
+        self._add(outcome.run.values, outcome.run.name, outcome.result, outcome.failed, note)
+
+    def table(self) -> Table:
+        """Means over the rows that are there."""
+        return tabulate(self.axes, self.rows, self.objective.name if self.objective else None)
+
+    def _add(self, values: dict[str, Any], name: str, result: Mapping[str, Any] | None, failed: str | None, note: str) -> None:
+        value: float | None = None
+        if result is not None and self.objective is not None:
+            try:
+                value = self.objective.value(result)
+            except NernError as error:
+                failed = str(error)
+        row = {"values": values, "run": name, **_figures(result or {}), "objective": value, "failed": failed}
+        self.rows.append(row)
+        self.report(f"{len(self.rows)}/{self.total} {name}: {_line(row, self.objective)}{note}")
+        self._tell(values, value)
+        _write(self.folder, self.table())
+
+    def _tell(self, values: Mapping[str, Any], value: float | None) -> None:
+        if self.objective is None:
+            return
+        setting = {key: item for key, item in values.items() if self.seeds is None or key != "seed"}
+        scores = self.scores.setdefault(repr(setting), [])
+        scores.append(None if value is None else self.objective.score(value))
+        if len(scores) == len(self.seeds or [None]):
+            measured = [score for score in scores if score is not None]
+            self.search.tell(setting, sum(measured) / len(measured) if measured else None)
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,9 +218,12 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def _line(run: Mapping[str, Any]) -> str:
-    accuracy = run["reconstructed_top1"]
-    return "no test set" if accuracy is None else f"reconstructed {accuracy:.2f} %, original {run['original_top1']:.2f} %"
+def _line(row: Mapping[str, Any], objective: Objective | None) -> str:
+    if row["failed"] is not None:
+        return f"failed: {row['failed']}"
+    accuracy = row["reconstructed_top1"]
+    line = "no test set" if accuracy is None else f"reconstructed {accuracy:.2f} %, original {row['original_top1']:.2f} %"
+    return line if objective is None else f"{objective.name} {row['objective']:.4g}; {line}"
 
 
 def _write(folder: Path, table: Table) -> None:
@@ -150,6 +233,17 @@ def _write(folder: Path, table: Table) -> None:
         write_text(folder / "sweep.md", table.markdown())
     except OSError as error:
         raise TrainingError(cannot_write(f"the sweep's tables in {folder}", error, "free space or set output")) from error
+
+
+def _range(path: str, bounds: re.Match[str]) -> Range:
+    try:
+        low, high = (int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text) for text in (bounds["low"], bounds["high"]))
+    except ValueError as error:
+        raise ConfigError(f"{path}={bounds[0]}: the bounds of a range are two numbers, such as 1e-4..1e-2") from error
+    log = bounds["log"] is not None
+    if low >= high or (log and low <= 0):
+        raise ConfigError(f"{path}={bounds[0]}: the first bound must be below the second" + (" and above 0" if log else ""))
+    return Range(low, high, log)
 
 
 def _split(values: str) -> list[str]:

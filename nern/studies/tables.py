@@ -53,6 +53,7 @@ class Setting:
 
     values: dict[str, Any]
     figures: dict[str, Mean]
+    failed: list[str] = attrs.field(factory=list)  # why runs have no figures
 
 
 @attrs.frozen
@@ -61,7 +62,13 @@ class Table:
 
     axes: list[str]  # what the settings differ in, without the seed
     settings: list[Setting]
-    runs: list[dict[str, Any]]  # values and figures of every run
+    runs: list[dict[str, Any]]  # values and figures of every run, and why it failed
+    objective: str | None = None  # name of the figure that the sweep looks for
+
+    @property
+    def failures(self) -> list[str]:
+        """A line for each run that failed."""
+        return [f"{run['run']}: {run['failed']}" for run in self.runs if run.get("failed") is not None]
 
     def to_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)
@@ -70,22 +77,35 @@ class Table:
         """One line for every setting; means and half widths of the confidence intervals."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*self.axes, "runs", *(column for name in FIGURES for column in (name, f"{name}_interval"))])
+        names = [*FIGURES, *(["objective"] if self.objective else [])]
+        writer.writerow([*self.axes, "runs", *(column for name in names for column in (name, f"{name}_interval")), "failed", "reason"])
         for setting in self.settings:
-            means = [setting.figures.get(name) for name in FIGURES]
+            means = [setting.figures.get(name) for name in names]
             cells = [value for mean in means for value in ((mean.mean, mean.interval) if mean else (None, None))]
-            writer.writerow([*setting.values.values(), max(mean.runs for mean in means if mean), *cells])
+            writer.writerow(
+                [*setting.values.values(), _count(setting), *cells, len(setting.failed), "; ".join(dict.fromkeys(setting.failed))]
+            )
         return text.getvalue()
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """The heads and one row for every setting, as text; mean ± half the width of the 95 % confidence interval."""
+        """The heads and one row for every setting, as text; mean ± half the width of the 95 % confidence interval.
+
+        Settings with failures say why in the last column, which is there where anything failed.
+        """
+        failures = any(setting.failed for setting in self.settings)
+        heads = [*self.axes, "runs", *([self.objective] if self.objective else [])]
+        heads += ["original top-1 %", "reconstructed top-1 %", "bytes on disk", "seconds", *(["failed"] if failures else [])]
         rows = []
         for setting in self.settings:
             figures = setting.figures
-            cells = [*map(spelled, setting.values.values()), str(max(mean.runs for mean in figures.values()))]
+            cells = [*map(spelled, setting.values.values()), str(_count(setting))]
+            cells += [f"{figures['objective'].mean:.4g}" if "objective" in figures else "—"] if self.objective else []
             cells += [str(figures.get(name, "—")) for name in ("original_top1", "reconstructed_top1")]
-            rows.append([*cells, f"{figures['total_bytes'].mean:,.0f}", f"{figures['seconds'].mean:,.0f}"])
-        return [*self.axes, "runs", "original top-1 %", "reconstructed top-1 %", "bytes on disk", "seconds"], rows
+            cells += [f"{figures[name].mean:,.0f}" if name in figures else "—" for name in ("total_bytes", "seconds")]
+            if failures:
+                cells.append(f"{len(setting.failed)}: {'; '.join(dict.fromkeys(setting.failed))}" if setting.failed else "")
+            rows.append(cells)
+        return heads, rows
 
     def markdown(self) -> str:
         return markdown_table(*self.cells())
@@ -93,18 +113,31 @@ class Table:
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
-    return "\n".join([f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]) + "\n"
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join([f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *escaped)]) + "\n"
 
 
-def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Table:
-    """Group runs that differ in their seed alone."""
+def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]], objective: str | None = None) -> Table:
+    """Group runs that differ in their seed alone.
+
+    Args:
+        objective: name of the figure that stands in each run's `objective`.
+    """
     settings: dict[str, list[Mapping[str, Any]]] = {}
     others = [axis for axis in axes if axis != "seed"]
     for run in runs:
         settings.setdefault(repr([run["values"][axis] for axis in others]), []).append(run)
+    names = [*FIGURES, *(["objective"] if objective else [])]
     grouped = []
     for members in settings.values():
         values = {axis: members[0]["values"][axis] for axis in others}
-        figures = {name: [run[name] for run in members if run[name] is not None] for name in FIGURES}
-        grouped.append(Setting(values, {name: Mean.of(numbers) for name, numbers in figures.items() if numbers}))
-    return Table(others, grouped, [dict(run) for run in runs])
+        measured = [run for run in members if run.get("failed") is None]
+        figures = {name: [run[name] for run in measured if run[name] is not None] for name in names}
+        failed = [run["failed"] for run in members if run.get("failed") is not None]
+        grouped.append(Setting(values, {name: Mean.of(numbers) for name, numbers in figures.items() if numbers}, failed))
+    return Table(others, grouped, [dict(run) for run in runs], objective)
+
+
+def _count(setting: Setting) -> int:
+    """How many runs the means of a setting are over."""
+    return max((mean.runs for mean in setting.figures.values()), default=0)

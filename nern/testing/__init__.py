@@ -6,6 +6,7 @@ which part of the contract in `nern.interfaces` it breaks. The built-ins pass th
 
 from nern.testing.architectures import check_architecture
 from nern.testing.embeddings import check_embedding
+from nern.testing.launchers import check_launcher
 from nern.testing.losses import check_loss
 from nern.testing.metrics import check_metric, check_outputs
 from nern.testing.observers import check_observer
@@ -18,6 +19,7 @@ from nern.testing.tasks import check_task
 __all__ = [
     "check_architecture",
     "check_embedding",
+    "check_launcher",
     "check_loss",
     "check_metric",
     "check_observer",

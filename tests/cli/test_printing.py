@@ -10,7 +10,6 @@ import pytest
 from nern.artifact.artifact import Bytes
 from nern.cli import printing
 from nern.cli.main import run
-from nern.errors import Interrupted
 from nern.run.agreement import ClassCounts
 from tests.finished_run import finished
 
@@ -120,15 +119,3 @@ def test_a_file_of_weights_is_called_what_it_is(verb, tmp_path, capsys):
     assert run([*verb, str(tmp_path / "x.pth")]) == 2
     error = capsys.readouterr().err
     assert "looks like a file of weights, not like a representation; name a .nern file or a run folder" in error
-
-
-def test_an_interrupted_sweep_names_its_own_way_out(tmp_path, monkeypatch):
-    from nern.engine import Engine
-    from nern.studies.sweep import sweep
-
-    def stopped(self, resume=False):
-        raise Interrupted("stopped at step 3 of 9; continue with --resume (checkpoint x)")
-
-    monkeypatch.setattr(Engine, "fit", stopped)
-    with pytest.raises(Interrupted, match=r"^seed=0: stopped at step 3 of 9; the same nern sweep command continues from there$"):
-        sweep("digits", {"seed": [0, 1]}, {"output": str(tmp_path)})

@@ -8,13 +8,37 @@ import signal
 import pytest
 import torch
 
-from nern import hookimpl
+from nern import JobEnd, LaunchedJobs, Launcher, hookimpl
 from nern.cli.main import run
 from nern.engine import Engine
 from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.studies.sweep import folder_name, parse_grid, sweep
 from nern.studies.tables import Mean, tabulate
 
+
+class Here(Launcher):
+    """Runs each command in this process when it is submitted: what a sweep does is tested without the time that processes take."""
+
+    def start(self, folder):
+        return _Here()
+
+
+class _Here(LaunchedJobs):
+    def submit(self, job):
+        assert job.command[1:4] == ("-m", "nern", "train")
+        return run(job.command[3:])
+
+    def poll(self, handle):
+        return JobEnd(handle)
+
+    def cancel(self, handle):
+        pass
+
+    def close(self):
+        pass
+
+
+HERE = Here()
 QUICK = {"architecture.width": 2, "pretrain.epochs": 1, "phases.0.iterations": 4, "phases.1.iterations": 2, "checkpoint_every": 1}
 
 
@@ -81,7 +105,7 @@ def test_a_sweep_runs_everything_once_and_goes_on_where_it_was_interrupted(tmp_p
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep("digits", grid, settings, report=stop)
+        sweep("digits", grid, settings, report=stop, launcher=HERE)
     first = folder / "seed=0_predictor.hidden=4"
     written = first.joinpath("result.json").stat().st_mtime_ns
 
@@ -98,7 +122,7 @@ def test_a_sweep_runs_everything_once_and_goes_on_where_it_was_interrupted(tmp_p
         engine.fit()
     assert not second.joinpath("result.json").exists()
 
-    table, place = sweep("digits", grid, settings)
+    table, place = sweep("digits", grid, settings, launcher=HERE)
     assert place == folder
     assert first.joinpath("result.json").stat().st_mtime_ns == written  # skipped
     steps = [json.loads(line)["iteration"] for line in second.joinpath("metrics.jsonl").read_text().splitlines()]
@@ -122,7 +146,7 @@ def test_runs_that_train_their_original_network_alike_share_it(tmp_path, monkeyp
     trained = []
     real = pretraining.pretrain
     monkeypatch.setattr(pretraining, "pretrain", lambda *arguments, **named: trained.append(1) or real(*arguments, **named))
-    sweep("digits", {"predictor.hidden": [4, 8], "seed": [0, 1]}, {**QUICK, "output": str(tmp_path)})
+    sweep("digits", {"predictor.hidden": [4, 8], "seed": [0, 1]}, {**QUICK, "output": str(tmp_path)}, launcher=HERE)
     assert len(trained) == 2  # one for each seed
 
 
@@ -131,17 +155,17 @@ def test_a_folder_with_another_run_is_refused_and_a_damaged_result_named(tmp_pat
     engine = Engine.from_yaml("digits", {"architecture.width": 2})
     torch.save(engine.experiment.architecture.build().state_dict(), weights)
     settings = {**QUICK, "architecture.weights": str(weights), "output": str(tmp_path / "s")}
-    sweep("digits", {"seed": [3]}, settings)
+    sweep("digits", {"seed": [3]}, settings, launcher=HERE)
     with pytest.raises(ConfigError, match=r"seed=3 was started with another predictor\.hidden"):
         sweep("digits", {"seed": [3]}, {**settings, "predictor.hidden": 5})
     with pytest.raises(ConfigError, match="output: is the sweep's folder"):
         sweep("digits", {"output": ["a", "b"]}, settings)
-    longer, _ = sweep("digits", {"seed": [3]}, {**settings, "phases.1.iterations": 3})  # more steps: goes on
+    longer, _ = sweep("digits", {"seed": [3]}, {**settings, "phases.1.iterations": 3}, launcher=HERE)  # more steps: goes on
     assert json.loads((tmp_path / "s" / "seed=3" / "result.json").read_text())["iterations"] == 7
     assert longer.runs[0]["run"] == "seed=3"
     (tmp_path / "s" / "seed=3" / "result.json").write_text("{")
     with pytest.raises(TrainingError, match=r"result\.json is damaged; remove .*seed=3 to run it again"):
-        sweep("digits", {"seed": [3]}, settings)
+        sweep("digits", {"seed": [3]}, settings, launcher=HERE)
 
 
 def test_the_verb_prints_one_json_object(tmp_path, capsys):

@@ -532,13 +532,13 @@ def used(name: str, folder: Path) -> set[tuple[str, ...]]:
 def offered(folder: Path) -> set[tuple[str, ...]]:
     """What the library ships, in the form of `used`, as `nern plugins --json` and the experiment's own types tell it.
 
-    Observers look on and change no number, and metrics are held against sums written out in tests
-    of their own; which options an architecture takes is the business of its own tests.
+    Observers look on and launchers start runs elsewhere: neither changes a number. Metrics are held against sums written out in
+    tests of their own; which options an architecture takes is the business of its own tests.
     """
     found = set[tuple[str, ...]]()
     for component in json.loads(command_line("plugins", "--json"))["components"]:
         kind = component["kind"]
-        if kind in ("observer", "metric") or component["package"] != "nern":
+        if kind in ("observer", "metric", "launcher") or component["package"] != "nern":
             continue
         found.add((kind, component["name"]))
         for option in component["options"] if kind != "architecture" else ():

@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "torchvision": {"model": "squeezenet1_1", "size": 32},
     "wandb": {"mode": "offline"},
     "clearml": {"offline": True},
+    "submitit": {"cluster": "local", "minutes": 5},
 }
 
 
@@ -129,6 +130,14 @@ def test_builtin_observer(entry, monkeypatch, tmp_path):
         testing.check_observer(component(entry))
     except NernError as error:
         pytest.skip(f"an optional package is missing: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", of("launcher"))
+def test_builtin_launcher(entry):
+    if entry.name != "local":
+        pytest.importorskip(entry.name, reason=f'needs {entry.name}: pip install "nern[{entry.name}]"')
+    testing.check_launcher(component(entry))
 
 
 def test_checked_run_calls_every_observer_hook():

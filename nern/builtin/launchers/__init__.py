@@ -1,0 +1,1 @@
+"""Launchers that ship: where the runs of a sweep are started."""

@@ -1,0 +1,102 @@
+"""Where the runs of a sweep are started: jobs, what becomes of them, and what a launcher does.
+
+A run is a command, `nern train` with the run's resolved configuration. A launcher starts such commands somewhere (on this machine,
+in the queue of a cluster), says when each has ended, and stops those that are no longer wanted.
+"""
+
+from __future__ import annotations
+
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from nern.options import at_least, option
+
+#: The environment variable that names the process whose end ends a run, by its number; the run then leaves a checkpoint.
+PARENT = "NERN_STOP_WITH_PROCESS"
+
+
+@attrs.frozen
+class Job:
+    """A run that a sweep hands to a launcher."""
+
+    name: str  # of the run; unique among the jobs that run at a time
+    command: tuple[str, ...]  # program and arguments; exit code 0 says that the run is finished
+    folder: Path  # the working directory
+    log: Path  # the file that what the command prints is appended to
+    device: str = "auto"  # the run's option `device`
+    environment: Mapping[str, str] = attrs.field(factory=dict)  # variables that the command needs besides those of this process
+
+    @property
+    def takes_gpu(self) -> bool:
+        """Whether the launcher may choose a GPU for the run: it wants none where this is "cpu", and has its own with "cuda:1"."""
+        return self.device in ("auto", "cuda")
+
+
+@attrs.frozen
+class JobEnd:
+    """How a job ended."""
+
+    code: int | None  # exit code; minus the signal's number where a signal ended it; None where the launcher lost it
+    reason: str = ""  # what the launcher knows of it
+
+    @property
+    def killed(self) -> bool:
+        """Whether something from outside ended the job: a signal, a lost machine, or a request to stop."""
+        return self.code is None or self.code < 0 or self.code in (130, 137, 143)
+
+    def __str__(self) -> str:
+        if self.reason:
+            return self.reason
+        if self.code is None:
+            return "it was lost"
+        if self.code < 0:
+            names = {member.value: member.name for member in signal.Signals}
+            return f"it was killed ({names.get(-self.code, f'signal {-self.code}')})"
+        return f"it ended with exit code {self.code}"
+
+
+class LaunchedJobs(ABC):
+    """Jobs of one sweep that a launcher has started; what `submit` returns stands for the job in the other methods."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> Any:
+        """Start a job, or put it into a queue.
+
+        Raises:
+            NernError: it cannot be started; the message says why.
+        """
+
+    @abstractmethod
+    def poll(self, handle: Any) -> JobEnd | None:
+        """How a job ended, or None while it waits or runs. Returns at once."""
+
+    @abstractmethod
+    def cancel(self, handle: Any) -> None:
+        """Ask a job to stop. A run is sent SIGTERM, writes a checkpoint and ends; `poll` then says so. Returns at once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End whatever still runs, without waiting for a checkpoint, and free what was taken."""
+
+
+@attrs.frozen
+class Launcher(ABC):
+    """Starts the runs of a sweep somewhere."""
+
+    jobs: int = option(1, help="runs at a time", check=at_least(1))
+
+    @abstractmethod
+    def start(self, folder: Path) -> LaunchedJobs:
+        """Get ready to start jobs.
+
+        Args:
+            folder: the sweep's folder; files of the launcher's own go into a folder below it.
+
+        Raises:
+            PluginError: a package that the launcher needs is missing.
+        """

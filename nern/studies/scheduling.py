@@ -1,0 +1,282 @@
+"""Works through runs with a launcher: several at a time, again where they were killed, on from where they stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from nern.config.experiment import Experiment
+from nern.config.structuring import to_yaml, unstructure
+from nern.errors import ConfigError, Interrupted, NernError, TrainingError
+from nern.launching import Job, JobEnd, LaunchedJobs, Launcher
+from nern.registry.registry import Registry
+from nern.run.folder import RunFolder
+from nern.run.interruption import StopRequest
+from nern.run.original import original_fingerprint
+from nern.support.files import write_atomically, write_text
+from nern.support.messages import cannot_write
+
+CONFIG, LOG = "job.yaml", "log.txt"
+PAUSE = 0.1  # seconds between looks at the jobs
+
+
+@attrs.define(eq=False)
+class PlannedRun:
+    """A run that is to be made, or is there already."""
+
+    name: str
+    experiment: Experiment  # its output is the run's folder
+    registry: Registry
+    values: dict[str, Any] = attrs.field(factory=dict)  # what a sweep has set
+    tries: int = 0
+    original: str | None = attrs.field(init=False)  # what its original network is trained from; None where weights are given
+
+    def __attrs_post_init__(self) -> None:
+        given = self.experiment.architecture.has_weights
+        self.original = None if given else original_fingerprint(self.experiment, self.registry)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is, or will be."""
+        return RunFolder(Path(self.experiment.output))
+
+    def finished(self) -> dict[str, Any] | None:
+        """Its result, where it is finished at its present length.
+
+        Raises:
+            ConfigError: its folder holds another run.
+            TrainingError: the result cannot be read.
+        """
+        folder = self.folder
+        if not folder.config.exists():
+            return None
+        folder.check(unstructure(self.experiment, self.registry), resume=True, registry=self.registry)
+        if not folder.result.exists():
+            return None
+        try:
+            result: dict[str, Any] = json.loads(folder.result.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise TrainingError(f"{folder.result} is damaged; remove {folder.path} to run it again") from error
+        return result if result["iterations"] >= sum(phase.iterations for phase in self.experiment.phases) else None
+
+
+@attrs.frozen
+class Outcome:
+    """What became of a run."""
+
+    run: PlannedRun
+    result: dict[str, Any] | None = None  # its result.json
+    failed: str | None = None  # why there is no result
+    was_there: bool = False
+
+
+def work_through(
+    runs: Iterator[PlannedRun],
+    launcher: Launcher,
+    folder: Path,
+    done: Callable[[Outcome], None],
+    *,
+    retries: int = 1,
+    disabled: Sequence[str] = (),
+    lookahead: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Make every run; called again, it skips what is finished and resumes what was interrupted.
+
+    A run whose original network another one is training waits for that network, and takes a copy of it.
+
+    Args:
+        runs: asked for the next one whenever one more can start.
+        folder: a folder of the caller's own; only one process works in it at a time.
+        done: called when a run has ended.
+        retries: how often a run is tried again that something from outside ended. An error of its own is final.
+        disabled: plugins to leave out.
+        lookahead: how many runs may be asked for before they can start; None for all.
+        report: called with a line where a run is tried again.
+
+    Raises:
+        ConfigError: another process works in the folder.
+        Interrupted: Ctrl-C or SIGTERM; the runs have left checkpoints.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(cannot_write(folder, error, "set output to another folder")) from error
+    with _alone_in(folder), StopRequest() as stop:
+        launched: LaunchedJobs | None = None
+        try:
+            desk = _Desk(runs, done, retries, disabled, report)
+            while desk.fill(launcher.jobs, lookahead):
+                if launched is None:  # a sweep that is finished starts no cluster
+                    launched = launcher.start(folder)
+                desk.start(launched, launcher.jobs)
+                while not desk.collect(launched) and not stop.requested:
+                    time.sleep(PAUSE)
+                if stop.requested:
+                    desk.stop(launched)
+                    raise Interrupted(f"stopped; the same command continues ({folder})")
+        finally:
+            if launched is not None:
+                launched.close()
+
+
+@attrs.define(eq=False)
+class _Active:
+    run: PlannedRun
+    handle: Any
+    log_begins: int  # bytes of the log that earlier tries wrote
+
+
+class _Desk:
+    """The runs that wait and those that are started."""
+
+    def __init__(
+        self,
+        runs: Iterator[PlannedRun],
+        done: Callable[[Outcome], None],
+        retries: int,
+        disabled: Sequence[str],
+        report: Callable[[str], None],
+    ) -> None:
+        self._runs, self._done, self._retries, self._disabled, self._report = runs, done, retries, disabled, report
+        self._waiting: list[PlannedRun] = []
+        self._active: list[_Active] = []
+        self._originals: dict[str, Path] = {}
+
+    def fill(self, jobs: int, lookahead: int | None) -> bool:
+        """Ask for runs; returns whether any waits or runs."""
+        while lookahead is None or len(self._waiting) + len(self._active) < jobs + lookahead:
+            run = next(self._runs, None)
+            if run is None:
+                break
+            result = run.finished()
+            if result is None:
+                self._waiting.append(run)
+                continue
+            self._keep_original(run)
+            self._done(Outcome(run, result, was_there=True))
+        return bool(self._waiting or self._active)
+
+    def start(self, launched: LaunchedJobs, jobs: int) -> None:
+        """Start what can start."""
+        for run in list(self._waiting):
+            if len(self._active) >= jobs:
+                return
+            key = run.original
+            if key is not None and any(active.run.original == key for active in self._active) and not self._at_hand(key):
+                continue
+            self._waiting.remove(run)
+            run.tries += 1
+            try:
+                self._active.append(self._submit(run, key, launched))
+            except OSError as error:
+                self._done(Outcome(run, failed=cannot_write(run.folder.path, error, "free space or set output")))
+            except NernError as error:
+                self._done(Outcome(run, failed=str(error)))
+
+    def collect(self, launched: LaunchedJobs) -> bool:
+        """Look at what runs; returns whether something can be started now that could not before."""
+        changed = False
+        for active in list(self._active):
+            end = launched.poll(active.handle)
+            if end is None:
+                changed |= self._keep_original(active.run) and bool(self._waiting)
+                continue
+            self._active.remove(active)
+            self._keep_original(active.run)
+            self._ended(active, end)
+            changed = True
+        return changed
+
+    def stop(self, launched: LaunchedJobs) -> None:
+        """Ask what runs to stop, and wait until it has."""
+        for active in self._active:
+            launched.cancel(active.handle)
+        while self._active:
+            self._active = [active for active in self._active if launched.poll(active.handle) is None]
+            time.sleep(PAUSE)
+
+    def _submit(self, run: PlannedRun, key: str | None, launched: LaunchedJobs) -> _Active:
+        folder = run.folder
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if key is not None and self._at_hand(key) and not folder.original.exists():
+            with self._originals[key].open("rb") as source:
+                write_atomically(folder.original, lambda target: shutil.copyfileobj(source, target))
+        config, log = folder.path / CONFIG, folder.path / LOG
+        write_text(config, to_yaml(run.experiment, run.registry))
+        words = [sys.executable, "-m", "nern", "train", str(config.absolute()), "-o", str(folder.path)]
+        words += ["--resume"] if folder.config.exists() else []
+        words += [word for name in self._disabled for word in ("--no-plugin", name)]
+        job = Job(run.name, tuple(words), Path.cwd(), log.absolute(), run.experiment.device)
+        begins = log.stat().st_size if log.exists() else 0
+        return _Active(run, launched.submit(job), begins)
+
+    def _ended(self, active: _Active, end: JobEnd) -> None:
+        run = active.run
+        try:
+            result = run.finished() if end.code == 0 else None
+        except NernError as error:
+            self._done(Outcome(run, failed=str(error)))
+            return
+        if result is not None:
+            self._done(Outcome(run, result))
+        elif end.killed and run.tries <= self._retries:
+            self._report(f"{run.name}: {end}; it is tried again ({run.tries} of {self._retries})")
+            self._waiting.insert(0, run)
+        else:
+            said = "" if end.killed else _last_words(run.folder.path / LOG, active.log_begins)
+            tried = f" (tried {run.tries} times)" if run.tries > 1 else ""
+            self._done(Outcome(run, failed=(said or str(end)) + tried))
+
+    def _keep_original(self, run: PlannedRun) -> bool:
+        """Note where an original network is; returns whether it is news."""
+        key = run.original
+        if key is None or self._at_hand(key) or not run.folder.original.exists():
+            return False
+        self._originals[key] = run.folder.original
+        return True
+
+    def _at_hand(self, key: str) -> bool:
+        return key in self._originals and self._originals[key].exists()
+
+
+def _last_words(log: Path, begins: int) -> str:
+    """What a run said of its end: the lines of nern's own message, or the last line."""
+    try:
+        with log.open("rb") as file:
+            file.seek(begins)
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    own = [line.removeprefix("nern: ") for line in lines if line.startswith("nern: ") and not line.startswith("nern: plugin")]
+    return "; ".join(own) or (lines[-1] if lines else "")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system lets go of when this process ends, however it ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # there is no such lock on Windows
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process works in {folder}; wait for it, or name another folder with -o") from error
+        except OSError:  # a disk that knows no locks
+            pass
+        yield
