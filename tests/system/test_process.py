@@ -48,8 +48,9 @@ def test_without_a_terminal_progress_is_plain_lines_on_stderr(finished: tuple[Pa
     _, done = finished
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
-    assert re.search(r"^reconstruction: step 1/24  [\d.]+ steps/s  \d+:\d\d left  reconstruction [\d.e-]+", done.stderr, re.MULTILINE)
-    assert re.search(r"^heldout at step 24: top1 [\d.]+", done.stderr, re.MULTILINE)
+    step = r"^reconstruction, phase 1 of 2: step 1 of 12  [\d.]+ steps/s  \d+:\d\d left in this phase  reconstruction [\d.e-]+"
+    assert re.search(step, done.stderr, re.MULTILINE)
+    assert re.search(r"^held-out images at step 24: top1 [\d.]+", done.stderr, re.MULTILINE)
 
 
 def test_a_run_that_was_moved_and_renamed_measures_the_same(
