@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_every_thing_has_one_process(count: int, size: int) -> None:
 @pytest.fixture(scope="module")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     engine = Engine.from_yaml("digits", TINY)
-    network = engine._fresh_network()
+    network = engine.source.build()
     file = tmp_path_factory.mktemp("weights") / "random.safetensors"
     write_tensors(file, network.state_dict())
     return str(file)
@@ -138,6 +139,42 @@ def test_two_processes_train_what_one_does_and_only_the_first_writes(tmp_path: P
     refused = torchrun(2, *command, check=False)  # the folder holds a run now: the others do not wait for ever
     assert refused.returncode != 0
     assert "already holds a run" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the processes are looked for in /proc")
+def test_where_torchrun_is_killed_its_processes_end_with_a_checkpoint(tmp_path: Path, random_weights: str) -> None:
+    overrides = {**TINY, "architecture.weights": random_weights, "pretrain": None, "log_every": 5, "phases.0.iterations": 10**6}
+    words = [f"{key}={json.dumps(value)}" for key, value in {**overrides, "checkpoint_every": 10}.items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "nern", "train", "digits"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "run"
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen([*command, *words, f"output={run}"], stdout=log, stderr=log, env=environment)
+    for _ in range(2400):
+        if (run / "checkpoint.pt").exists():
+            break
+        assert started.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    processes = [number for task in Path(f"/proc/{started.pid}/task").iterdir() for number in (task / "children").read_text().split()]
+    assert len(processes) == 2
+    started.kill()
+    started.wait()
+    for _ in range(1200):
+        if not any(_works(number) for number in processes):
+            break
+        time.sleep(0.1)
+    text = (tmp_path / "log").read_text()
+    assert not any(_works(number) for number in processes), text
+    assert f"stopped at step {Checkpoint.load(run / 'checkpoint.pt').iteration} of" in text
+
+
+def _works(number: str) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return False
 
 
 DISTILLATIONS = [
