@@ -204,6 +204,9 @@ class Predictor(ABC):
 
         A module that sets `accepts_lookup = True` may be handed a `nern.representation.lookup.Lookup` instead of a tensor, and
         passes it to `nern.representation.lookup.linear`.
+
+        A module without parameters of its own, for embeddings that hold all that is trained, sets
+        `trained_by_embedding = True`.
         """
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:

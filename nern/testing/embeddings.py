@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from nern.interfaces import Embedding
 from nern.kernels.coordinates import KernelGrid
+from nern.support.seeding import generator
 from nern.testing import fixtures
 from nern.testing.assertions import check_tensor, close, expect
 from nern.testing.modules import build_seeded, check_gradients, check_moves, check_state, device_of
@@ -15,16 +17,26 @@ from nern.testing.options import check_options
 
 
 def check_embedding(embedding: Embedding, grid: KernelGrid | None = None) -> None:
-    """Coordinates [n, 3] int64 become finite vectors [n, dim] float32, each row on its own; parameters train and are stored."""
+    """Coordinates [n, 3] int64 become finite vectors [n, dim] float32, each row on its own; parameters train and are stored.
+
+    The module is looked at as a run trains it: after `initialise`, with original kernels that all differ.
+    """
     check_options("embedding", embedding)
     grid = grid or fixtures.grid()
-    module, again = (build_seeded(lambda: embedding.build(grid)) for _ in range(2))
+
+    def build() -> nn.Module:
+        module = embedding.build(grid)
+        originals = [torch.randn(layer.count, *layer.kernel, generator=generator(0, layer.layer)) for layer in grid.layers]
+        embedding.initialise(module, originals)
+        return module
+
+    module, again = build_seeded(build), build_seeded(build)
     dim = getattr(module, "dim", None)
     expect(isinstance(dim, int), "the module that build() returns needs an attribute 'dim' (int)")
     coordinates = grid.coordinates()
     vectors = module(coordinates)
     check_tensor(vectors, [len(coordinates), cast(int, dim)], "forward(coordinates)")
-    expect(torch.equal(vectors, again(coordinates)), "build() gives another embedding under the same seed")
+    expect(torch.equal(vectors, again(coordinates)), "build() and initialise() give another embedding under the same seed")
     expect(bool((vectors != vectors[:1]).any()), "every coordinate gets the same vector")
     close(module(coordinates[2:5]), vectors[2:5], "a row's vector depends on the other rows")
     if hasattr(module, "tables"):

@@ -45,12 +45,17 @@ def check_predictor(predictor: Predictor, inputs: int = 12, outputs: int = 9) ->
 
     module, again = build_seeded(build), build_seeded(build)
     expect(same(module.state_dict(), again.state_dict()), "build() and initialise() give other weights under the same seed")
-    expect(any(True for _ in module.parameters()), "the predictor has no parameters: nothing can be trained")
+    expect(
+        any(True for _ in module.parameters()) or getattr(module, "trained_by_embedding", False),
+        "the predictor has no parameters: nothing can be trained; where the embedding has them, set trained_by_embedding = True",
+    )
     wants: Any = getattr(module, "wants", "rows")
     expect(wants in ("rows", "filters", "layers"), f"'wants' must be rows, filters or layers, is {wants!r}")
     vectors = embedded.clone().requires_grad_()
     predicted = run(module.train(), vectors)
     check_tensor(predicted, [grid.rows, outputs], "forward(embedded)")
+    if not any(value.requires_grad for value in module.parameters()) and predicted.requires_grad:
+        predicted.square().sum().backward()  # type: ignore[no-untyped-call]
     check_gradients(module, predicted, "predictor")
     expect(vectors.grad is not None and bool(vectors.grad.ne(0).any()), "no gradient reaches the embedded coordinates")
     module.eval()

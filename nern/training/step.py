@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nern.config.experiment import LossTerm, Phase
-from nern.errors import TrainingError
+from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Draw, LossContext, Optimizer, Sampler
 from nern.networks.pair import NetworkPair
 from nern.options import located
@@ -78,6 +78,8 @@ class PhaseTrainer:
         self.observe: Callable[[int, Tensor, Tensor], None] | None = getattr(self.draw, "observe", None)
         self._errors: Tensor | None = None
         self.parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
+        if not self.parameters:
+            raise ConfigError("neither the embedding nor the predictor has parameters: nothing can be trained; choose others")
         with located("optimizer" if phase.optimizer is None else f"{place}.optimizer"):
             self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]

@@ -120,3 +120,11 @@ def test_a_component_that_breaks_its_contract_is_named(kind, code, message, inst
     assert message in str(caught.value)
     assert f"component nern-odd:odd ({kind}): " in str(caught.value) or message.startswith(kind)
     assert "learning rate" not in str(caught.value)
+
+
+def test_a_run_without_anything_to_train_ends_before_its_first_step(experiment) -> None:
+    codes = {"embedding": {"name": "codes", "numbers": 0, "frequencies": 1}, "predictor": {"name": "codes", "hidden": 0}}
+    engine = nern.Engine.from_yaml(experiment(), codes)
+    with pytest.raises(ConfigError, match="nothing can be trained"):
+        engine.fit()
+    assert not engine.run.path.exists()

@@ -58,7 +58,9 @@ def test_reconstructed_weights_are_zero_where_the_original_ones_are(case):
 def test_the_loss_ignores_the_zeros(case):
     grid, weights, orders, outputs, representation = case
     kernels = OriginalKernels(grid, weights, orders, DEVICE, representation.masks)
-    loss = Engine.from_yaml("digits", {"losses.reconstruction.form": "mse"}).experiment.losses["reconstruction"].loss
+    losses = Engine.from_yaml("digits", {"phases.0.losses.reconstruction.form": "mse"}).experiment.phases[0].losses
+    assert losses is not None
+    loss = losses["reconstruction"].loss
     for rows in (None, torch.tensor([9, 1, 4])):
         found = loss(kernels.original(rows), kernels.predicted(outputs if rows is None else outputs[rows], rows))
         total, count = 0.0, 0

@@ -276,5 +276,34 @@ def test_check_predictor_fails(mistake, message):
     fails("predictor", WrongPredictor(mistake=mistake), message)
 
 
+class FromItsEmbedding(nn.Module):
+    """A module without parameters, which says so, and lets gradients through or not."""
+
+    trained_by_embedding = True
+
+    def __init__(self, outputs: int, detached: bool) -> None:
+        super().__init__()
+        self.outputs, self.detached = outputs, detached
+
+    def forward(self, embedded):
+        kernels = embedded[:, : self.outputs]
+        return kernels.detach() if self.detached else kernels
+
+
+@attrs.frozen
+class WithoutParameters(Predictor):
+    """A predictor of which nothing is trained but its embedding."""
+
+    detached: bool = option(False, help="whether gradients end in it")
+
+    def build(self, inputs, outputs):
+        return FromItsEmbedding(outputs, self.detached)
+
+
+def test_check_predictor_lets_a_predictor_without_parameters_pass_only_where_its_embedding_can_be_trained():
+    testing.check_predictor(WithoutParameters())
+    fails("predictor", WithoutParameters(detached=True), "no gradient reaches the embedded coordinates")
+
+
 def test_check_predictor_passes_without_a_mistake():
     testing.check_predictor(WrongPredictor())

@@ -16,6 +16,7 @@ class Sum(nn.Module):
     def __init__(self, inputs: int, outputs: int, options: Codes) -> None:
         super().__init__()
         self.outputs = outputs
+        self.trained_by_embedding = True  # the codes
         self.correction: nn.Sequential | None = None
         if options.hidden and inputs > outputs:
             layers: list[nn.Module] = [nn.Linear(inputs - outputs, options.hidden), nn.GELU()]
