@@ -159,3 +159,10 @@ class Experiment:
 
     def _wants(self, phase: Phase, *needs: str) -> bool:
         return any(term.weight > 0 and term.loss.needs in needs for term in self.losses_of(phase).values())
+
+
+def phase_place(experiment: Experiment, index: int) -> str:
+    """What overrides call a phase: `phases.distillation`, or `phases.1` where two phases have the same name."""
+    names = [phase.name for phase in experiment.phases]
+    name = names[index] if index < len(names) else ""
+    return f"phases.{name if names.count(name) == 1 else index}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.artifact.artifact import Artifact, load
-from nern.config.experiment import Experiment
+from nern.config.experiment import Experiment, phase_place
 from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Architecture, Data, Preprocessing, Task
 from nern.networks.state_dicts import same_bits
@@ -22,7 +22,7 @@ from nern.outputs.nested import call, tensors_of
 from nern.registry.registry import Registry
 from nern.representation.entropy import is_coded
 from nern.run.evaluation import measures_of
-from nern.run.loop import phase_place, start_phase
+from nern.run.loop import start_phase
 from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
 from nern.run.pretraining import must_have_targets

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nern.config.experiment import Experiment, Phase
+from nern.config.experiment import Experiment, Phase, phase_place
 from nern.errors import ConfigError, Interrupted, TrainingError
 from nern.interfaces import Data, Task
 from nern.registry.registry import Registry
@@ -278,13 +278,6 @@ def mixed(images: Tensor, part: float, source: torch.Generator) -> Tensor:
     proportions = torch.rand(count, 1, 1, 1, generator=source).to(images.device)
     others = images[torch.randperm(len(images), generator=source)[:count].to(images.device)]
     return torch.cat([images[:count] * proportions + others * (1 - proportions), images[count:]])
-
-
-def phase_place(experiment: Experiment, index: int) -> str:
-    """What overrides call a phase: `phases.distillation`, or `phases.1` where two phases have the same name."""
-    names = [phase.name for phase in experiment.phases]
-    name = names[index] if index < len(names) else ""
-    return f"phases.{name if names.count(name) == 1 else index}"
 
 
 def _due(iteration: int, every: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nern.config.experiment import Experiment
+from nern.config.experiment import Experiment, phase_place
 from nern.errors import ConfigError
 from nern.kernels.orders import LayerOrder
 from nern.options import located
@@ -26,18 +26,19 @@ def check_components(experiment: Experiment, registry: Registry, context: StepCo
     """
     owners = {entry.cls: f"{entry.package}:{entry.name}" for entry in registry.entries()}
     rows = torch.arange(min(4, context.kernels.grid.rows), device=context.device)
-    checks: list[tuple[str, Any, Callable[..., str | None], tuple[Any, ...]]] = [
-        ("architecture", experiment.architecture, _architecture, (experiment.architecture, context, network)),
-        ("embedding", experiment.embedding, _embedding, (context, rows)),
-        ("predictor", experiment.predictor, _predictor, (context, rows)),
+    checks: list[tuple[str, str, Any, Callable[..., str | None], tuple[Any, ...]]] = [
+        ("architecture", "architecture", experiment.architecture, _architecture, (experiment.architecture, context, network)),
+        ("embedding", "embedding", experiment.embedding, _embedding, (context, rows)),
+        ("predictor", "predictor", experiment.predictor, _predictor, (context, rows)),
     ]
     for index, phase in enumerate(experiment.phases):
         sampler = phase.sampler or experiment.sampler
-        checks.append(("sampler", sampler, _sampler, (sampler, context, derive(context.seed, "sampler", index))))
-    for kind, component, check, arguments in checks:
+        place = "sampler" if phase.sampler is None else f"{phase_place(experiment, index)}.sampler"
+        checks.append((place, "sampler", sampler, _sampler, (sampler, context, derive(context.seed, "sampler", index))))
+    for place, kind, component, check, arguments in checks:
         name = owners.get(type(component), type(component).__name__)
         try:
-            with located(kind):
+            with located(place):
                 problem = check(*arguments)
         except ConfigError as error:
             yield error
