@@ -101,6 +101,7 @@ def check_commands(block: Block, place: str) -> None:
     from nern.cli.main import cli
     from nern.config.loading import load_experiment
     from nern.errors import NernError
+    from nern.studies.search import Range
     from nern.studies.sweep import parse_grid
 
     syntax = subprocess.run(["bash", "-n", "-c", block.code], capture_output=True, text=True)
@@ -115,7 +116,8 @@ def check_commands(block: Block, place: str) -> None:
                 reference, *overrides = [word for word in words[2:] if not word.startswith("-") and ("=" in word or word == words[2])]
                 try:
                     axes, single = parse_grid(overrides)
-                    load_experiment(reference, {**single, **{path: values[0] for path, values in axes.items()}})
+                    swept = {path: axis.at(0.5) if isinstance(axis, Range) else axis[0] for path, axis in axes.items()}
+                    load_experiment(reference, {**single, **swept})
                 except NernError as error:
                     problem = str(error)
         elif words[0] == "make" and f"\n{words[1]}:" not in (ROOT / "Makefile").read_text():

@@ -100,6 +100,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("```yaml\nsmother: none\n```\n", "did you mean 'smoother'"),
         ('```yaml title="a.yaml"\ntask: digits\n```\n', "architecture: is missing"),
         ("<!-- test: needs-cifar -->\n```bash\nnern train resnet20-cifar10 predictor.hiden=1\n```\n", "did you mean 'hidden'"),
+        ("<!-- test: long -->\n```bash\nnern sweep digits predictor.hiden=16..64\n```\n", "did you mean 'hidden'"),
         ("<!-- test: long -->\n```bash\nnern trian digits\n```\n", "no verb 'nern trian'"),
         ("<!-- test: long -->\n```bash\nmake coffee\n```\n", "no target 'coffee'"),
         ("<!-- test: long -->\n```bash\npython docs/missing.py\n```\n", "no file docs/missing.py"),
