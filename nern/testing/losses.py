@@ -36,7 +36,7 @@ def check_loss(loss: Loss) -> None:
     value = compare(original, other)
     expect(isinstance(value, Tensor) and value.dim() == 0, "the loss must be a scalar tensor")
     expect(value.dtype == torch.float32, f"the loss must be float32, is {value.dtype}")
-    expect(bool(value.isfinite()), f"the loss is {float(value)}")
+    expect(bool(value.isfinite()), f"the loss is {float(value.detach())}")
     expect(value.requires_grad, "the loss is not differentiable in the reconstructed side")
     value.backward()  # type: ignore[no-untyped-call]
     expect(
@@ -50,8 +50,8 @@ def check_loss(loss: Loss) -> None:
     agreeing = _with_grad(original)
     least = compare(original, agreeing)
     expect(
-        loss.needs_targets or float(least) <= float(value) + 1e-6,
-        f"the loss is {float(least):.4g} where both sides agree, more than where they differ ({float(value):.4g})",
+        loss.needs_targets or float(least) <= float(value.detach()) + 1e-6,
+        f"the loss is {float(least):.4g} where both sides agree, more than where they differ ({float(value.detach()):.4g})",
     )
     least.backward()  # type: ignore[no-untyped-call]
     finite = all(bool(tensor.grad.isfinite().all()) for tensor in _tensors(agreeing) if tensor.grad is not None)
