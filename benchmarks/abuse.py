@@ -387,7 +387,7 @@ def publish(found: dict[str, Any]) -> None:
     text = (
         f"{table(head, rows)}\n\nRuns killed with SIGKILL {killed['kills']} times in all: {killed['lost']} lost, "
         f"{killed['unequal']} with another file than the run that was left alone, {killed['with doubled metrics']} with a metric twice.\n\n"
-        f"```bash\n{found['command']}\n```\n"
+        f"<!-- test: long -->\n```bash\n{found['command']}\n```\n"
     )
     start, end = "<!-- abuse -->\n", "<!-- /abuse -->"
     page = PAGE.read_text(encoding="utf-8")
