@@ -56,10 +56,14 @@ def laid_out(value: Any, layout: torch.memory_format) -> Any:
 
 
 def lay_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
-    """Lay convolution weights [f, c, kh, kw] out like `laid_out` inputs, in place; others, such as volumes', stay as they are."""
+    """Lay convolution weights [f, c, kh, kw] out like `laid_out` inputs, in place; others, such as volumes', stay as they are.
+
+    Weights of one channel, which lie alike in every layout, get the strides of this one, too: by these torch chooses how it
+    convolves (`contiguous` would leave them as they are).
+    """
     for value in network.parameters():
         if value.dim() == 4:
-            value.data = value.data.contiguous(memory_format=layout)
+            value.data = value.data.to(memory_format=layout)
     return network
 
 
