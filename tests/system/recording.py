@@ -241,11 +241,32 @@ RUNS: dict[str, dict[str, Any]] = {
         "sampler": {"name": "uniform", "batch": 500},
         "smoother": {"name": "none"},
     },
+    "codes, entropy coded": {
+        "storage": "entropy",
+        "copied": "int8",
+        "fold_batch_norms": True,
+        "embedding": {"name": "codes", "numbers": 4, "frequencies": 2},
+        "predictor": {"name": "codes", "hidden": 8, "layers": 2},
+        "phases": joint(losses={"reconstruction": {}, "kd": {"weight": 0.1}, "rate": {"weight": 1e-3}}),
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "evaluate_every": 0,
+    },
+    "int3, codes that are weights": {
+        "storage": "int3",
+        "copied": "float16",
+        "embedding": {"name": "codes", "transform": "none"},
+        "predictor": {"name": "codes"},
+        "phases": joint(),
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "evaluate_every": 0,
+    },
     "networks in bfloat16": {"precision": "bfloat16", "phases": joint(), "optimizer": {"name": "adamw"}},
     "arithmetic chosen by the machine": {"precision": "auto"},
 }
 #: Their arithmetic is the processor's own: there is nothing to compare with elsewhere.
 ONLY_WHERE_RECORDED = ("networks in bfloat16", "arithmetic chosen by the machine")
+#: Components of networks and data that are handed over; no run has them.
+GIVEN = (("architecture", "module"), ("task", "given"), ("task", "photographs"))
 #: Elsewhere numbers may differ by these parts of themselves, and percentages of images by these points. Emulated
 #: processors (`ATEN_CPU_CAPABILITY=default`, `ONEDNN_MAX_CPU_ISA=SSE41`, and both with AVX2) moved no number by more than
 #: 1.2e-5, no percentage at all. A parameter that training rounds to an integer may fall to the other side of a boundary,
@@ -533,12 +554,13 @@ def offered(folder: Path) -> set[tuple[str, ...]]:
     """What the library ships, in the form of `used`, as `nern plugins --json` and the experiment's own types tell it.
 
     Observers look on and launchers start runs elsewhere: neither changes a number. Metrics are held against sums written out in
-    tests of their own; which options an architecture takes is the business of its own tests.
+    tests of their own; which options an architecture takes is the business of its own tests, and so is what `nern.represent`
+    makes of a network and data of one's own (`GIVEN`).
     """
     found = set[tuple[str, ...]]()
     for component in json.loads(command_line("plugins", "--json"))["components"]:
         kind = component["kind"]
-        if kind in ("observer", "metric", "launcher") or component["package"] != "nern":
+        if kind in ("observer", "metric", "launcher") or component["package"] != "nern" or (kind, component["name"]) in GIVEN:
             continue
         found.add((kind, component["name"]))
         for option in component["options"] if kind != "architecture" else ():
