@@ -150,7 +150,7 @@ def _compare(artifact: Artifact, read: Artifact, state: Mapping[str, Tensor], re
     before, after = artifact.representation, read.representation
     if is_coded(before):  # which rounds in a way of its own, that decoding checks
         return
-    numbers = {name for name, _ in before.named_parameters()}
+    numbers = {name for name, _ in before.named_parameters(remove_duplicate=False)}  # tied ones under each of their names
     own, other = before.state_dict(), after.state_dict()
     for name, value in own.items():
         if name.startswith("copies."):  # which are among the copied entries above
