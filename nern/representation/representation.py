@@ -157,21 +157,24 @@ class Representation(Shown, nn.Module):
         """`predict` without gradient, `chunk` rows at a time, so that memory does not grow with the network."""
         rows = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
         kernels = torch.empty(len(rows), self.grid.outputs, device=self.device)
-        groups = self.groups
-        cuts = [*range(0, len(rows), chunk), len(rows)] if groups is None else groups.cuts(rows, chunk)
-        for start, end in itertools.pairwise(cuts):
+        for start, end in itertools.pairwise(self._cuts(rows, chunk)):
             kernels[start:end] = self.predict(rows[start:end])
         return kernels
+
+    def _cuts(self, rows: Tensor, chunk: int) -> list[int]:
+        """Where rows are cut into parts of about `chunk`, first and last end included; groups that are predicted together stay whole."""
+        groups = self.groups
+        return [*range(0, len(rows), chunk), len(rows)] if groups is None else groups.cuts(rows, chunk)
 
     @torch.no_grad()
     def predict_weights(self, chunk: int = 1 << 16) -> Tensor:
         """Every predicted weight [weights], kernel after kernel without padding, `chunk` kernels at a time and without gradient."""
         flat = torch.empty(self.grid.weights, device=self.device)
         for group in self.grid.groups:
-            for start in range(group.start, group.end, chunk):
-                rows = torch.arange(start, min(start + chunk, group.end), device=self.device)
-                kernels = self._kernels(rows, group.kernel)
-                at = group.first + (start - group.start) * group.area
+            rows = torch.arange(group.start, group.end, device=self.device)
+            for start, end in itertools.pairwise(self._cuts(rows, chunk)):
+                kernels = self._kernels(rows[start:end], group.kernel)
+                at = group.first + start * group.area
                 flat[at : at + kernels.numel()] = kernels.reshape(-1)
         return flat
 
@@ -179,7 +182,7 @@ class Representation(Shown, nn.Module):
         """Predicted kernels [m, kh, kw] of rows whose kernels have one size; the middle is cut out before anything else is done."""
         if self.grid.sampling != "centre":
             return self.grid.sample_down(self.predict(rows), kernel)
-        outputs: Tensor = self.predictor(self.embed(rows))
+        outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         kernels = self.grid.sample_down(outputs, kernel).float()
         return kernels if self.scales is None else kernels * self.scales[self.table.layers(rows)].view(-1, 1, 1)
 
