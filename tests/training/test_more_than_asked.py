@@ -127,6 +127,8 @@ def test_predictions_of_filters_do_not_depend_on_how_they_are_cut(registry: Any)
     whole = representation.predict()
     for chunk in (1, 9, 1000):
         torch.testing.assert_close(representation.predict_in_chunks(None, chunk), whole.detach(), rtol=1e-4, atol=1e-6)
+        weights = representation.predict_weights(chunk)
+        torch.testing.assert_close(weights, GRID.unpadded(whole.detach()), rtol=1e-4, atol=1e-6)
     with pytest.raises(ConfigError, match="kernels that are predicted together need one process, there are 2"):
         Processes(0, 2).check(representation, {})
     with pytest.raises(ConfigError, match="needs to know which kernels it predicts"):
