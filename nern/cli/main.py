@@ -17,6 +17,7 @@ from nern.cli import arguments, export, printing, reports, represent, studies
 from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, example, expanded_argument, figure, percent, say
 from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.kinds import HOOKS
+from nern.support.messages import cannot_write
 from nern.version import __version__
 
 
@@ -295,7 +296,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # stdout on a full disk; files that a command writes say so themselves
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no place to go
-        print(f"nern: cannot write {error.filename or 'to stdout'} ({error.strerror or error})", file=sys.stderr)
+        message = cannot_write(error.filename or "to stdout", error, "free space, or send the output elsewhere")
+        print(f"nern: {message}", file=sys.stderr)
         return 1
     except Exception:
         traceback.print_exc()
