@@ -41,8 +41,8 @@ def surface() -> list[str]:
 
 def _of_toolkit() -> Iterator[tuple[str, Any]]:
     """What the modules of the toolkit define, or hand on where they define nothing."""
-    for found in sorted(pkgutil.iter_modules(toolkit.__path__), key=lambda found: found.name):
-        module = importlib.import_module(f"{toolkit.__name__}.{found.name}")
+    for info in sorted(pkgutil.iter_modules(toolkit.__path__), key=lambda info: info.name):
+        module = importlib.import_module(f"{toolkit.__name__}.{info.name}")
         values = {name: value for name, value in vars(module).items() if not name.startswith("_") and hasattr(value, "__module__")}
         own = {name: value for name, value in values.items() if value.__module__ == module.__name__}
         handed_on = {name: value for name, value in values.items() if value.__module__.startswith("nern.")}
@@ -61,7 +61,7 @@ def _describe(path: str, value: Any) -> Iterator[str]:
         for field in attrs.fields(value):
             if field.init and not field.name.startswith("_"):
                 default = "" if field.default is attrs.NOTHING else f" = {_default(field.default)}"
-                yield f"{path}.{field.name}: {field.type}{default}"
+                yield f"{path}.{field.name}: {_annotation(value, field.name)}{default}"
     elif value.__init__ is not object.__init__ and not issubclass(value, Exception):
         yield f"{path}.__init__{_signature(value.__init__)}"
     own = {name: member for cls in reversed(value.__mro__) if cls.__module__.startswith("nern") for name, member in vars(cls).items()}
@@ -74,6 +74,11 @@ def _describe(path: str, value: Any) -> Iterator[str]:
             yield f"{path}.{name}{_signature(member)}"
         elif isinstance(member, property) or type(member).__name__ == "cached_property":
             yield f"{path}.{name} (property)"
+
+
+def _annotation(cls: type, name: str) -> str:
+    """A field's type as its class writes it; `attrs.fields` gives another text once anybody has resolved the class's types."""
+    return next(str(vars(base)["__annotations__"][name]) for base in cls.__mro__ if name in vars(base).get("__annotations__", {}))
 
 
 def _signature(function: Any) -> str:
