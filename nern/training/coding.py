@@ -116,7 +116,10 @@ def start_values(
     values: Mapping[str, Tensor], curvatures: Mapping[str, Curvature], wanted: float
 ) -> dict[str, tuple[Tensor, list[Tensor]]]:
     """Latents and logarithms of the steps by axis, for parameters that come to `wanted` bits together."""
-    vectors = {name: _alone(value, curvatures[name].diagonal) for name, value in values.items() if _stands_alone(value, curvatures[name])}
+    usual = sum(float(value.abs().mean()) for value in values.values()) / max(1, len(values))
+    vectors = {
+        name: _alone(value, curvatures[name].diagonal, usual) for name, value in values.items() if _stands_alone(value, curvatures[name])
+    }
     shapes = {name: step_shape(curvatures[name].diagonal) for name in values if name not in vectors}
     for_vectors = sum(_size(latent.round()) for latent, _ in vectors.values())
 
@@ -127,6 +130,7 @@ def start_values(
     for _ in range(24):
         scale = (low + high) / 2
         low, high = (scale, high) if nearest(scale) > wanted else (low, scale)
+    scale = min(scale, _all_zero(values, shapes))  # a size that cannot be reached asks for no larger steps than these
     matrices = {}
     entries = max(1, sum(values[name].numel() for name in shapes))
     for _ in range(3):  # feedback spends some more bits
@@ -159,6 +163,14 @@ def _steps(shape: list[Tensor], scale: float) -> Tensor:
     return outer_sum([shape[0] + scale, *shape[1:]]).exp()
 
 
+def _all_zero(values: Mapping[str, Tensor], shapes: Mapping[str, list[Tensor]]) -> float:
+    """A scale at which every integer is zero."""
+    return max(
+        (math.log(4 * float(values[name].abs().max()) + 1e-30) - float(outer_sum(shape).min()) for name, shape in shapes.items()),
+        default=0.0,
+    )
+
+
 def _size(integers: Tensor) -> float:
     """Bits of some integers under a distribution that fits them."""
     return float(bits(integers.float(), outer_sum(fitted_levels(integers)).expand(integers.shape)))
@@ -169,10 +181,13 @@ def _stands_alone(value: Tensor, curvature: Curvature) -> bool:
     return value.dim() < 2 or not bool(curvature.diagonal.any())
 
 
-def _alone(value: Tensor, diagonal: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Latents and logarithms of the steps of such a parameter: one step, of a quarter of its mean size at most."""
+def _alone(value: Tensor, diagonal: Tensor, usual: float) -> tuple[Tensor, list[Tensor]]:
+    """Latents and logarithms of the steps of such a parameter: one step, of a quarter of its mean size at most.
+
+    Zeros, as biases often start, say nothing of the size that they will have: they take the `usual` size of parameters.
+    """
     step = math.sqrt(VECTOR_ERROR / (float(diagonal.mean()) + 1e-9))
-    step = max(1e-6, min(step, float(value.abs().mean()) / 4))
+    step = max(1e-6, min(step, (float(value.abs().mean()) or usual) / 4))
     rest = [torch.zeros(size) for size in value.shape[1:]]
     return value / step, [torch.full((value.shape[0] if rest else 1,), math.log(step)), *rest]
 

@@ -104,7 +104,8 @@ class MLP(Predictor):
 
         paths = 1 if module.again is None else 2
         with torch.no_grad():
-            square = float(embedded.double().pow(2).mean())
+            source = float(embedded.double().pow(2).mean()) or 1.0  # codes that start at zero have no variance to keep
+            square = source
             for done, layer in enumerate([module.first, *module.hidden], start=1):
                 assert isinstance(layer, nn.Linear)
                 nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * square))
@@ -112,7 +113,6 @@ class MLP(Predictor):
                 square = after(done)
             if isinstance(module.again, nn.Linear) and module.skip is not None:
                 # two sources share the variance of the layer at which the embedding joins again
-                source = float(embedded.double().pow(2).mean())
                 nn.init.normal_(module.again.weight, std=1 / math.sqrt(paths * module.again.in_features * source))
                 joined = module.hidden[module.skip]
                 assert isinstance(joined, nn.Linear)
