@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 from tests.system import recording
+from tests.system.recorded import coverage
+from tests.system.recorded.cases import ONLY_WHERE_RECORDED, RUNS, STUDIES
+from tests.system.recorded.differences import TOLERANCE, differences, tolerance
+from tests.system.recorded.environment import environment
 
 RECORDED = json.loads(recording.FILE.read_text(encoding="utf-8"))
 
@@ -29,7 +33,7 @@ def built_ins_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def elsewhere() -> list[str]:
     """What this environment has differently from the one of the recording; empty where bits can be compared."""
-    return recording.differences(RECORDED["environment"], recording.environment())
+    return differences(RECORDED["environment"], environment())
 
 
 def test_bits_are_compared_here(elsewhere: list[str]) -> None:
@@ -37,28 +41,28 @@ def test_bits_are_compared_here(elsewhere: list[str]) -> None:
         pytest.skip(f"numbers are compared within a tolerance, bits are not: {'; '.join(elsewhere)}")
 
 
-@pytest.mark.parametrize("name", recording.RUNS)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_gives_what_was_recorded(name: str, tmp_path: Path, elsewhere: list[str]) -> None:
-    if elsewhere and name in recording.ONLY_WHERE_RECORDED:
+    if elsewhere and name in ONLY_WHERE_RECORDED:
         pytest.skip(f"the arithmetic is the processor's own: {'; '.join(elsewhere)}")
-    allowed = recording.tolerance(name) if elsewhere else {}
-    assert recording.differences(RECORDED["runs"][name], recording.record(name, tmp_path), **allowed) == []
+    allowed = tolerance(name) if elsewhere else {}
+    assert differences(RECORDED["runs"][name], recording.record(name, tmp_path), **allowed) == []
 
 
 def test_studies_give_what_was_recorded(tmp_path: Path, elsewhere: list[str]) -> None:
-    allowed = recording.TOLERANCE if elsewhere else {}
-    assert recording.differences(RECORDED["studies"], recording.record_studies(tmp_path), **allowed) == []
+    allowed = TOLERANCE if elsewhere else {}
+    assert differences(RECORDED["studies"], recording.record_studies(tmp_path), **allowed) == []
 
 
 def test_the_resumed_run_was_recorded_as_the_whole_one() -> None:
     whole, resumed = (RECORDED["runs"][name] for name in ("two phases", "two phases, resumed"))
-    assert recording.differences(whole, resumed) == []
+    assert differences(whole, resumed) == []
 
 
 def test_every_run_was_recorded_and_its_file_holds_what_was_fitted() -> None:
-    assert list(RECORDED["runs"]) == list(recording.RUNS)
-    assert list(RECORDED["studies"]) == list(recording.STUDIES)
-    assert all(found["file holds what was fitted"] for found in RECORDED["runs"].values())
+    assert list(RECORDED["runs"]) == list(RUNS)
+    assert list(RECORDED["studies"]) == list(STUDIES)
+    assert all(run["file holds what was fitted"] for run in RECORDED["runs"].values())
 
 
 # -- everything is covered -------------------------------------------------------------------------------------------------
@@ -66,14 +70,14 @@ def test_every_run_was_recorded_and_its_file_holds_what_was_fitted() -> None:
 
 def test_every_built_in_component_and_choice_is_in_a_run(tmp_path: Path) -> None:
     used = dict[str, set[tuple[str, ...]]]()
-    for number, name in enumerate(recording.RUNS):
+    for number, name in enumerate(RUNS):
         folder = tmp_path / str(number)
         folder.mkdir()
-        used[name] = recording.used(name, folder)
-    offered = recording.offered(folder)
+        used[name] = coverage.used(name, folder)
+    offered = coverage.offered(folder)
     assert sorted(offered - set.union(*used.values())) == []
     # the comparison can fail: without one run, what only that run has is missed
-    without = set.union(*(found for name, found in used.items() if name != "float16"))
+    without = set.union(*(choices for name, choices in used.items() if name != "float16"))
     assert offered - without >= {("predictor", "skip-mlp"), ("sampler", "layers-in-turn"), ("experiment", "storage", "float16")}
 
 
@@ -91,12 +95,12 @@ def leaves(value: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
 
 def changed(whole: Any, path: tuple[Any, ...], change: Any) -> Any:
     """A copy with `change` applied to what is at a path."""
-    found = copy.deepcopy(whole)
-    inner = found
+    copied = copy.deepcopy(whole)
+    inner = copied
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = change(inner[path[-1]])
-    return found
+    return copied
 
 
 def smallest(value: Any) -> Any:
@@ -111,14 +115,14 @@ def smallest(value: Any) -> Any:
 def test_the_smallest_change_of_any_recorded_value_is_refused_where_bits_are_compared() -> None:
     run = RECORDED["runs"]["three phases, noise between"]
     for path in leaves(run):
-        assert len(recording.differences(run, changed(run, path, smallest))) == 1, path
+        assert len(differences(run, changed(run, path, smallest))) == 1, path
 
 
 def test_a_changed_number_is_refused_where_bits_are_not_compared() -> None:
-    run, allowed = RECORDED["runs"]["two phases"], recording.TOLERANCE
+    run, allowed = RECORDED["runs"]["two phases"], TOLERANCE
     loss = ("metrics", 8, "losses", "kd")
-    assert recording.differences(run, changed(run, loss, lambda value: value * 1.0001), **allowed) == []
-    (line,) = recording.differences(run, changed(run, loss, lambda value: value * 1.01), **allowed)
+    assert differences(run, changed(run, loss, lambda value: value * 1.0001), **allowed) == []
+    (line,) = differences(run, changed(run, loss, lambda value: value * 1.01), **allowed)
     assert line.startswith("metrics[8].losses.kd was 0.")
     for path, change in (
         (("metrics", 3, "iteration"), lambda value: value + 1),
@@ -127,12 +131,12 @@ def test_a_changed_number_is_refused_where_bits_are_not_compared() -> None:
         (("result", "bytes", "predictor"), lambda value: value + 1),
         (("result", "checkpoints", "chosen"), lambda value: None),
     ):
-        assert recording.differences(run, changed(run, path, change), **allowed), path
+        assert differences(run, changed(run, path, change), **allowed), path
 
 
 def test_another_seed_is_refused_with_either_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "two phases"
-    monkeypatch.setitem(recording.RUNS, name, {"seed": 1})
+    monkeypatch.setitem(RUNS, name, {"seed": 1})
     now = recording.record(name, tmp_path)
-    assert recording.differences(RECORDED["runs"][name], now)
-    assert recording.differences(RECORDED["runs"][name], now, **recording.TOLERANCE)
+    assert differences(RECORDED["runs"][name], now)
+    assert differences(RECORDED["runs"][name], now, **TOLERANCE)
