@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nern.errors import TrainingError as TrainingError
     from nern.hookspecs import hookimpl as hookimpl
     from nern.interfaces import Architecture as Architecture
+    from nern.interfaces import Base as Base
     from nern.interfaces import Data as Data
     from nern.interfaces import Draw as Draw
     from nern.interfaces import Embedding as Embedding
@@ -96,6 +97,7 @@ _PLACES = {
     "nern.hookspecs": ("hookimpl",),
     "nern.interfaces": (
         "Architecture",
+        "Base",
         "Data",
         "Draw",
         "Embedding",

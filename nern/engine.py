@@ -341,10 +341,20 @@ class Engine(Shown):
         """A representation with fresh weights."""
         experiment = self.experiment
         with seeded(experiment.seed, "predictor"):
-            representation = assemble(original.grid, original.orders, experiment.embedding, experiment.predictor).to(self.device)
+            representation = assemble(
+                original.grid, original.orders, experiment.embedding, experiment.predictor, experiment.base
+            ).to(self.device)  # fmt: skip
             rows = torch.randperm(original.grid.rows, dtype=torch.int32)[:4096].long().to(self.device)
             with torch.no_grad():
                 embedded = representation.embedding(representation.table.coordinates(rows))
+            if representation.base is not None:
+                with torch.no_grad(), located("base"):
+                    experiment.base.initialise(representation.base, kernels.by_layer())
+                    added = representation.added_weights()
+                if not bool(added.isfinite().all()):
+                    name = self.registry.name_of(experiment.base)
+                    raise ConfigError(f"component {name} (base): forward(rows) must give finite numbers, and gives others")
+                kernels = kernels.less(added)
             if experiment.scale_layers:
                 representation.scale(kernels.scales())
             with torch.no_grad():

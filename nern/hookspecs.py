@@ -1,6 +1,6 @@
 """Every extension point of nern. A plugin implements any of these with `@nern.hookimpl`.
 
-The first eleven hooks *offer components*: each returns a mapping from the name that a configuration uses to an attrs
+The first twelve hooks *offer components*: each returns a mapping from the name that a configuration uses to an attrs
 class that subclasses the interface named in its signature. Names are looked up per extension point; two plugins that
 offer the same name are both kept, and a run that wants one of them writes `package:name`.
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from nern.interfaces import Architecture, Embedding, Launcher, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
+from nern.interfaces import Architecture, Base, Embedding, Launcher, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
 from nern.outputs.metric import Metric
 
 hookspec = pluggy.HookspecMarker("nern")
@@ -36,6 +36,11 @@ def nern_embeddings() -> Mapping[str, type[Embedding]]:  # type: ignore[empty-bo
 @hookspec
 def nern_predictors() -> Mapping[str, type[Predictor]]:  # type: ignore[empty-body]
     """Networks from embedded coordinates [n, d] to kernels [n, k²]."""
+
+
+@hookspec
+def nern_bases() -> Mapping[str, type[Base]]:  # type: ignore[empty-body]
+    """What is added to predicted kernels, with bytes of its own in the file."""
 
 
 @hookspec

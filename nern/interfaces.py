@@ -183,7 +183,8 @@ class Embedding(ABC):
         """Change the fresh `module` in place.
 
         Args:
-            kernels: the original kernels of each layer, [filters · channels, kh, kw], in the order of their coordinates.
+            kernels: the original kernels of each layer, [filters · channels, kh, kw], in the order of their coordinates, less
+                what a `Base` adds.
         """
         return
 
@@ -214,11 +215,39 @@ class Predictor(ABC):
 
         Args:
             embedded: some embedded coordinates, [m, inputs].
-            kernels: all original kernels [n, outputs]; where they differ in size, their weights without padding, in
-                rows of `outputs`.
+            kernels: all original kernels [n, outputs], less what a `Base` adds; where they differ in size, their weights
+                without padding, in rows of `outputs`.
 
-        An `initialise` with a parameter `grid` is handed the `KernelGrid`, one with `originals` the original kernels of each
+        An `initialise` with a parameter `grid` is handed the `KernelGrid`, one with `originals` these kernels layer by
         layer, [filters · channels, kh, kw] in the order of their coordinates.
+        """
+        return
+
+
+@attrs.frozen
+class Base(ABC):
+    """What is added to predicted kernels: the predictor then stands for the rest."""
+
+    @abstractmethod
+    def build(self, grid: KernelGrid) -> nn.Module | None:
+        """A module with `forward(rows [n] int64) -> [n, k²] float32`, or None where nothing is added.
+
+        Rows are those of `grid`, and each is given what it is given among any others; smaller kernels stand in the middle of
+        their row, as `KernelGrid.pad_up` puts them. What is added comes behind the scales of layers, and in float32 whatever
+        the predictor computes in.
+
+        The file holds the module's state dict and shows its bytes as the part `base`: shapes follow from the grid and the
+        options alone, and what comes back with `load_state_dict` must be all that `forward` needs. Buffers stand in the file
+        as they are; parameters are trained with the predictor, and stored as its numbers are.
+        """
+
+    def initialise(self, module: nn.Module, kernels: list[Tensor]) -> None:
+        """Change the fresh `module` in place.
+
+        What it adds is then taken away from the kernels that the embedding and the predictor are initialised with.
+
+        Args:
+            kernels: the original kernels of each layer, [filters · channels, kh, kw], in the order of their coordinates.
         """
         return
 

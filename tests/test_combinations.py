@@ -65,25 +65,46 @@ def assemble(weights: Path, folder: Path, parts: dict[str, str], losses: list[st
 
 @settings(suppress_health_check=[HealthCheck.too_slow], phases=[Phase.explicit, Phase.generate])
 @given(
-    parts=st.fixed_dictionaries({kind: one(kind) for kind in ("embedding", "predictor", "sampler", "smoother", "optimizer")}),
+    parts=st.fixed_dictionaries({kind: one(kind) for kind in ("embedding", "predictor", "base", "sampler", "smoother", "optimizer")}),
     losses=some("loss"),
     small_kernels=st.sampled_from(["centre", "average", "max"]),
     storage=st.sampled_from(NAMES),
 )
 @example(
-    parts={"embedding": "fourier", "predictor": "skip-mlp", "sampler": "random-layer", "smoother": "in-filter", "optimizer": "muon"},
+    parts={
+        "embedding": "fourier",
+        "predictor": "skip-mlp",
+        "base": "none",
+        "sampler": "random-layer",
+        "smoother": "in-filter",
+        "optimizer": "muon",
+    },
     losses=["fmd", "kd", "reconstruction"],
     small_kernels="max",
     storage="int5",
 )
 @example(
-    parts={"embedding": "positional", "predictor": "codes", "sampler": "all", "smoother": "cross-filter", "optimizer": "adamw"},
+    parts={
+        "embedding": "positional",
+        "predictor": "codes",
+        "base": "quantised",
+        "sampler": "all",
+        "smoother": "cross-filter",
+        "optimizer": "adamw",
+    },
     losses=["fmd"],
     small_kernels="centre",
     storage="float32",
 )
 @example(
-    parts={"embedding": "fourier", "predictor": "mlp", "sampler": "all", "smoother": "cross-filter", "optimizer": "sgd"},
+    parts={
+        "embedding": "fourier",
+        "predictor": "mlp",
+        "base": "quantised",
+        "sampler": "all",
+        "smoother": "cross-filter",
+        "optimizer": "sgd",
+    },
     losses=["fmd"],
     small_kernels="centre",
     storage="float32",
@@ -92,7 +113,7 @@ def test_any_combination_trains_and_comes_back(weights, parts, losses, small_ker
     losses = [loss for loss in losses if loss != "rate"] or ["kd"]
     if storage == "entropy":  # bits are counted where they are trained for, and only there
         losses.append("rate")
-    if parts["embedding"] == "codes":  # a code stands for a kernel of the size that it has
+    if parts["embedding"] == "codes" or parts["base"] == "quantised":  # these stand for kernels of the size that they have
         small_kernels = "centre"
     with tempfile.TemporaryDirectory() as name:
         engine = assemble(weights, Path(name), parts, losses, small_kernels, storage)
@@ -114,6 +135,6 @@ def test_any_combination_trains_and_comes_back(weights, parts, losses, small_ker
 
 def test_every_component_can_be_drawn():
     """A built-in that needs an option of its own would be left out of the combinations."""
-    for kind in ("embedding", "predictor", "sampler", "smoother", "loss", "optimizer"):
+    for kind in ("embedding", "predictor", "base", "sampler", "smoother", "loss", "optimizer"):
         for entry in REGISTRY.entries(kind):
             assert entry.cls() is not None

@@ -1,7 +1,7 @@
 """The file a user keeps: one safetensors file from which the whole network can be rebuilt.
 
 Tensors: `predictor.*` and `embedding.*` (integers with their steps where `storage` says so, see `nern.storage`; of a pruned
-predictor, a bitmask and the values that are left), `ordering`
+predictor, a bitmask and the values that are left), `base.*` (what is added to predictions, where there is such a thing), `ordering`
 (packed bits, uint8), `zeros` (packed bits, where weights stay zero), `scales` (one for each layer, where layers are
 scaled), `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the
 network's state dict, one tensor per dtype, since a name and a shape for each would cost more bytes than many of them hold,
@@ -35,7 +35,7 @@ from nern.artifact.entries import Entry, dtype_of, entries_of, pack_entries, unp
 from nern.artifact.hub import hub_file, is_hub
 from nern.artifact.opening import Opening, check_layout, layout_of
 from nern.errors import ArtifactError, ConfigError, DataError, PluginError
-from nern.interfaces import Architecture, Embedding, Predictor
+from nern.interfaces import Architecture, Base, Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader, pack_orders
 from nern.networks.state_dicts import digest, exact_entries, fill, with_weights
@@ -50,10 +50,11 @@ from nern.support.files import expand_path, is_file, write_tensors
 from nern.support.messages import cannot_write, first_line, shortened
 from nern.support.showing import Shown
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WITHOUT_BASE = 1  # the version of a file without a base, which older readers can read
 NAMES = "names"
 #: Components that a file is made of; the others are not needed to read it.
-FILE_KINDS = ("architecture", "embedding", "predictor")
+FILE_KINDS = ("architecture", "embedding", "predictor", "base")
 
 
 @attrs.frozen
@@ -68,6 +69,7 @@ class Bytes:
     copied: int
     header: int  # names, shapes and metadata
     total: int  # the whole file
+    base: int = 0  # what is added to predictions
 
 
 @attrs.define
@@ -85,6 +87,7 @@ class Artifact(Shown):
     notes: dict[str, Any]  # the task without paths, figures of the run
     absorbed: Absorbed | None = None  # batch norms whose scales are part of the represented convolutions in front of them
     copied: str = "exact"  # how floating-point entries are stored that are copied: exact, float16 or int8
+    base: Base | None = None  # what built the representation's base, where it has one
 
     def __repr__(self) -> str:
         own = self._architecture if isinstance(self._architecture, Architecture) else None
@@ -184,7 +187,7 @@ class Artifact(Shown):
     def bytes(self) -> Bytes:
         """Size of the file and of its parts."""
         tensors, metadata = self._content()
-        sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "zeros": 0, "copied": 0}
+        sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "zeros": 0, "copied": 0, "base": 0}
         for name, value in tensors.items():
             if name != NAMES:  # which count as a part of the header
                 sizes["predictor" if name == "scales" else name.split(".")[0]] += value.numel() * value.element_size()
@@ -214,10 +217,11 @@ class Artifact(Shown):
         if names is not None:
             tensors[NAMES] = names
         about = {
-            "version": FORMAT_VERSION,
+            "version": WITHOUT_BASE if representation.base is None else FORMAT_VERSION,
             "architecture": _without_file(unstructure(self.architecture, self.registry), self.architecture.private),
             "embedding": unstructure(self.embedding, self.registry),
             "predictor": unstructure(self.predictor, self.registry),
+            **({"base": unstructure(self.base, self.registry)} if representation.base is not None else {}),
             "sampling": represented.sampling,
             "orders": _run_lengths([order.kind for order in self.representation.orders]),
             "dtypes": {
@@ -345,6 +349,7 @@ def _architecture(path: Path, about: dict[str, Any], registry: Registry) -> Arch
 
 def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], registry: Registry) -> Artifact:
     embedding, predictor = (component(kind, _owned(about[kind]), registry) for kind in ("embedding", "predictor"))
+    base: Base | None = component("base", _owned(about["base"]), registry) if "base" in about else None
     architecture: Architecture | Callable[[], Architecture] = lambda: _architecture(path, about, registry)  # noqa: E731
     network: nn.Module | None = None
     if NAMES in tensors:
@@ -361,8 +366,8 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     kinds = [kind for kind, count in about["orders"] for _ in range(count)]
     orders = [ORDER_KINDS[kind].from_bits(layer.filters, layer.channels, reader) for kind, layer in zip(kinds, grid.layers, strict=True)]
     reader.finish()
-    representation = assemble(grid, orders, embedding, predictor)
-    own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "scales")}
+    representation = assemble(grid, orders, embedding, predictor, base)
+    own = {name: value for name, value in tensors.items() if name.split(".")[0] in ("predictor", "embedding", "base", "scales")}
     storage, trained = _format(about.get("storage", "float32")), list[str]()
     if storage.is_coded:
         chosen = [entries[_count(place)] for place in about.get("trained", [])]
@@ -401,7 +406,7 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     return Artifact(
         representation.eval(), architecture, embedding, predictor, opening if network is None else opening.filled(network),
         {entry.name: entry.dtype for entry in entries}, registry, about["sha256_original"], about["notes"],
-        absorbed=absorbed, copied=form,
+        absorbed=absorbed, copied=form, base=base,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ PARTS = {
         "which kernel belongs to which coordinate",
         "smoother.name=in-filter stores less of it and smoother.name=none nothing, for some accuracy",
     ),
+    "base": ("what is added to predictions", "fewer base.bits, or base=none for none of it"),
     "zeros": ("which weights stay zero", "keep_zeros=false stores none of it"),
     "copied": (
         "parameters that are not represented",

@@ -11,6 +11,7 @@ DEFAULTS: dict[str, Any] = with_own_names(
     {
         "embedding": {"name": "positional"},
         "predictor": {"name": "mlp"},
+        "base": {"name": "none"},
         "sampler": {"name": "magnitude"},
         "smoother": {"name": "cross-filter"},
         "losses": {"reconstruction": {}, "kd": {"weight": 1e-4}, "fmd": {"weight": 1e-4}},

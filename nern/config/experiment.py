@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from nern.interfaces import Architecture, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
+from nern.interfaces import Architecture, Base, Embedding, Loss, Observer, Optimizer, Predictor, Sampler, Smoother, Task
 from nern.options import above, at_least, at_most, below, option
 from nern.outputs.metric import Metric
 from nern.representation.quantization import Name
@@ -59,6 +59,7 @@ class Experiment:
     phases: list[Phase] = option(help="parts of training, in order; or the name of a recipe, whose phases these are then")
     embedding: Embedding = option(help="coordinates to vectors")
     predictor: Predictor = option(help="vectors to kernels")
+    base: Base = option(help="what is added to predicted kernels")
     sampler: Sampler = option(help="which kernels carry gradient in a step")
     smoother: Smoother = option(help="order of the kernels")
     losses: dict[str, LossTerm] = option(help="terms of the objective")
@@ -102,7 +103,9 @@ class Experiment:
         help="how the file holds what is copied; int8 has a step for each tensor. With storage entropy, what is trained along is coded",
     )
     scale_layers: bool = option(
-        False, help="predictions of a layer are multiplied by the root mean square of its original weights; costs 4 bytes a layer"
+        False,
+        help="predictions of a layer are multiplied by the root mean square of its original weights (of what a base leaves of them); "
+        "costs 4 bytes a layer",
     )
     keep_zeros: bool = option(
         False, help="weights that are exactly zero in the original stay zero, for a pruned network; costs one bit for each weight"

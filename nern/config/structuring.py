@@ -29,6 +29,7 @@ from nern.errors import ConfigError, NernError
 from nern.interfaces import Observer
 from nern.options import OptionError, article, kind_of, option_fields, option_name, type_name
 from nern.outputs.metric import Metric
+from nern.registry.kinds import OwnName
 from nern.registry.registry import KINDS, Registry
 from nern.support.files import expand_path, unknown_start
 from nern.support.messages import did_you_mean, shortened
@@ -97,8 +98,8 @@ def to_yaml(experiment: Experiment, registry: Registry) -> str:
 
 
 def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse null for a section that every experiment needs; for the ordering and the observers it means that there are none."""
-    off = {"smoother": "none", "observers": {}}
+    """Refuse null for a section that every experiment needs; for the base, the ordering and the observers it means that there are none."""
+    off = {"base": OwnName("none"), "smoother": OwnName("none"), "observers": {}}
     changed = {key: off[key] if value is None and key in off else value for key, value in values.items()}
     needed = [
         OptionError(key, f"must not be null, leave the key out for the default ({DEFAULTS[key].get('name', ', '.join(DEFAULTS[key]))})")

@@ -32,6 +32,8 @@ BUILTINS = (
     "nern.builtin.embeddings.codes",
     "nern.builtin.predictors.mlp",
     "nern.builtin.predictors.codes",
+    "nern.builtin.bases.none",
+    "nern.builtin.bases.quantised",
     "nern.builtin.samplers.all",
     "nern.builtin.samplers.layers",
     "nern.builtin.samplers.uniform",

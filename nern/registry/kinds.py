@@ -10,6 +10,7 @@ HOOKS = {
     "architecture": "nern_architectures",
     "embedding": "nern_embeddings",
     "predictor": "nern_predictors",
+    "base": "nern_bases",
     "sampler": "nern_samplers",
     "smoother": "nern_smoothers",
     "loss": "nern_losses",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from nern.interfaces import Kernels, PaddedValues
-from nern.kernels.coordinates import KernelGrid, RowTable
+from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import LayerOrder
+from nern.kernels.weight_places import WeightPlaces
 
 
 class OriginalKernels:
@@ -33,21 +35,21 @@ class OriginalKernels:
         masks: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.grid, self.device = grid, device
-        self.table = RowTable(grid).to(device)
+        self.places = WeightPlaces(grid).to(device)
+        self.table = self.places.table
         self.rows = torch.arange(grid.rows, device=device)
         self._flat = grid.flatten(parameters, orders).to(device)
         self._mask: Tensor | None = None
         if masks:
             everywhere = {layer.parameter: torch.ones(layer.shape, dtype=torch.bool) for layer in grid.layers}
             self._mask = grid.flatten({**everywhere, **masks}, orders).to(device)
-        self._sizes = list(dict.fromkeys(layer.kernel for layer in grid.layers))
-        self._mixed = self._sizes != [grid.size]
-        self._areas = torch.tensor([layer.area for layer in grid.layers], device=device)
-        weights = self._areas * self.table.counts
-        self._firsts = weights.cumsum(0) - weights
-        self._size_of_layer = torch.tensor([self._sizes.index(layer.kernel) for layer in grid.layers], device=device)
-        # for every size, which of its weights fills each of the k² places; -1 where none does
-        self._places = torch.stack([_places(grid, kernel) for kernel in self._sizes]).to(device)
+        self._mixed = self.places.mixed
+
+    def less(self, flat: Tensor) -> OriginalKernels:
+        """What is left of these kernels without weights of all rows [weights], kernel after kernel."""
+        rest = copy.copy(self)
+        rest._flat = self._flat - flat
+        return rest
 
     def weights_in_rows(self, scales: Tensor | None = None) -> Tensor:
         """All original kernels [rows, k²]; where they differ in size, their weights without padding, in rows of k².
@@ -87,7 +89,7 @@ class OriginalKernels:
         """The original kernels of some rows, or of all."""
         if rows is None and self._mixed:
             return self._grouped(self._flat)
-        return self._kernels(self._gathered(self._flat, rows), rows, self._kept(rows))
+        return self._kernels(self.places.gather(self._flat, rows), rows, self._kept(rows))
 
     def predicted(self, outputs: Tensor, rows: Tensor | None = None) -> Kernels:
         """Predictor outputs [m, k²] of the same rows as kernels: what smaller kernels do not use is zero."""
@@ -117,7 +119,7 @@ class OriginalKernels:
         outputs = torch.where((last[rows] == place).unsqueeze(1), outputs, outputs.detach())
         if not self._mixed:
             return flat.reshape(self.grid.rows, -1).index_copy(0, rows, outputs).reshape(-1)
-        at, there = self._weights_of(rows)
+        at, there = self.places(rows)
         beyond = torch.where(there, at, len(flat))  # where the numbers go that a smaller kernel does not have
         extended = torch.cat([flat, flat.new_zeros(1)])
         return extended.index_copy(0, beyond.reshape(-1), self._shaped(outputs, rows).reshape(-1))[:-1]
@@ -125,8 +127,8 @@ class OriginalKernels:
     def _grouped(self, flat: Tensor) -> Kernels:
         """All kernels, each size on its own without padding."""
         parts: list[Kernels] = []
-        kept = [None] * len(self.grid.groups) if self._mask is None else self._groupwise(self._mask)
-        for group, values, mask in zip(self.grid.groups, self._groupwise(flat), kept, strict=True):
+        kept = [None] * len(self.grid.groups) if self._mask is None else self.places.by_group(self._mask)
+        for group, values, mask in zip(self.grid.groups, self.places.by_group(flat), kept, strict=True):
             count = values.new_full((1,), group.area).expand(group.rows) if mask is None else mask.sum(1).float()
             index = self.rows[group.start : group.end]
             parts.append(Kernels(values, index, partial(self.table.layers, index), count))
@@ -138,53 +140,24 @@ class OriginalKernels:
         counts = cache(lambda: torch.cat([part.count for part in parts]))
         return Kernels(PaddedValues(tuple(parts), cache(padded)), self.rows, cache(self.table.layers), counts)
 
-    def _groupwise(self, flat: Tensor) -> list[Tensor]:
-        """Values held like the weights, [kernels, weights of a kernel] for each group of the grid."""
-        parts = torch.split(flat, [group.weights for group in self.grid.groups])
-        return [part.reshape(group.rows, group.area) for part, group in zip(parts, self.grid.groups, strict=True)]
-
-    def _weights_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """For each of the k² places of some rows, which weight fills it [m, k²] int64, and whether one does [m, k²] bool."""
-        layers = self.table.layers(rows)
-        places = self._places[self._size_of_layer[layers]]
-        first = self._firsts[layers] + (rows - self.table.starts[layers]) * self._areas[layers]
-        return first.unsqueeze(1) + places.clamp_min(0), places >= 0
-
     def _kept(self, rows: Tensor | None) -> Tensor | None:
         """Which weights count [m, k²] bool, where some stay zero."""
-        return None if self._mask is None else self._gathered(self._mask, rows)
+        return None if self._mask is None else self.places.gather(self._mask, rows)
 
     def _kernels(self, values: Tensor, rows: Tensor | None, kept: Tensor | None) -> Kernels:
         layers = self.table.layers(rows)
-        counts = self._areas[layers].float() if kept is None else kept.sum(1).float()
+        counts = self.places.areas[layers].float() if kept is None else kept.sum(1).float()
         index = self.rows if rows is None else rows
         return Kernels(values, index, layers, counts)
-
-    def _gathered(self, flat: Tensor, rows: Tensor | None) -> Tensor:
-        """Padded kernels [m, k²] of values held like the weights."""
-        if not self._mixed:
-            kernels = flat.reshape(self.grid.rows, self.grid.outputs)
-            return kernels if rows is None else kernels[rows]
-        if rows is None:
-            parts = zip(self.grid.groups, self._groupwise(flat), strict=True)
-            return torch.cat([self.grid.pad_up(part.reshape(group.rows, *group.kernel)) for group, part in parts])
-        at, there = self._weights_of(rows)
-        values = flat[at]
-        return torch.where(there, values, torch.zeros_like(values))
 
     def _shaped(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """Predictor outputs of some rows [m, k²] as padded kernels."""
         grid = self.grid
-        size, shaped = self._size_of_layer[self.table.layers(rows)].unsqueeze(1), torch.zeros_like(outputs)
-        for number, kernel in enumerate(self._sizes):  # every size for all rows: which rows have it, only the device knows
+        size, shaped = self.places.size_of_layer[self.table.layers(rows)].unsqueeze(1), torch.zeros_like(outputs)
+        for number, kernel in enumerate(self.places.sizes):  # every size for all rows: which rows have it, only the device knows
             shaped = torch.where(size == number, grid.pad_up(grid.sample_down(outputs, kernel)), shaped)
         return shaped
 
     def _layerwise(self, flat: Tensor) -> tuple[Tensor, ...]:
         """The part of each layer of values held like the weights."""
         return torch.split(flat, [layer.count * layer.area for layer in self.grid.layers])
-
-
-def _places(grid: KernelGrid, kernel: tuple[int, int]) -> Tensor:
-    numbers = torch.arange(1, kernel[0] * kernel[1] + 1).reshape(1, *kernel)
-    return grid.pad_up(numbers).squeeze(0) - 1

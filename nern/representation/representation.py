@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.errors import ConfigError
-from nern.interfaces import Embedding, Predictor
+from nern.interfaces import Base, Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid, RowTable
 from nern.kernels.orders import LayerOrder, Unordered
 from nern.options import located
@@ -23,20 +23,24 @@ from nern.support.subsets import call_with, takes
 class Representation(Shown, nn.Module):
     """A predictor, its embedding, and the order in which predicted kernels fill the network.
 
-    Nothing in it grows with the network but the order: coordinates are computed where they are needed.
+    Nothing in it grows with the network but the order, and a base where there is one: coordinates are computed where they are
+    needed.
 
     Args:
         embedding: module from coordinates [n, 3] to [n, d].
         predictor: module from [n, d] to [n, k²].
         grid: the represented kernels.
         orders: one per layer of the grid.
+        base: module from rows [n] to [n, k²], which is added to predictions; None where nothing is.
     """
 
     scales: Tensor | None
 
-    def __init__(self, embedding: nn.Module, predictor: nn.Module, grid: KernelGrid, orders: Sequence[LayerOrder]) -> None:
+    def __init__(
+        self, embedding: nn.Module, predictor: nn.Module, grid: KernelGrid, orders: Sequence[LayerOrder], base: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.embedding, self.predictor = embedding, predictor
+        self.embedding, self.predictor, self.base = embedding, predictor, base
         self.grid, self.orders = grid, list(orders)
         self.table = RowTable(grid)
         self.wants: Wants = getattr(predictor, "wants", "rows")
@@ -52,7 +56,8 @@ class Representation(Shown, nn.Module):
     def __repr__(self) -> str:
         count = sum(value.numel() for value in self.parameters())
         predictor, embedding = type(self.predictor).__name__, type(self.embedding).__name__
-        return f"Representation by {predictor} of {embedding}: {count:,} parameters as {self.storage.name}, for {self.grid!r}"
+        based = "" if self.base is None else f" on {type(self.base).__name__}"
+        return f"Representation by {predictor} of {embedding}{based}: {count:,} parameters as {self.storage.name}, for {self.grid!r}"
 
     def keep_zeros(self, masks: Mapping[str, Tensor]) -> None:
         """From now on, weights are zero wherever `masks` (parameter name → bool of the weight's shape) are false."""
@@ -83,7 +88,7 @@ class Representation(Shown, nn.Module):
             self.copies.round()
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters of embedding and predictor, by name."""
+        """The parameters of embedding, predictor and base, by name."""
         return ((name, value) for name, value in self.named_parameters() if not name.startswith("copies."))
 
     @property
@@ -110,7 +115,16 @@ class Representation(Shown, nn.Module):
         """Predicted kernels [m, k²] of some rows, or of all, in coordinate order."""
         outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         outputs = outputs.float()
-        return outputs if self.scales is None else outputs * self.scales[self.table.layers(rows)].unsqueeze(1)
+        scaled = outputs if self.scales is None else outputs * self.scales[self.table.layers(rows)].unsqueeze(1)
+        return scaled if self.base is None else scaled + self.added(rows)
+
+    def added(self, rows: Tensor | None = None) -> Tensor:
+        """What the base adds to predictions of some rows, or of all, [m, k²] float32."""
+        assert self.base is not None
+        rows = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
+        with torch.autocast(self.device.type, enabled=False):
+            added: Tensor = self.base(rows)
+        return added.float()
 
     def predict_at(self, coordinates: Tensor) -> Tensor:
         """Predicted kernels [m, k²] at coordinates [m, 3] that need not be those of a kernel, nor whole numbers.
@@ -119,8 +133,10 @@ class Representation(Shown, nn.Module):
         have a scale between theirs.
 
         Raises:
-            ConfigError: the predictor needs to know which row it predicts, or the embedding takes whole numbers only.
+            ConfigError: the predictor needs to know which row it predicts, or a base does, or the embedding takes whole numbers only.
         """
+        if self.base is not None:
+            raise ConfigError(f"the base {type(self.base).__name__} adds to kernels of the network: it has none at other coordinates")
         if self._offered or self.wants != "rows":
             raise ConfigError("this predictor needs to know which kernels it predicts: it has no kernels at other coordinates")
         try:
@@ -169,11 +185,20 @@ class Representation(Shown, nn.Module):
     @torch.no_grad()
     def predict_weights(self, chunk: int = 1 << 16) -> Tensor:
         """Every predicted weight [weights], kernel after kernel without padding, `chunk` kernels at a time and without gradient."""
+        return self._every_weight(self._kernels, chunk)
+
+    @torch.no_grad()
+    def added_weights(self, chunk: int = 1 << 16) -> Tensor:
+        """What the base adds to every weight [weights], kernel after kernel without padding, and without gradient."""
+        return self._every_weight(lambda rows, kernel: self.grid.sample_down(self.added(rows), kernel), chunk)
+
+    def _every_weight(self, kernels_of: Callable[[Tensor, tuple[int, int]], Tensor], chunk: int) -> Tensor:
+        """[weights] from a function of rows, whose kernels have one size, and of that size, `chunk` rows at a time."""
         flat = torch.empty(self.grid.weights, device=self.device)
         for group in self.grid.groups:
             rows = torch.arange(group.start, group.end, device=self.device)
             for start, end in itertools.pairwise(self._cuts(rows, chunk)):
-                kernels = self._kernels(rows[start:end], group.kernel)
+                kernels = kernels_of(rows[start:end], group.kernel)
                 at = group.first + start * group.area
                 flat[at : at + kernels.numel()] = kernels.reshape(-1)
         return flat
@@ -184,7 +209,8 @@ class Representation(Shown, nn.Module):
             return self.grid.sample_down(self.predict(rows), kernel)
         outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         kernels = self.grid.sample_down(outputs, kernel).float()
-        return kernels if self.scales is None else kernels * self.scales[self.table.layers(rows)].view(-1, 1, 1)
+        scaled = kernels if self.scales is None else kernels * self.scales[self.table.layers(rows)].view(-1, 1, 1)
+        return scaled if self.base is None else scaled + self.grid.sample_down(self.added(rows), kernel)
 
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
         """Predictions for all rows → weights by parameter name, differentiable.
@@ -247,11 +273,13 @@ def _inverse(order: LayerOrder) -> Tensor:
     return places
 
 
-def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, predictor: Predictor) -> Representation:
+def assemble(
+    grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, predictor: Predictor, base: Base | None = None
+) -> Representation:
     """A representation with fresh modules.
 
     Raises:
-        ConfigError: the embedding or predictor does not keep its contract, or has an option that is impossible here.
+        ConfigError: the embedding, predictor or base does not keep its contract, or has an option that is impossible here.
     """
     with located("embedding"):
         embed = embedding.build(grid)
@@ -261,7 +289,11 @@ def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, p
         module = call_with(predictor.build, int(embed.dim), grid.outputs, offered={"grid": lambda: grid})  # type: ignore[arg-type]
     if getattr(module, "wants", "rows") not in ("rows", "filters", "layers"):
         raise ConfigError(f"predictor {type(predictor).__name__}: 'wants' must be rows, filters or layers, is {module.wants!r}")
-    representation = Representation(embed, module, grid, orders)
+    with located("base"):
+        added = None if base is None else base.build(grid)
+    if not isinstance(added, (nn.Module, type(None))):
+        raise ConfigError(f"base {type(base).__name__}: build() must give a module or None, gave {type(added).__name__}")
+    representation = Representation(embed, module, grid, orders, added)
     first = torch.zeros(1 if representation.groups else 2, dtype=torch.int64)
     rows = representation.groups.rows(first) if representation.groups else first
     representation.eval()
@@ -270,6 +302,9 @@ def assemble(grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, p
         if vectors != [len(rows), embed.dim]:
             what = f"{len(rows)} coordinates must give [{len(rows)}, {embed.dim}]"
             raise ConfigError(f"embedding {type(embedding).__name__}: {what}, gave {vectors}")
+        if added is not None and list(representation.added(rows).shape) != [len(rows), grid.outputs]:
+            what = f"{len(rows)} rows must give [{len(rows)}, {grid.outputs}]"
+            raise ConfigError(f"base {type(base).__name__}: {what}, gave {list(representation.added(rows).shape)}")
         shape = list(representation.predict(rows).shape)
     if shape != [len(rows), grid.outputs]:
         what = f"{len(rows)} coordinates must give [{len(rows)}, {grid.outputs}]"

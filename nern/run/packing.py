@@ -32,6 +32,7 @@ def pack(
         representation, experiment.architecture, experiment.embedding, experiment.predictor, original.with_stored_copies().cpu(),
         original.dtypes, registry, original.sha256, {"task": task, "checkpoints": rounded(records)},
         absorbed=Absorbed.of(original.network, original.absorbed), copied=experiment.copied,
+        base=experiment.base if representation.base is not None else None,
     )  # fmt: skip
 
 
@@ -58,7 +59,8 @@ def room_for_codes(experiment: Experiment, original: Original, representation: R
     sizes = pack(experiment, original, representation, registry, like_at_the_end()).bytes()
     factors = sum(sum(value.shape) if value.dim() >= 2 else 1 for value in representation.parameters())
     copies = sum(value.numel() * value.element_size() for value in representation.copies.parameters()) if representation.copies else 0
-    fixed = sizes.header + sizes.ordering + sizes.zeros + sizes.copied - copies + FACTOR_BITS * factors / 8
+    added = sum(value.numel() * value.element_size() for value in representation.base.buffers()) if representation.base else 0
+    fixed = sizes.header + sizes.ordering + sizes.zeros + sizes.copied - copies + added + FACTOR_BITS * factors / 8
     if fixed >= experiment.bytes:
         raise ConfigError(
             f"bytes: {experiment.bytes:,} is too small: {fixed:,.0f} are taken before the first kernel; copy less or ask for more"

@@ -102,12 +102,13 @@ def make_plan(
         seconds += (time.perf_counter() - began) / (TRIAL_STEPS - 1) * phase.iterations
     options = {name: value for name, value in attrs.asdict(experiment.predictor).items() if name in ("hidden", "layers", "activation")}
     described = ", ".join(f"{name} {value}" for name, value in options.items())
+    based = "" if context.representation.base is None else f" on {type(experiment.base).__name__}"
     name = getattr(experiment.architecture, "network", None) or type(original.network).__name__
     return Plan(
         name,
         {layer.parameter: math.prod(layer.shape) for layer in layers},
         {entry.name: entry.numel for entry in entries if entry.layer is None},
-        f"{type(experiment.predictor).__name__} ({described}), storage {experiment.storage}",
+        f"{type(experiment.predictor).__name__} ({described}){based}, storage {experiment.storage}",
         sizes,
         seconds,
         comparison,

@@ -30,6 +30,7 @@ def check_components(experiment: Experiment, registry: Registry, context: StepCo
         ("architecture", "architecture", experiment.architecture, _architecture, (experiment.architecture, context, network)),
         ("embedding", "embedding", experiment.embedding, _embedding, (context, rows)),
         ("predictor", "predictor", experiment.predictor, _predictor, (context, rows)),
+        ("base", "base", experiment.base, _base, (context, rows)),
     ]
     for index, phase in enumerate(experiment.phases):
         sampler = phase.sampler or experiment.sampler
@@ -104,6 +105,18 @@ def _predictor(context: StepContext, rows: Tensor) -> str | None:
     with torch.no_grad():
         kernels = representation.predict(rows)
     return _wrong_numbers(kernels, [len(rows), context.kernels.grid.outputs], "forward(embedded)")
+
+
+def _base(context: StepContext, rows: Tensor) -> str | None:
+    representation = context.representation
+    if representation.base is None:
+        return None
+    with torch.no_grad():
+        added = representation.base(rows)
+        wrong = _wrong_numbers(added, [len(rows), context.kernels.grid.outputs], "forward(rows)")
+        if wrong is None and not torch.allclose(representation.base(rows[-1:]), added[-1:], rtol=1e-3, atol=1e-6):
+            return "forward(rows) must give a row the same among any others, and gives others"
+    return wrong
 
 
 def _sampler(sampler: Any, context: StepContext, seed: int) -> str | None:

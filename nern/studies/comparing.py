@@ -197,6 +197,7 @@ def trained_integers(engine: Engine, bits: int, folder: Path) -> Path:
         bytes=None,
         embedding=component("embedding", {"name": "nern:codes", "transform": "none"}, registry),
         predictor=component("predictor", {"name": "nern:codes"}, registry),
+        base=component("base", {"name": "nern:none"}, registry),
         smoother=component("smoother", {"name": "nern:none"}, registry),
         fold_batch_norms=True,
         train=["*"],

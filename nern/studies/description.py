@@ -60,6 +60,7 @@ def describe_artifact(artifact: Artifact) -> dict[str, str]:
         "represented": f"{len(grid.layers)} layers, {grid.rows:,} kernels, {represented:,} of {parameters:,} numbers",
         "embedding": component_text(unstructure(artifact.embedding, registry)),
         "predictor": component_text(unstructure(artifact.predictor, registry)),
+        **({"base": component_text(unstructure(artifact.base, registry))} if artifact.base is not None else {}),
         "numbers stored as": artifact.representation.storage.name,
         "original's SHA-256": artifact.sha256,
     }

@@ -5,6 +5,7 @@ which part of the contract in `nern.interfaces` it breaks. The built-ins pass th
 """
 
 from nern.testing.architectures import check_architecture
+from nern.testing.bases import check_base
 from nern.testing.embeddings import check_embedding
 from nern.testing.launchers import check_launcher
 from nern.testing.losses import check_loss
@@ -18,6 +19,7 @@ from nern.testing.tasks import check_task
 
 __all__ = [
     "check_architecture",
+    "check_base",
     "check_embedding",
     "check_launcher",
     "check_loss",

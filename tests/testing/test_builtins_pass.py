@@ -69,7 +69,7 @@ def test_builtin_architecture(entry):
     testing.check_architecture(component(entry))
 
 
-@pytest.mark.parametrize("kind", ["embedding", "predictor", "sampler", "smoother", "loss", "metric", "optimizer"])
+@pytest.mark.parametrize("kind", ["embedding", "predictor", "base", "sampler", "smoother", "loss", "metric", "optimizer"])
 def test_builtin_components(kind):
     for entry in BUILTINS.entries(kind):
         getattr(testing, f"check_{kind}")(component(entry))
@@ -85,7 +85,9 @@ def choices(kind: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("entry", "options"), [*choices("embedding"), *choices("predictor"), *choices("sampler"), *choices("loss")])
+@pytest.mark.parametrize(
+    ("entry", "options"), [*choices("embedding"), *choices("predictor"), *choices("base"), *choices("sampler"), *choices("loss")]
+)
 def test_builtin_choices(entry, options):
     try:
         made = component(entry, **options)

@@ -108,6 +108,7 @@ def _read_result(run: RunFolder) -> tuple[dict[str, Any], list[ClassCounts]]:
 def _of_file(opened: OpenRepresentation, label: str) -> RunFacts:
     artifact = opened.artifact
     parts = {kind: unstructure(getattr(artifact, kind), artifact.registry) for kind in ("architecture", "embedding", "predictor")}
+    parts |= {"base": unstructure(artifact.base, artifact.registry)} if artifact.base is not None else {}
     config = yaml.safe_dump({**parts, "task": artifact.notes.get("task")}, sort_keys=False, allow_unicode=True)
     test = ((artifact.notes.get("checkpoints") or {}).get("chosen") or {}).get("test") or {}
     reason = "" if opened.original is not None else "a file alone does not hold the original weights; name them with --weights FILE"

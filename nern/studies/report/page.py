@@ -24,6 +24,7 @@ from nern.version import __version__
 PARTS = {
     "predictor": (COLOURS[0], "the predictor's weights"),
     "embedding": (COLOURS[5], "trained vectors for the coordinates"),
+    "base": (COLOURS[4], "what is added to predictions"),
     "ordering": (COLOURS[1], "which kernel belongs to which coordinate"),
     "zeros": (COLOURS[3], "which weights stay zero"),
     "copied": (COLOURS[2], "parameters that are not represented, such as batch norms and the classifier"),

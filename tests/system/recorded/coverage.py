@@ -37,14 +37,14 @@ def used(name: str, folder: Path) -> set[tuple[str, ...]]:
 def offered(folder: Path) -> set[tuple[str, ...]]:
     """What the library ships, in the form of `used`, as `nern plugins --json` and the experiment's own types tell it.
 
-    Observers look on and launchers start runs elsewhere: neither changes a number. Metrics are held against sums written out in
-    tests of their own; which options an architecture takes is the business of its own tests, and so is what `nern.represent`
+    Observers look on and launchers start runs elsewhere: neither changes a number. Metrics and bases are held against sums
+    written out in tests of their own; which options an architecture takes is the business of its own tests, and so is what `nern.represent`
     makes of a network and data of one's own (`GIVEN`).
     """
     shipped = set[tuple[str, ...]]()
     for component in json.loads(command_line("plugins", "--json"))["components"]:
         kind = component["kind"]
-        if kind in ("observer", "metric", "launcher") or component["package"] != "nern" or (kind, component["name"]) in GIVEN:
+        if kind in ("observer", "metric", "base", "launcher") or component["package"] != "nern" or (kind, component["name"]) in GIVEN:
             continue
         shipped.add((kind, component["name"]))
         for option in component["options"] if kind != "architecture" else ():

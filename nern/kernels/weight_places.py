@@ -1,0 +1,62 @@
+"""Where the weights of a kernel stand among all represented weights, which are held one kernel after the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nern.kernels.coordinates import KernelGrid, RowTable
+
+
+class WeightPlaces(nn.Module):
+    """For rows of a grid, which of all its weights fill the k² places of each; smaller kernels stand in the middle.
+
+    Weights are in one vector without padding, as `KernelGrid.flatten` gives them: most kernels of a network may be 1 × 1 and
+    the largest 7 × 7. A module that holds one keeps nothing of it in its state dict.
+    """
+
+    areas: Tensor
+    firsts: Tensor
+    size_of_layer: Tensor
+    places: Tensor
+
+    def __init__(self, grid: KernelGrid) -> None:
+        super().__init__()
+        self.grid, self.table = grid, RowTable(grid)
+        self.sizes = list(dict.fromkeys(layer.kernel for layer in grid.layers))
+        self.mixed = self.sizes != [grid.size]
+        weights = torch.tensor([layer.area * layer.count for layer in grid.layers])
+        # for every size, which of its weights fills each of the k² places; -1 where none does
+        places = torch.stack([self._filled(kernel) for kernel in self.sizes])
+        self.register_buffer("areas", torch.tensor([layer.area for layer in grid.layers]), persistent=False)
+        self.register_buffer("firsts", weights.cumsum(0) - weights, persistent=False)
+        self.register_buffer("size_of_layer", torch.tensor([self.sizes.index(layer.kernel) for layer in grid.layers]), persistent=False)
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """For each of the k² places of some rows [m] int64: which weight fills it [m, k²] int64, and whether one does, bool."""
+        layers = self.table.layers(rows)
+        places = self.places[self.size_of_layer[layers]]
+        first = self.firsts[layers] + (rows - self.table.starts[layers]) * self.areas[layers]
+        return first.unsqueeze(1) + places.clamp_min(0), places >= 0
+
+    def gather(self, flat: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Kernels [m, k²] of some rows, or of all, from values held like the weights [weights]; zeros around smaller kernels."""
+        if not self.mixed:
+            kernels = flat.reshape(self.grid.rows, self.grid.outputs)
+            return kernels if rows is None else kernels[rows]
+        if rows is None:
+            parts = zip(self.grid.groups, self.by_group(flat), strict=True)
+            return torch.cat([self.grid.pad_up(part.reshape(group.rows, *group.kernel)) for group, part in parts])
+        at, there = self(rows)
+        values = flat[at]
+        return torch.where(there, values, torch.zeros_like(values))
+
+    def by_group(self, flat: Tensor) -> list[Tensor]:
+        """Values held like the weights, [kernels, weights of a kernel] for each group of the grid."""
+        parts = torch.split(flat, [group.weights for group in self.grid.groups])
+        return [part.reshape(group.rows, group.area) for part, group in zip(parts, self.grid.groups, strict=True)]
+
+    def _filled(self, kernel: tuple[int, int]) -> Tensor:
+        numbers = torch.arange(1, kernel[0] * kernel[1] + 1).reshape(1, *kernel)
+        return self.grid.pad_up(numbers).squeeze(0) - 1
