@@ -227,7 +227,7 @@ def try_artifact(folder: Path, place: Path, draw: random.Random | None) -> None:
     from safetensors.torch import save_file
 
     import nern
-    from nern.artifact.artifact import _compact, _seal
+    from nern.artifact.layout import compact, seal
     from nern.studies.opening import evaluate_file
 
     path = place / "m.nern"
@@ -248,7 +248,7 @@ def try_artifact(folder: Path, place: Path, draw: random.Random | None) -> None:
                 )
                 tensors[draw.choice([name, name, "x", "copied.float16"])] = new.contiguous().clone()
         if isinstance(about, dict):
-            save_file(tensors, path, {"nern": _compact({"sha256": _seal(about, tensors), **about})})
+            save_file(tensors, path, {"nern": compact({"sha256": seal(about, tensors), **about})})
     artifact = nern.load(path)
     artifact.state_dict()
     artifact.reconstruct()

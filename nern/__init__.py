@@ -13,7 +13,7 @@ from nern.version import __version__ as __version__
 if TYPE_CHECKING:
     from nern.artifact.artifact import Artifact as Artifact
     from nern.artifact.artifact import Bytes as Bytes
-    from nern.artifact.artifact import load as load
+    from nern.artifact.reading import load as load
     from nern.engine import Engine as Engine
     from nern.errors import ArtifactError as ArtifactError
     from nern.errors import ConfigError as ConfigError
@@ -82,8 +82,8 @@ _PLACES = {
     "nern.artifact.artifact": (
         "Artifact",
         "Bytes",
-        "load",
     ),
+    "nern.artifact.reading": ("load",),
     "nern.engine": ("Engine",),
     "nern.errors": (
         "ArtifactError",

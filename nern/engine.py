@@ -13,7 +13,8 @@ import attrs
 import torch
 from torch import nn
 
-from nern.artifact.artifact import Artifact, Bytes, load
+from nern.artifact.artifact import Artifact, Bytes
+from nern.artifact.reading import load
 from nern.config.experiment import Experiment
 from nern.config.loading import load_experiment
 from nern.config.overrides import parse_override

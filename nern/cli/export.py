@@ -36,7 +36,7 @@ def export(
     as_json: bool,
 ) -> None:
     """Write the reconstructed network for other programs; what was written is read back and compared."""
-    from nern.artifact.artifact import load
+    from nern.artifact.reading import load
     from nern.config.overrides import parse_override
     from nern.own.export import export as write
     from nern.registry.discovery import create_registry

@@ -181,7 +181,7 @@ def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], di
 @JSON
 def reconstruct(run: Path, output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """Write the network's complete state dict; the original weights are not needed."""
-    from nern.artifact.artifact import load
+    from nern.artifact.reading import load
     from nern.networks.state_dicts import write_state_dict
     from nern.registry.discovery import create_registry
     from nern.run.folder import file_of

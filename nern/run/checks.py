@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nern.artifact.artifact import Artifact, load
+from nern.artifact.artifact import Artifact
+from nern.artifact.reading import load
 from nern.config.experiment import Experiment, phase_place
 from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Architecture, Data, Preprocessing, Task

@@ -59,7 +59,7 @@ def baselines(opened: OpenRepresentation) -> Iterator[Baseline]:
     Raises:
         ConfigError: the original weights are not at hand.
     """
-    from nern.artifact.artifact import load
+    from nern.artifact.reading import load
 
     if opened.original is None:
         raise ConfigError("baselines are made of the original network: name its weights with architecture.weights=FILE")

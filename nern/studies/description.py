@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from nern.artifact.artifact import Artifact, load
+from nern.artifact.artifact import Artifact
+from nern.artifact.reading import load
 from nern.config.structuring import unstructure
 from nern.config.yaml_reading import read_yaml
 from nern.registry.registry import Registry

@@ -12,7 +12,8 @@ import attrs
 import torch
 from torch import nn
 
-from nern.artifact.artifact import Artifact, load
+from nern.artifact.artifact import Artifact
+from nern.artifact.reading import load
 from nern.config.overrides import apply_overrides, parse_override
 from nern.config.structuring import structure_component
 from nern.engine import Engine

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import nern
-from nern.artifact import artifact
+from nern.artifact import layout
 from nern.artifact.artifact import Artifact
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.builtin.embeddings.positional import Positional
@@ -29,6 +29,7 @@ from nern.kernels.coordinates import KernelGrid
 from nern.networks.state_dicts import digest
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
+from nern.representation.representation import assemble
 from tests.helpers import ARCHITECTURE, network, same
 
 
@@ -49,7 +50,7 @@ def make(
     orders = [(smoother or CrossFilter()).order(values) for values in kernels]
     embedding, predictor = Positional(frequencies=4), MLP(hidden=8)
     torch.manual_seed(1)
-    representation = artifact.assemble(grid, orders, embedding, predictor).eval().requires_grad_(False)
+    representation = assemble(grid, orders, embedding, predictor).eval().requires_grad_(False)
     made = Artifact(
         representation, architecture, embedding, predictor, original, stored, registry or create_registry(entry_points=False),
         digest(state), {"task": {"name": "digits"}},
@@ -173,7 +174,7 @@ def resealed(whole: Path, path: Path, change: object = None, tensors: dict[str, 
     if callable(change):
         change(about)
     about.pop("sha256")
-    about = {"sha256": artifact._seal(about, kept), **about}
+    about = {"sha256": layout.seal(about, kept), **about}
     save_file(kept, str(path), {"nern": json.dumps(about)})
     return path
 

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 import nern
 from nern import ArtifactError, ConfigError, DataError, Engine, NernError
-from nern.artifact.artifact import Artifact, _compact, _seal, load
+from nern.artifact.artifact import Artifact
 from nern.artifact.budget import TooMuch, bounded
+from nern.artifact.layout import compact, seal
+from nern.artifact.reading import load
 from nern.networks.state_dicts import same_bits
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
@@ -159,7 +161,7 @@ def resealed(source: Path, target: Path, change: Any) -> Path:
         tensors, about = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["nern"])  # noqa: SIM118
     del about["sha256"]
     change(about, tensors)
-    save_file(tensors, target, {"nern": _compact({"sha256": _seal(about, tensors), **about})})
+    save_file(tensors, target, {"nern": compact({"sha256": seal(about, tensors), **about})})
     return target
 
 

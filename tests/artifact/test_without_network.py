@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import nn
 
 import nern
-from nern.artifact import artifact
+from nern.artifact import layout
 from nern.artifact.artifact import Artifact
 from nern.artifact.entries import entries_of, pack_entries, unpack_entries
 from nern.builtin.architectures.timm import Timm
@@ -25,6 +25,7 @@ from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import Unordered
 from nern.networks.state_dicts import digest
 from nern.registry.discovery import create_registry
+from nern.representation.representation import assemble
 from tests.helpers import same
 
 PLUGIN = """
@@ -86,7 +87,7 @@ def made(architecture: Architecture, registry: nern.Registry, chosen: str = "con
     grid = KernelGrid(tuple(architecture.layers(network)))
     embedding, predictor = Learned(features=4), MLP(hidden=8)
     orders = [Unordered(layer.filters, layer.channels) for layer in grid.layers]
-    representation = artifact.assemble(grid, orders, embedding, predictor).eval().requires_grad_(False)
+    representation = assemble(grid, orders, embedding, predictor).eval().requires_grad_(False)
     dtypes = {name: value.dtype for name, value in network.state_dict().items()}
     sha256 = digest(network.state_dict())
     return Artifact(representation, architecture, embedding, predictor, network, dtypes, registry, sha256, {"task": {"name": "digits"}})
@@ -177,9 +178,9 @@ def test_a_file_written_when_all_meant_convolutions_is_read_as_it_was_meant(tmp_
     built.save(tmp_path / "m.nern")
     with safe_open(str(tmp_path / "m.nern"), "pt") as file:
         about = json.loads(file.metadata()["nern"])
-        tensors = {name: file.get_tensor(name) for name in file.keys() if name != artifact.NAMES}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != layout.NAMES}  # noqa: SIM118
     about.pop("sha256")
     assert about["architecture"]["layers"] == "convolutions"
     about["architecture"]["layers"] = "all"
-    save_file(tensors, str(tmp_path / "old.nern"), {"nern": json.dumps({"sha256": artifact._seal(about, tensors), **about})})
+    save_file(tensors, str(tmp_path / "old.nern"), {"nern": json.dumps({"sha256": layout.seal(about, tensors), **about})})
     assert same(nern.load(tmp_path / "old.nern").reconstruct().state_dict(), built.reconstruct().state_dict())

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import nern
-from nern.artifact.artifact import _seal
+from nern.artifact.layout import seal
 from nern.builtin.bases.quantised import QuantisedBase
 from nern.builtin.predictors.mlp import MLP
 from nern.kernels.coordinates import KernelGrid, LayerMapping
@@ -164,9 +164,7 @@ def test_a_file_whose_base_is_of_another_size_is_refused(tmp_path: Path) -> None
     about, tensors = parts_of(run.run.artifact)
     about.pop("sha256")
     about["base"]["bits"] = 3
-    save_file(
-        tensors, str(tmp_path / "wrong.nern"), {"nern": json.dumps({"sha256": _seal(about, tensors), **about}, separators=(",", ":"))}
-    )
+    save_file(tensors, str(tmp_path / "wrong.nern"), {"nern": json.dumps({"sha256": seal(about, tensors), **about}, separators=(",", ":"))})
     with pytest.raises(nern.ArtifactError, match="does not fit its own predictor"):
         nern.load(tmp_path / "wrong.nern")
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import yaml
 
-from nern.artifact.artifact import load
+from nern.artifact.reading import load
 from nern.config.structuring import unstructure
 from nern.errors import ArtifactError, DataError
 from nern.run.agreement import ClassCounts, Difference, accuracy_difference

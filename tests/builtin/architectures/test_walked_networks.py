@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nern.artifact import artifact
+from nern.artifact import reading
 from nern.builtin.architectures.imagenet_resnet import ImageNetResNet
 from nern.builtin.architectures.squeezenet import SqueezeNet
 from nern.builtin.architectures.timm import Timm
@@ -185,7 +185,7 @@ def test_three_steps_and_the_way_back(
     assert Engine.from_yaml(tmp_path / "experiment.yaml").fit().iterations == 3
     original = network.state_dict()
     chosen = {key for key in original if any(fnmatchcase(key, pattern) for pattern in patterns) and original[key].dim() >= 3}
-    rebuilt = artifact.load(tmp_path / "run" / "model.nern").reconstruct().state_dict()
+    rebuilt = reading.load(tmp_path / "run" / "model.nern").reconstruct().state_dict()
     assert [(key, value.shape, value.dtype) for key, value in rebuilt.items()] == [
         (key, value.shape, value.dtype) for key, value in original.items()
     ]

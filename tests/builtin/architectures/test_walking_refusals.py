@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from nern.artifact import artifact
 from nern.artifact.artifact import Artifact
 from nern.builtin.architectures.timm import Timm
 from nern.builtin.architectures.torchvision import Torchvision
@@ -27,6 +26,7 @@ from nern.networks.layers import map_convolutions
 from nern.networks.pair import NetworkPair
 from nern.options import OptionError
 from nern.registry.discovery import create_registry
+from nern.representation.representation import assemble
 from nern.support.files import write_tensors
 
 CPU = torch.device("cpu")
@@ -159,7 +159,7 @@ def test_a_shared_weight_is_represented_once_and_stored_once() -> None:
 
     grid, registry = KernelGrid(layers), create_registry(entry_points=False)
     orders: list[Any] = [Unordered(layer.filters, layer.channels) for layer in layers]
-    representation = artifact.assemble(grid, orders, Positional(frequencies=2), MLP(hidden=4)).eval()
+    representation = assemble(grid, orders, Positional(frequencies=2), MLP(hidden=4)).eval()
     dtypes = {name: value.dtype for name, value in network.state_dict().items()}
     kept = Artifact(representation, Timm(model="resnet18"), Positional(), MLP(), network, dtypes, registry, "", {})
     represented = sum(layer.count * 9 for layer in layers)
