@@ -19,11 +19,12 @@ from nern.config.experiment import Experiment
 from nern.config.loading import load_experiment
 from nern.config.overrides import parse_override
 from nern.config.structuring import to_yaml, unstructure
-from nern.errors import ConfigError, DataError, Interrupted
+from nern.errors import ConfigError, DataError, Interrupted, TrainingError
 from nern.interfaces import Data, Task
 from nern.networks.pair import NetworkPair, Speedups
 from nern.networks.speedups import bearable
 from nern.options import located
+from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.quantization import NumberFormat
@@ -194,6 +195,10 @@ class Engine(Shown):
             raise error from problem
         except BaseException as problem:
             error = problem
+            reason = blamed(problem, self.registry)
+            if reason is not None:
+                error = TrainingError(f"{reason}; {self.run.way_on()}")
+                raise error from problem
             raise
         finally:
             if self.processes.first:

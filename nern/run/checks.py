@@ -20,6 +20,7 @@ from nern.networks.state_dicts import same_bits
 from nern.networks.tracing import cannot_take
 from nern.options import located
 from nern.outputs.nested import call, tensors_of
+from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.entropy import is_coded
 from nern.run.evaluation import measures_of
@@ -68,6 +69,11 @@ def check_run(
             raise
         except NernError as error:
             mistakes.append(error)
+        except Exception as error:
+            reason = blamed(error, registry)
+            if reason is None:
+                raise
+            mistakes.append(ConfigError(reason))
 
     preprocessing: Preprocessing | None = None
     with collected():
@@ -82,6 +88,7 @@ def check_run(
             observer.check()
     context: StepContext | None = None
     outputs: Any = None
+    wrong: list[ConfigError] = []
     with collected():
         network, dtypes = _network(experiment, source, fetch=open_task is not None)
         outputs = _outputs(network, experiment)
@@ -95,7 +102,7 @@ def check_run(
             if not wrong:  # else the file is wrong for the same reason
                 check_file(pack(experiment, original, context.representation.eval(), registry, like_at_the_end()), Path(folder))
         context.representation.train()
-    for index, phase in enumerate(experiment.phases if context else ()):
+    for index, phase in enumerate(experiment.phases if context and not wrong else ()):
         with collected():
             start_phase(experiment, phase, index, context, _no_images)
     if open_task is not None and not mistakes:

@@ -66,6 +66,12 @@ class RunFolder:
             return TrainingError(cannot_write(f"the run directory {self.path}", problem, "free space or set output"))
         return DataError(f"cannot read {place} ({problem.strerror or problem})")
 
+    def way_on(self) -> str:
+        """What a user can do once the error is mended that ended a run in this folder."""
+        if self.checkpoint.exists():
+            return f"mend it, then continue with --resume (checkpoint {self.checkpoint})"
+        return f"mend it, then continue with --resume ({self.path})" if self.config.exists() else "mend it, then start again"
+
     @contextmanager
     def held(self, make: bool) -> Iterator[None]:
         """Keep other processes out of the folder while a block runs; the lock ends with this process, however that ends.

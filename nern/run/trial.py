@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,16 @@ from torch import Tensor, nn
 
 from nern.config.experiment import Experiment, phase_place
 from nern.errors import ConfigError
+from nern.interfaces import Smoother
 from nern.kernels.orders import LayerOrder
 from nern.options import located
+from nern.registry.hook_errors import place_of
 from nern.registry.registry import Registry
 from nern.support.seeding import derive
 from nern.training.step import StepContext
+
+#: Kernels of a layer that any smoother orders in a moment.
+SMALL_LAYER = 1024
 
 
 def check_components(experiment: Experiment, registry: Registry, context: StepContext, network: nn.Module) -> Iterator[ConfigError]:
@@ -31,11 +36,15 @@ def check_components(experiment: Experiment, registry: Registry, context: StepCo
         ("embedding", "embedding", experiment.embedding, _embedding, (context, rows)),
         ("predictor", "predictor", experiment.predictor, _predictor, (context, rows)),
         ("base", "base", experiment.base, _base, (context, rows)),
+        ("smoother", "smoother", experiment.smoother, _smoother, (experiment.smoother, context, network)),
     ]
     for index, phase in enumerate(experiment.phases):
         sampler = phase.sampler or experiment.sampler
         place = "sampler" if phase.sampler is None else f"{phase_place(experiment, index)}.sampler"
         checks.append((place, "sampler", sampler, _sampler, (sampler, context, derive(context.seed, "sampler", index))))
+        optimizer = phase.optimizer or experiment.optimizer
+        place = "optimizer" if phase.optimizer is None else f"{phase_place(experiment, index)}.optimizer"
+        checks.append((place, "optimizer", optimizer, _optimizer, (optimizer, context)))
     for place, kind, component, check, arguments in checks:
         name = owners.get(type(component), type(component).__name__)
         try:
@@ -46,7 +55,7 @@ def check_components(experiment: Experiment, registry: Registry, context: StepCo
             continue
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
-            problem = f"raised {type(error).__name__}: {reason}"
+            problem = f"raised {type(error).__name__}: {reason}{place_of(error)}"
         if problem is not None:
             yield ConfigError(f"component {name} ({kind}): {problem}")
 
@@ -102,9 +111,74 @@ def _predictor(context: StepContext, rows: Tensor) -> str | None:
     representation = context.representation
     groups = representation.groups
     rows = rows if groups is None else groups.rows(torch.zeros(1, dtype=torch.int64, device=rows.device))
-    with torch.no_grad():
+    with torch.random.fork_rng():
+        kernels: Any = representation.predict(rows)
+        wrong = _wrong_numbers(kernels, [len(rows), context.kernels.grid.outputs], "forward(embedded)")
+        return wrong or _unused(context)
+
+
+def _unused(context: StepContext) -> str | None:
+    """A trained parameter of the predictor on which no kernel depends; all are asked only where some of each layer do not depend on it."""
+    representation = context.representation
+    trained = {name: value for name, value in representation.predictor.named_parameters() if value.requires_grad}
+    table, groups = representation.table, representation.groups
+    if groups is None:
+        some = table.starts
+    else:
+        first = groups.of(table.starts)
+        some = groups.rows(first)
+    for rows in (some, None):
+        if not trained:
+            return None
         kernels = representation.predict(rows)
-    return _wrong_numbers(kernels, [len(rows), context.kernels.grid.outputs], "forward(embedded)")
+        if not kernels.requires_grad:
+            return "no gradient reaches its parameters: forward(embedded) must be differentiable in them"
+        gradients = torch.autograd.grad(kernels.sum(), list(trained.values()), allow_unused=True)
+        trained = {name: value for (name, value), gradient in zip(trained.items(), gradients, strict=True) if gradient is None}
+    unused = next(iter(trained), None)
+    return unused and (
+        f"no kernel depends on parameter '{unused}', which every file would hold: use it in forward(), "
+        "or make it no parameter that is trained (requires_grad_(False))"
+    )
+
+
+def _smoother(smoother: Smoother, context: StepContext, network: nn.Module) -> str | None:
+    """The order of the smallest layer, where that is a matter of a moment."""
+    layer = min(context.kernels.grid.layers, key=lambda layer: layer.count)
+    if layer.count > SMALL_LAYER:
+        return None
+    kernels = layer.split(network.state_dict()[layer.parameter].float()).reshape(layer.filters, layer.channels, -1).clone()
+    before = kernels.clone()
+    with torch.random.fork_rng():
+        order = smoother.order(kernels)
+    problem = check_order(order, layer.filters, layer.channels)
+    if problem is None and not torch.equal(kernels, before):
+        problem = "order() changes the kernels that it is given"
+    return problem and f"{problem} ('{layer.parameter}')"
+
+
+def _optimizer(optimizer: Any, context: StepContext) -> str | None:
+    parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
+    if not parameters:  # which is said when the phase is started
+        return None
+    with torch.random.fork_rng():
+        return problem_with_optimizers(optimizer.start(parameters), parameters)
+
+
+def problem_with_optimizers(started: Any, parameters: Sequence[tuple[str, nn.Parameter]]) -> str | None:
+    """What is wrong with what `Optimizer.start` gave for named parameters; None where nothing is."""
+    if not isinstance(started, list) or not started or not all(isinstance(one, torch.optim.Optimizer) for one in started):
+        return f"start() must return a list of torch optimisers, returned {_of(started)}"
+    names = {id(value): name for name, value in parameters}
+    stepped = [id(value) for one in started for group in one.param_groups for value in group["params"]]
+    for key in stepped:
+        if key not in names:
+            return "start() must hand on the parameters that it is given, and steps another one"
+    for key, name in names.items():
+        times = stepped.count(key)
+        if times != 1:
+            return f"start() must hand every parameter to exactly one optimiser, once: '{name}' is stepped {times} times"
+    return None
 
 
 def _base(context: StepContext, rows: Tensor) -> str | None:

@@ -39,6 +39,12 @@ def check_architecture(architecture: Architecture) -> None:
     network.eval()
     layers = list(architecture.layers(network))
     expect(len(layers) > 0, "layers() gives no layer: there is nothing to represent")
+    for _ in range(2):
+        found = [(layer.parameter, tuple(layer.shape), layer.layer) for layer in architecture.layers(network)]
+        expect(
+            found == [(layer.parameter, tuple(layer.shape), layer.layer) for layer in layers],
+            "layers() gives other layers, or another order, when it is called again",
+        )
     state = network.state_dict()
     for layer in layers:
         _check_mapping(layer, state)

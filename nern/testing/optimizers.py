@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.interfaces import Optimizer
+from nern.run.trial import problem_with_optimizers
 from nern.support.seeding import generator, seeded
 from nern.testing.assertions import expect, same
 from nern.testing.options import check_options
@@ -29,10 +30,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
         expect(0 <= factor < float("inf"), f"factor({step}, {total}) is {factor}")
         expect(optimizer.factor(step, total) == factor, f"factor({step}, {total}) differs from call to call")
     started = optimizer.start(list(network.named_parameters()))
-    is_list = isinstance(started, list) and len(started) > 0 and all(isinstance(one, torch.optim.Optimizer) for one in started)
-    expect(is_list, "start() must return a list of torch optimisers")
-    stepped = [id(value) for one in started for group in one.param_groups for value in group["params"]]
-    expect(sorted(stepped) == sorted(map(id, network.parameters())), "start() must hand every parameter to exactly one optimiser")
+    problem = problem_with_optimizers(started, list(network.named_parameters()))
+    expect(problem is None, problem or "")
 
     rates = [[group["lr"] for group in one.param_groups] for one in started]
     expect(all(rate > 0 for own in rates for rate in own), "an optimiser starts with a learning rate of zero")

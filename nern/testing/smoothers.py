@@ -24,6 +24,8 @@ def check_smoother(smoother: Smoother) -> None:
             expect((order.filters, order.channels) == shape[:2], f"{what} is for {order.filters} × {order.channels} kernels")
             indices = order.indices()
             count = shape[0] * shape[1]
+            dtype = str(indices.dtype).removeprefix("torch.")
+            expect(indices.dtype == torch.int64, f"{what} must be a permutation of int64, is one of {dtype}")
             expect(torch.equal(indices.sort().values, torch.arange(count)), f"{what} is no permutation of the {count} kernels")
             expect(torch.equal(smoother.order(kernels).indices(), indices), f"{what} differs from call to call")
             expect(torch.equal(kernels, before), f"{what} changes the kernels")

@@ -62,6 +62,41 @@ class C(nern.Smoother):
 @nern.hookimpl
 def nern_smoothers(): return {{"odd": C}}
 """
+OPTIMIZER = """
+@attrs.frozen
+class C(nern.Optimizer):
+    "Odd."
+    lr: float = nern.option(0.1, help="rate")
+
+    def start(self, parameters):
+        values = [value for _, value in parameters]
+        sgd = torch.optim.SGD
+        return {}
+
+@nern.hookimpl
+def nern_optimizers(): return {{"odd": C}}
+"""
+UNUSED = """
+class M(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.spare = nn.Parameter(torch.zeros(3))
+        {}
+
+    def forward(self, embedded, rows=None):
+        kernels = super().forward(embedded)
+        return {}
+
+@attrs.frozen
+class C(nern.Predictor):
+    "Odd."
+
+    def build(self, inputs, outputs):
+        return M(inputs, outputs)
+
+@nern.hookimpl
+def nern_predictors(): return {{"odd": C}}
+"""
 ARCHITECTURE = """
 calls = []
 
@@ -99,6 +134,17 @@ WRONG = [
     ("smoother", SMOOTHER.format("torch.arange(3)"), "order() must give a LayerOrder, gave [3] int64"),
     ("smoother", SMOOTHER.format("nern.KernelOrder(*kernels.shape[:2], torch.zeros(kernels.shape[0] * kernels.shape[1]).long())"),
      "order() must give every kernel from 0 to"),
+    ("smoother", SMOOTHER.format("nern.KernelOrder(*kernels.shape[:2], torch.arange(kernels.shape[0] * kernels.shape[1]).float())"),
+     "float32 ('conv1.weight')"),
+    ("smoother", SMOOTHER.format("(kernels.zero_(), nern.KernelOrder(*kernels.shape[:2], torch.arange(kernels[..., 0].numel())))[1]"),
+     "order() changes the kernels that it is given ('conv1.weight')"),
+    ("optimizer", OPTIMIZER.format("sgd(values, lr=1)"), "start() must return a list of torch optimisers, returned a SGD"),
+    ("optimizer", OPTIMIZER.format("[sgd(values[1:], lr=1)]"), "every parameter to exactly one optimiser, once: 'predictor."),
+    ("optimizer", OPTIMIZER.format("[sgd(values, lr=1), sgd(values[:1], lr=1)]"), "is stepped 2 times"),
+    ("optimizer", OPTIMIZER.format("[sgd([nn.Parameter(v.detach()) for v in values], lr=1)]"), "and steps another one"),
+    ("optimizer", OPTIMIZER.format("1 / 0"), "raised ZeroDivisionError: division by zero (" ),
+    ("predictor", UNUSED.format("", "kernels"), "no kernel depends on parameter 'spare', which every file would hold"),
+    ("predictor", UNUSED.format("", "kernels.detach()"), "no gradient reaches its parameters"),
     ("architecture", ARCHITECTURE.format("super().join(kernels.flip(0))", AT, "found"), "must give back what split() was given"),
     ("architecture", ARCHITECTURE.format(JOIN, "super().coordinates() * 0", "found"), "two kernels have the same"),
     ("architecture", ARCHITECTURE.format(JOIN, AT, "found[::-1] if len(calls) % 2 else found"), "when it is called again"),
@@ -116,10 +162,20 @@ def test_a_component_that_breaks_its_contract_is_named(kind, code, message, inst
     engine = nern.Engine.from_yaml(path, {kind: section})
     with pytest.raises(ConfigError) as caught:
         engine.fit()
-    assert not engine.run.path.exists() or kind == "smoother"  # orders are computed after the run has begun
+    assert not engine.run.path.exists()
     assert message in str(caught.value)
     assert f"component nern-odd:odd ({kind}): " in str(caught.value) or message.startswith(kind)
     assert "learning rate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "given"),
+    [("self.spare.requires_grad_(False)", "kernels"), ("", "kernels + self.spare.sum() if bool((rows == 5).any()) else kernels")],
+    ids=["not trained", "used by one kernel alone"],
+)
+def test_parameters_that_may_be_there(made, given, install, experiment) -> None:
+    install("nern-odd", HEAD + UNUSED.format(made, given))
+    assert nern.Engine.from_yaml(experiment(), {"predictor": {"name": "odd"}}).fit().iterations == 3
 
 
 def test_a_run_without_anything_to_train_ends_before_its_first_step(experiment) -> None:

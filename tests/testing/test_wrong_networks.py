@@ -112,6 +112,9 @@ class Wrong(Architecture):
             layers.append(LayerMapping("unused.weight", (4, 4, 3, 3), 0))
         if self.mistake == "unused":
             layers.append(LayerMapping("unused.weight", (4, 4, 3, 3), 1))
+        if self.mistake == "changing":
+            SEEDS.append(1)
+            layers = [LayerMapping("conv.weight", shape, len(SEEDS))]
         return [] if self.mistake == "empty" else layers
 
     def features(self, network):
@@ -129,6 +132,7 @@ class Wrong(Architecture):
     {
         "seed": "build() gives other weights under the same seed",
         "empty": "layers() gives no layer",
+        "changing": "layers() gives other layers, or another order, when it is called again",
         "name": "layer 'missing.weight' is no entry",
         "mapping": "layer 'conv.weight' has shape [4, 3, 3, 3], its mapping says [4, 3, 1, 1]",
         "join": "join() does not invert split()",
@@ -170,6 +174,8 @@ class Vectors(nn.Module):
 
     def forward(self, coordinates):
         vectors = self.table[coordinates].sum(1)
+        if self.mistake == "in place":
+            coordinates.add_(1)
         if self.seen is not None:
             vectors = vectors + float(self.seen[0])
         return {
@@ -195,6 +201,7 @@ class WrongEmbedding(Embedding):
     ("mistake", "message"),
     {
         "dim": "needs an attribute 'dim'",
+        "in place": "forward(coordinates) changes the coordinates that it is given",
         "shape": "forward(coordinates) must have shape [36, 5], has [36, 3]",
         "double": "must be float32, is torch.float64",
         "nan": "values that are not finite",
@@ -233,6 +240,8 @@ class Kernels(nn.Module):
         super().__init__()
         self.mistake, self.accepts_lookup = mistake, mistake == "lookup"
         self.linear = nn.Linear(inputs, outputs)
+        if mistake == "unused":
+            self.spare = nn.Parameter(torch.zeros(3))
         if mistake == "untrained":
             self.linear.requires_grad_(False)
 
@@ -269,6 +278,7 @@ class WrongPredictor(Predictor):
         "shape": "forward(embedded) must have shape [64, 9], has [64, 4]",
         "detached": "no gradient reaches the embedded coordinates",
         "mixed": "in eval mode a kernel depends on other rows than its own",
+        "unused": "no gradient reaches parameter 'spare' of the predictor",
         "lookup": "forward() gives other kernels for a Lookup",
     }.items(),
 )

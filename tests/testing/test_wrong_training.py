@@ -92,6 +92,8 @@ class WrongSmoother(Smoother):
             permutation = torch.randperm(filters * channels, generator=torch.Generator().manual_seed(len(SEEDS)))
         if self.mistake == "random":
             SEEDS.append(1)
+        if self.mistake == "floats":
+            permutation = permutation.float()
         if self.mistake == "transposed":
             return KernelOrder(channels, filters, permutation)
         return (Foreign if self.mistake == "foreign" else KernelOrder)(filters, channels, permutation)
@@ -108,6 +110,7 @@ class Foreign(KernelOrder):
         "type": "order() of kernels [4, 6, 9] must be a LayerOrder, is Tensor",
         "changes": "changes the kernels",
         "repeats": "is no permutation of the 24 kernels",
+        "floats": "must be a permutation of int64, is one of float32",
         "random": "differs from call to call",
         "transposed": "is for 6 × 4 kernels",
         "foreign": "has a kind that no file can hold",
@@ -243,17 +246,27 @@ class WrongOptimizer(Optimizer):
             return torch.optim.SGD(values, lr=self.lr)
         if self.mistake == "some":
             return [torch.optim.SGD(values[:1], lr=self.lr)]
+        if self.mistake == "twice":
+            return [torch.optim.SGD(values, lr=self.lr), torch.optim.SGD(values[:1], lr=self.lr)]
+        if self.mistake == "listed twice":
+            return [torch.optim.SGD([*values, values[2]], lr=self.lr)]
+        if self.mistake == "others":
+            return [torch.optim.SGD([*values, torch.nn.Parameter(torch.zeros(1))], lr=self.lr)]
         if self.mistake == "forgetful":
             return [Forgetful(values, lr=self.lr, momentum=0.9)]
         return [torch.optim.SGD(values, lr={"zero": 0.0, "up": 1e3}.get(self.mistake, self.lr), maximize=self.mistake == "maximise")]
 
 
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
         "negative": "factor(0, 40) is -1.0",
         "single": "start() must return a list of torch optimisers",
-        "some": "start() must hand every parameter to exactly one optimiser",
+        "some": "start() must hand every parameter to exactly one optimiser, once: '0.bias' is stepped 0 times",
+        "twice": "start() must hand every parameter to exactly one optimiser, once: '0.weight' is stepped 2 times",
+        "listed twice": "start() must hand every parameter to exactly one optimiser, once: '2.weight' is stepped 2 times",
+        "others": "start() must hand on the parameters that it is given, and steps another one",
         "zero": "starts with a learning rate of zero",
         "maximise": "do not lower its loss",
         "forgetful": "a run that is resumed from saved states ends with other parameters",
