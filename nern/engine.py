@@ -21,14 +21,11 @@ from nern.config.overrides import parse_override
 from nern.config.structuring import to_yaml, unstructure
 from nern.errors import ConfigError, DataError, Interrupted, TrainingError
 from nern.interfaces import Data, Task
-from nern.networks.pair import NetworkPair, Speedups
-from nern.networks.speedups import bearable
 from nern.options import located
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
-from nern.representation.original_kernels import OriginalKernels
-from nern.representation.quantization import NumberFormat
-from nern.representation.representation import Representation, assemble
+from nern.representation.representation import Representation
+from nern.run.assembly import Assembly
 from nern.run.checkpoint import Checkpoint
 from nern.run.checks import check_run
 from nern.run.devices import choose_device, choose_dtype, fast_float32
@@ -45,9 +42,7 @@ from nern.run.plan import Plan, make_plan
 from nern.run.pretraining import pretrain_observed
 from nern.run.results import Evaluation, Result
 from nern.support.memory import keep_freed_memory
-from nern.support.seeding import seeded
 from nern.support.showing import Shown
-from nern.support.subsets import call_with
 from nern.training.processes import Processes, processes
 from nern.training.step import StepContext
 
@@ -73,7 +68,7 @@ class Engine(Shown):
         self.result: Result | None = None
         self._artifact: Artifact | None = None
         self._original: Original | None = None
-        self._speedups: Speedups | None = None  # that the network bears; measured once
+        self._assembly = Assembly(experiment, registry, self.device, self.dtype)
         self._calls = ObserverCalls(registry)
         self._data: dict[int, Data] = {}
         self.processes = Processes()
@@ -343,67 +338,8 @@ class Engine(Shown):
         self._original = Original.of(network, dtypes, self.experiment, self.registry, report)
         return self._original
 
-    def _represent(self, original: Original, kernels: OriginalKernels) -> Representation:
-        """A representation with fresh weights."""
-        experiment = self.experiment
-        with seeded(experiment.seed, "predictor"):
-            representation = assemble(
-                original.grid, original.orders, experiment.embedding, experiment.predictor, experiment.base
-            ).to(self.device)  # fmt: skip
-            rows = torch.randperm(original.grid.rows, dtype=torch.int32)[:4096].long().to(self.device)
-            with torch.no_grad():
-                embedded = representation.embedding(representation.table.coordinates(rows))
-            if representation.base is not None:
-                with torch.no_grad(), located("base"):
-                    experiment.base.initialise(representation.base, kernels.by_layer())
-                    added = representation.added_weights()
-                if not bool(added.isfinite().all()):
-                    name = self.registry.name_of(experiment.base)
-                    raise ConfigError(f"component {name} (base): forward(rows) must give finite numbers, and gives others")
-                kernels = kernels.less(added)
-            if experiment.scale_layers:
-                representation.scale(kernels.scales())
-            with torch.no_grad():
-                experiment.embedding.initialise(representation.embedding, kernels.by_layer(representation.scales))
-            call_with(
-                experiment.predictor.initialise, representation.predictor, embedded, kernels.weights_in_rows(representation.scales),
-                offered={"grid": lambda: original.grid, "originals": lambda: kernels.by_layer(representation.scales)},
-            )  # fmt: skip
-        representation.keep_zeros(original.masks() if experiment.keep_zeros else {})
-        representation.storage = NumberFormat(experiment.storage)
-        representation.train_copies({name: original.state[name] for name in original.trained}, experiment.copied)
-        return representation
-
     def _context(self, original: Original, representation: Representation | None = None) -> StepContext:
-        """What training works on, with fresh weights where there is no representation yet."""
-        experiment = self.experiment
-        masks = original.masks() if experiment.keep_zeros else {}
-        kernels = OriginalKernels(original.grid, original.state, original.orders, self.device, masks)
-        representation = representation or self._represent(original, kernels)
-        networks = self._networks(original)
-        return StepContext(
-            representation, kernels, networks, self.device, self.dtype, experiment.seed, self.processes, experiment.cuda_graphs,
-            experiment.task.outputs(),
-        )  # fmt: skip
-
-    def _networks(self, original: Original) -> NetworkPair:
-        """The pair of networks that losses compare, with the speed-ups that leave what this network computes as it was."""
-        architecture = self.experiment.architecture
-        features = architecture.features(original.network)
-        if self._speedups is None and any(self.experiment.runs_networks(phase) for phase in self.experiment.phases):
-            changing = [*(layer.parameter for layer in original.grid.layers), *original.trained]
-            compared = features if self.experiment.compares_features else []
-            self._speedups, lines = bearable(
-                original.network, compared, changing, architecture.example_inputs(2),
-                device=self.device, dtype=self.dtype, trained=original.trained,
-            )  # fmt: skip
-            for line in lines if self.processes.first else ():
-                log.warning("nern: %s", line)
-        chosen = self._speedups or Speedups(dtype=self.dtype)
-        return NetworkPair(
-            original.network, features, device=self.device, dtype=chosen.dtype, fold=chosen.fold, channels_last=chosen.channels_last,
-            trained=original.trained,
-        )  # fmt: skip
+        return self._assembly.context(original, self.processes, representation)
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
