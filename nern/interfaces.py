@@ -66,11 +66,17 @@ class Preprocessing:
     """How images become inputs of a network: `(x / 255 - mean) / std`, channels first."""
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Of each channel, for values in [0, 1]."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    size: tuple[int, int, int] = (3, 32, 32)  # channels, height, width
-    resize: int | None = None  # shorter side before the centre crop, in pixels; None where images have `size` already
+    """Of each channel, for values in [0, 1]."""
+    size: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height, width."""
+    resize: int | None = None
+    """Shorter side before the centre crop, in pixels; None where images have `size` already."""
     interpolation: str = "bilinear"
-    squash: bool = False  # whether `resize` is both sides, whatever that does to the aspect ratio
+    """How `resize` does it: a name of torchvision's `InterpolationMode`, such as bilinear."""
+    squash: bool = False
+    """Whether `resize` is both sides, whatever that does to the aspect ratio."""
 
     def __attrs_post_init__(self) -> None:
         check_mean(self.mean)
@@ -93,11 +99,12 @@ class Architecture(ABC):
     rename: dict[str, str] = option(
         factory=dict, help='beginnings of names in the weights file and what the network has in their place, such as {"fc.": "linear."}'
     )
-    #: Whether torch and nern alone build the network; otherwise a file also holds names and shapes of its parameters, so that
-    #: its weights can be read where the package that builds the network is missing.
     standalone: ClassVar[bool] = False
-    #: Options that a file does not hold: where the original weights lie is nobody else's business.
+    """Whether torch and nern alone build the network; otherwise a file also holds names and shapes of its parameters, so that its
+    weights can be read where the package that builds the network is missing.
+    """
     private: ClassVar[tuple[str, ...]] = ("weights", "entry", "rename")
+    """Options that a file does not hold: where the original weights lie is nobody else's business."""
 
     @property
     def has_weights(self) -> bool:
@@ -354,11 +361,16 @@ class LossContext:
     """What a loss may look at before training starts."""
 
     grid: KernelGrid
+    """The represented kernels."""
     _kernels: Kernels | Callable[[], Kernels]
     networks: NetworkPair
+    """The original and the reconstructed network, as losses of outputs see them."""
     outputs: OutputKind = ClassLogits()
-    steps: int = 0  # of the phase
-    budget: float | None = None  # bits that what is coded should come to; None where no size was asked for
+    """What the task's networks give."""
+    steps: int = 0
+    """Steps of the phase."""
+    budget: float | None = None
+    """Bits that what is coded should come to; None where no size was asked for."""
 
     @property
     def kernels(self) -> Kernels:
@@ -371,6 +383,7 @@ class Loss(ABC):
     """A scalar that compares the reconstructed network with the original one."""
 
     needs: ClassVar[Literal["weights", "logits", "outputs", "features", "bits"]]
+    """What is compared: kernels ("weights"), what the networks give ("outputs" or "logits"), feature maps, or what is stored ("bits")."""
 
     needs_targets: ClassVar[bool] = False
     """Whether the loss is called with the targets of the batch as a third argument, for example with labels [b] int64."""

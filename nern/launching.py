@@ -24,12 +24,18 @@ PARENT = "NERN_STOP_WITH_PROCESS"
 class Job:
     """A run that a sweep hands to a launcher."""
 
-    name: str  # of the run; unique among the jobs that run at a time
-    command: tuple[str, ...]  # program and arguments; exit code 0 says that the run is finished
-    folder: Path  # the working directory
-    log: Path  # the file that what the command prints is appended to
-    device: str = "auto"  # the run's option `device`
-    environment: Mapping[str, str] = attrs.field(factory=dict)  # variables that the command needs besides those of this process
+    name: str
+    """Of the run; unique among the jobs that run at a time."""
+    command: tuple[str, ...]
+    """Program and arguments; exit code 0 says that the run is finished."""
+    folder: Path
+    """The working directory."""
+    log: Path
+    """The file that what the command prints is appended to."""
+    device: str = "auto"
+    """The run's option `device`."""
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Variables that the command needs besides those of this process."""
 
     @property
     def takes_gpu(self) -> bool:
@@ -41,8 +47,10 @@ class Job:
 class JobEnd:
     """How a job ended."""
 
-    code: int | None  # exit code; minus the signal's number where a signal ended it; None where the launcher lost it
-    reason: str = ""  # what the launcher knows of it
+    code: int | None
+    """Exit code; minus the signal's number where a signal ended it; None where the launcher lost it."""
+    reason: str = ""
+    """What the launcher knows of it."""
 
     @property
     def killed(self) -> bool:

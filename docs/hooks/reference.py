@@ -6,9 +6,12 @@ repository, so none of it can be out of date.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import itertools
 import pkgutil
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -121,6 +124,7 @@ The hooks that watch a run stand with the [observers](observer.md). What compone
 def extension_point(kind: str, registry: Registry) -> str:
     """The page of one extension point: its hook, its interface, what is built in with every option."""
     hook, interface = KINDS[kind]
+    check_attributes(interface)
     entries = registry.entries(kind)
     rows = [(f"[`{entry.name}`](#{entry.name})", component_summary(entry)) for entry in entries]
     watching = watch_hooks() if kind == "observer" else ""
@@ -357,6 +361,8 @@ def toolkit_page() -> str:
         text += f"\n## {module}\n\n{documented(found, module)}\n"
         for name, value in vars(found).items():
             if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and is_of_toolkit(value, module):
+                if inspect.isclass(value):
+                    check_attributes(value)
                 text += f"\n::: {module}.{name}\n    options: {{heading_level: 3}}\n"
     return text
 
@@ -374,8 +380,53 @@ def page_name(module: str) -> str:
 
 def api_page(module: str, members: Iterable[str]) -> str:
     """A module's page."""
-    blocks = "\n".join(f"::: {module}.{name}\n\n{VALUES.get(name, '')}\n" for name in members)
+    blocks = ""
+    for name in members:
+        found = getattr(importlib.import_module(module), name)
+        made = ""
+        if inspect.isclass(found):
+            check_attributes(found)
+            made = (
+                signature(found) if attrs.has(found) and not issubclass(found, tuple(interface for _, interface in KINDS.values())) else ""
+            )
+        blocks += f"::: {module}.{name}\n\n{VALUES.get(name, '')}\n{made}\n"
     return f"# {module}\n\n{documented(importlib.import_module(module), module)}\n\n{blocks}"
+
+
+def undescribed_attributes(cls: type) -> list[str]:
+    """Public data attributes of a class that neither a docstring below them nor the help of an option describes."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(body, ast.ClassDef)
+    found = []
+    for statement, following in itertools.zip_longest(body.body, body.body[1:]):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            name = statement.target.id
+            text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            made_by = getattr(getattr(statement.value, "func", None), "id", None)  # the help of an option stands in a table
+            if not name.startswith("_") and made_by != "option" and not text:
+                found.append(name)
+    return found
+
+
+def check_attributes(cls: type) -> None:
+    """Raises PluginError where a public data attribute of a class says nothing."""
+    missing = undescribed_attributes(cls)
+    if missing:
+        raise PluginError(f"{cls.__module__}.{cls.__name__}: no docstring below {', '.join(missing)}")
+
+
+def signature(cls: type) -> str:
+    """How an attrs class that is no component is made, for its page: its `__init__` is written by attrs, so no source shows it."""
+    fields = [field for field in attrs.fields(cls) if field.init]
+    if not all(field.alias and not field.alias.startswith("_") for field in fields):
+        return ""
+    lines = []
+    for field in fields:
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        default = "" if field.default is attrs.NOTHING else " = …" if isinstance(field.default, attrs.Factory) else f" = {field.default!r}"  # type: ignore[arg-type]
+        lines.append(f"    {'*, ' if field.kw_only else ''}{field.alias}: {kind}{default},")
+    heading = f"### Signature of `{cls.__name__}` {{ #signature-{cls.__name__.lower()} }}\n"
+    return "\n".join([heading, "```python", f"{cls.__name__}(", *lines, ")", "```", ""])
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------

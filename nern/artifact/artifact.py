@@ -47,15 +47,24 @@ from nern.support.showing import Shown
 class Bytes:
     """Bytes on disk."""
 
-    original: int  # the original network's state dict as a safetensors file
+    original: int
+    """The original network's state dict as a safetensors file."""
     predictor: int
+    """The predictor's parameters and buffers, and the scales of layers."""
     embedding: int
+    """The embedding's parameters and buffers."""
     ordering: int
-    zeros: int  # where weights stay zero
+    """Which kernel belongs to which coordinate."""
+    zeros: int
+    """Where weights stay zero."""
     copied: int
-    header: int  # names, shapes and metadata
-    total: int  # the whole file
-    base: int = 0  # what is added to predictions
+    """What is not represented."""
+    header: int
+    """Names, shapes and metadata."""
+    total: int
+    """The whole file."""
+    base: int = 0
+    """What is added to predictions."""
 
 
 @attrs.define
@@ -63,17 +72,27 @@ class Artifact(Shown):
     """A representation together with everything needed to rebuild the network."""
 
     representation: Representation
+    """The trained thing."""
     _architecture: Architecture | Callable[[], Architecture]
     embedding: Embedding
+    """What built the representation's embedding."""
     predictor: Predictor
+    """What built the representation's predictor."""
     _network: nn.Module | Opening  # the original architecture with the copied parameters in place
-    dtypes: dict[str, torch.dtype]  # dtype of every entry of the original state dict
+    dtypes: dict[str, torch.dtype]
+    """Type of every entry of the original state dict."""
     registry: Registry
-    sha256: str  # of the original weights
-    notes: dict[str, Any]  # the task without paths, figures of the run
-    absorbed: Absorbed | None = None  # batch norms whose scales are part of the represented convolutions in front of them
-    copied: str = "exact"  # how floating-point entries are stored that are copied: exact, float16 or int8
-    base: Base | None = None  # what built the representation's base, where it has one
+    """Where components come from."""
+    sha256: str
+    """Of the original weights."""
+    notes: dict[str, Any]
+    """The task without paths, and figures of the run."""
+    absorbed: Absorbed | None = None
+    """Batch norms whose scales are part of the represented convolutions in front of them."""
+    copied: str = "exact"
+    """How floating-point entries are stored that are copied: exact, float16 or int8."""
+    base: Base | None = None
+    """What built the representation's base, where it has one."""
 
     def __repr__(self) -> str:
         own = self._architecture if isinstance(self._architecture, Architecture) else None

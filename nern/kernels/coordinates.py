@@ -25,9 +25,12 @@ class LayerMapping:
     differentiable.
     """
 
-    parameter: str  # name of the weight in the network's state dict
-    shape: tuple[int, ...]  # of the weight
-    layer: int  # first coordinate
+    parameter: str
+    """Name of the weight in the network's state dict."""
+    shape: tuple[int, ...]
+    """Of the weight."""
+    layer: int
+    """First coordinate."""
 
     @property
     def filters(self) -> int:
@@ -96,7 +99,9 @@ class KernelGrid(Shown):
     """All represented kernels of a network, layer after layer."""
 
     layers: tuple[LayerMapping, ...]
-    sampling: str = "centre"  # how a kernel smaller than the largest is read from the k × k output
+    """The represented layers, in the order of their rows."""
+    sampling: str = "centre"
+    """How a kernel smaller than the largest is read from the k × k output: centre, average or max."""
 
     def __repr__(self) -> str:
         height, width = self.size

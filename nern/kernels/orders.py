@@ -25,8 +25,11 @@ class LayerOrder(ABC):
     """Which original kernel stands at each coordinate of a layer with `filters` × `channels` kernels."""
 
     filters: int
+    """Of the layer."""
     channels: int
+    """Of the layer."""
     kind: ClassVar[str]
+    """What a file calls such an order."""
 
     @abstractmethod
     def indices(self) -> Tensor:
@@ -52,6 +55,7 @@ class Unordered(LayerOrder):
     """Every kernel at its own coordinate; nothing is stored."""
 
     kind: ClassVar[str] = "none"
+    """What a file calls such an order."""
 
     def indices(self) -> Tensor:
         return torch.arange(self.filters * self.channels)
@@ -68,8 +72,10 @@ class Unordered(LayerOrder):
 class KernelOrder(LayerOrder):
     """One permutation of all kernels of the layer: F·C·⌈log₂(F·C)⌉ bits (cross-filter)."""
 
-    permutation: Tensor  # [filters · channels] int64
+    permutation: Tensor
+    """[filters · channels] int64: original kernel at each place."""
     kind: ClassVar[str] = "kernels"
+    """What a file calls such an order."""
 
     def indices(self) -> Tensor:
         return self.permutation
@@ -86,9 +92,12 @@ class KernelOrder(LayerOrder):
 class FilterOrder(LayerOrder):
     """Kernels permuted inside each filter, then whole filters: F·C·⌈log₂ C⌉ + F·⌈log₂ F⌉ bits (in-filter)."""
 
-    inner: Tensor  # [filters, channels] int64: row f orders the kernels of original filter f
-    outer: Tensor  # [filters] int64: original filter at each place
+    inner: Tensor
+    """[filters, channels] int64: row f orders the kernels of original filter f."""
+    outer: Tensor
+    """[filters] int64: original filter at each place."""
     kind: ClassVar[str] = "filters"
+    """What a file calls such an order."""
 
     def indices(self) -> Tensor:
         return (self.outer[:, None] * self.channels + self.inner[self.outer]).reshape(-1)

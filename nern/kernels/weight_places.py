@@ -16,9 +16,13 @@ class WeightPlaces(nn.Module):
     """
 
     areas: Tensor
+    """[layers] int64: weights of a kernel of each layer."""
     firsts: Tensor
+    """[layers] int64: the first weight of each layer."""
     size_of_layer: Tensor
+    """[layers] int64: which of the kernel sizes each layer has."""
     places: Tensor
+    """[sizes, k²] int64: which weight of a kernel fills each place; -1 where none does."""
 
     def __init__(self, grid: KernelGrid) -> None:
         super().__init__()

@@ -261,8 +261,11 @@ class Measured(OutputKind):
     """A kind of outputs with one more figure, which is the headline; the checkpoint is chosen as before."""
 
     kind: OutputKind
+    """What the networks give."""
     name: str
+    """Of the figure."""
     metric: Metric
+    """What takes the figure."""
 
     def check(self, outputs: Any, classes: int | None = None) -> None:
         self.kind.check(outputs, classes)

@@ -27,8 +27,11 @@ class Export:
     """A file that was written and read back."""
 
     path: str
+    """The file."""
     format: str
+    """What kind of file it is."""
     bytes: int
+    """Its size."""
     difference: float
     """Largest difference of what the file gives from the reconstructed network's outputs, relative to the largest of them."""
 

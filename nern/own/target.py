@@ -42,6 +42,7 @@ class TargetBytes(Target):
     """A file of at most so many bytes: the largest predictor with which the file keeps to them."""
 
     bytes: int
+    """The whole file may have at most so many."""
 
     def __attrs_post_init__(self) -> None:
         if self.bytes <= 0:
@@ -80,6 +81,7 @@ class TargetDrop(Target):
     """
 
     points: float = 1.0
+    """Of the headline figure that may be lost at most."""
     runs: int = 5
     """How many short runs may look for the size."""
     part: float = 0.2

@@ -200,9 +200,12 @@ def code_parameters(module: nn.Module, values: Mapping[str, tuple[Tensor, list[T
 class StoredBits:
     """What the coded parameters of a representation take in its file."""
 
-    total: Tensor  # bits, a scalar; differentiable in the latents and in the distribution
-    exact: Tensor  # bits of the integers as they are, a scalar without gradient
-    weights: int  # represented weights
+    total: Tensor
+    """Bits, a scalar; differentiable in the latents and in the distribution."""
+    exact: Tensor
+    """Bits of the integers as they are, a scalar without gradient."""
+    weights: int
+    """Represented weights."""
 
 
 def stored_bits(module: nn.Module, weights: int, seed: int, step: int) -> StoredBits:

@@ -17,8 +17,11 @@ class AxisTables:
     """
 
     tables: tuple[Tensor, ...]
+    """For each coordinate, its vectors [values, d_a]."""
     offsets: tuple[int, ...]
+    """First column of each table's vectors in the embedding."""
     dim: int
+    """Columns of the embedding."""
 
     def dense(self, coordinates: Tensor) -> Tensor:
         """[n, 3] int64 → [n, dim]."""
@@ -33,7 +36,9 @@ class Lookup:
     """Coordinates [n, 3] int64 together with the tables that embed them."""
 
     tables: AxisTables
+    """The vectors of each coordinate."""
     coordinates: Tensor
+    """Of the rows, [n, 3] int64."""
 
     def dense(self) -> Tensor:
         """The embedding itself, [n, dim]."""

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 class Evaluation:
     """The reconstructed network beside the original one, on the test set."""
 
-    original: Score | None  # None where the original weights are not at hand
+    original: Score | None
+    """None where the original weights are not at hand."""
     reconstructed: Score
+    """Of the network that comes out of the representation."""
 
     @property
     def original_top1(self) -> float | None:
@@ -48,20 +50,34 @@ class Evaluation:
 class Result(Shown):
     """What a finished run gives; written as result.json."""
 
-    original_top1: float | None  # per cent on the test set
-    reconstructed_top1: float | None  # of the chosen checkpoint, which is the one in the artifact
-    seconds: float  # wall time of fit, over all resumptions
+    original_top1: float | None
+    """Per cent on the test set; None where there are no labels."""
+    reconstructed_top1: float | None
+    """Of the chosen checkpoint, which is the one in the artifact."""
+    seconds: float
+    """Wall time of fit, over all resumptions."""
     iterations: int
+    """Steps of all phases."""
     bytes: Bytes
+    """Of the file and of its parts."""
     run_dir: str
+    """The run's folder."""
     artifact: str
-    checkpoints: dict[str, Any]  # "chosen" and "final": iteration, held-out and test metrics
-    smoothness: dict[str, float]  # eq. 6 before and after ordering
+    """The run's file."""
+    checkpoints: dict[str, Any]
+    """"chosen" and "final": iteration, held-out and test metrics."""
+    smoothness: dict[str, float]
+    """Eq. 6 before and after ordering."""
     seed: int
+    """Source of everything random."""
     environment: dict[str, Any]
-    original: dict[str, float] | None = None  # every figure of the original network on the test set
-    choice: dict[str, str] = attrs.field(factory=dict)  # figures that chose the checkpoint, the most important first → better direction
-    classes: list[dict[str, Any]] | None = None  # counts of test images by class (`nern.run.agreement.ClassCounts`)
+    """Versions, device and processor."""
+    original: dict[str, float] | None = None
+    """Every figure of the original network on the test set."""
+    choice: dict[str, str] = attrs.field(factory=dict)
+    """Figures that chose the checkpoint, the most important first → better direction."""
+    classes: list[dict[str, Any]] | None = None
+    """Counts of test images by class (`nern.run.agreement.ClassCounts`)."""
 
     def to_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)

@@ -107,8 +107,8 @@ class LibraryArchitecture(DiscoveredArchitecture):
                 raise
             raise OptionError("arguments", f"({', '.join(self.arguments)}) are refused by the library: {first_line(error)}") from error
 
-    #: Arguments of the library's constructors that options give already, and these options.
     told: ClassVar[Mapping[str, str]] = {}
+    """Arguments of the library's constructors that options give already, and these options."""
 
     def adjusted(self, published: Preprocessing) -> Preprocessing:
         """How the library prepares inputs, with what the options set instead.

@@ -38,7 +38,9 @@ class TensorExamples(Examples):
     """Examples in memory."""
 
     inputs: Tensor
+    """[n, ...]: one for each example."""
     targets: Tensor | None
+    """[n, ...]; None where there are none."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -57,7 +59,9 @@ class DatasetExamples(Examples):
     """Examples of a data set, read when they are wanted, in this process."""
 
     dataset: Any
+    """Has a length, and an example under each number."""
     collate: Callable[[list[Any]], Any] = default_collate
+    """Makes a batch of a list of examples."""
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -71,7 +75,9 @@ class Some(Examples):
     """Some of other examples, by their numbers [n] int64."""
 
     whole: Examples
+    """The examples that these are some of."""
     numbers: Tensor
+    """Which they are, [m] int64."""
 
     def __len__(self) -> int:
         return len(self.numbers)

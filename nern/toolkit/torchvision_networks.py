@@ -25,8 +25,9 @@ class TorchvisionNetwork(LibraryArchitecture):
         None, help="which of torchvision's weights the preprocessing is of, such as IMAGENET1K_V1; null for the newest"
     )
     told: ClassVar[Mapping[str, str]] = {"num_classes": "classes", "image_size": "size", "input_size": "size"}
-    #: Classifiers that only training uses; published weights hold them, what is evaluated does not.
+    """Arguments of torchvision's builders that options give already, and these options."""
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+    """Classifiers that only training uses; published weights hold them, what is evaluated does not."""
 
     @property
     @abstractmethod

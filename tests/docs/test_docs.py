@@ -179,6 +179,43 @@ def test_the_build_refuses_what_has_no_description(reference: ModuleType, regist
         reference.verb("nern verb", verb)
 
 
+class Measured:
+    """Has one attribute that says what it is, and one that does not."""
+
+    described: int = 0
+    """A number."""
+    secret: int = 0  # a comment is on no page
+    _own: int = 0
+
+
+def test_the_build_refuses_an_attribute_that_says_nothing(reference: ModuleType) -> None:
+    from mkdocs.exceptions import PluginError
+
+    assert reference.undescribed_attributes(Measured) == ["secret"]
+    with pytest.raises(PluginError, match="Measured: no docstring below secret"):
+        reference.check_attributes(Measured)
+
+
+@pytest.mark.parametrize(
+    ("page", "places"),
+    {
+        "api/interfaces.html": ["Data.classes", "Data.splits", "Preprocessing.size", "LossContext.budget", "Kernels.values"],
+        "api/kernels.coordinates.html": ["LayerMapping.parameter", "LayerMapping.shape", "KernelGrid.sampling"],
+        "api/run.evaluation.html": ["Score.figures", "Score.key"],
+        "api/run.results.html": ["Result.bytes", "Result.choice", "Evaluation.original"],
+        "api/artifact.artifact.html": ["Bytes.base", "Artifact.sha256"],
+        "extend/loss.html": ["Loss.needs", "Loss.needs_targets"],
+    }.items(),
+)
+def test_attributes_and_signatures_are_shown(site: Site, page: str, places: list[str]) -> None:
+    sections = site.pages[page].text
+    module = "nern.interfaces" if page.startswith("extend") else f"nern.{page.removeprefix('api/').removesuffix('.html')}"
+    assert [place for place in places if not sections.get(f"{module}.{place}", "").strip()] == []
+    if page == "api/interfaces.html":
+        made = " ".join(sections["signature-preprocessing"].split())
+        assert "Preprocessing( mean: tuple[float, ...] = (0.485, 0.456, 0.406)," in made and "resize: int | None = None," in made
+
+
 def test_unlisted_pages_are_reachable(reference: ModuleType) -> None:
     nav = reference.complete_navigation([{"Home": "index.md"}, {"API": "api/"}], ["index.md", "new.md", "api/a.md"], ["api/a.md"])
     assert nav == [{"Home": "index.md"}, {"API": ["api/a.md"]}, {"More": ["new.md"]}]

@@ -37,6 +37,7 @@ class Report:
     """The page about one or several runs; a notebook shows it where it is the last value of a cell."""
 
     html: str
+    """The page's text."""
 
     def save(self, path: str | Path) -> Path:
         """Write the page, which is complete in itself. The folder is made where it is missing.
