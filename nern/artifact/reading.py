@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -104,7 +105,12 @@ def _read(path: Path, registry: Registry) -> Artifact:
 
 
 def _needs_plugin(path: Path, error: Exception, more: str = "") -> ArtifactError:
-    return ArtifactError(f"{path} needs a plugin: {error}; install the package that offers it, or name a local one with plugins=[…]{more}")
+    owner = re.search(r"belongs to package '([^']+)'", str(error))
+    file = "FILE" if owner is None else owner[1] if owner[1].endswith(".py") else f"{owner[1].replace('-', '_')}.py"
+    way_out = (
+        f"install the package that offers it; a plugin in a file of your own is named with --plugin {file}, in Python plugins=['{file}']"
+    )
+    return ArtifactError(f"{path} needs a plugin: {error}; {way_out}{more}")
 
 
 def _architecture(path: Path, about: dict[str, Any], registry: Registry) -> Architecture:

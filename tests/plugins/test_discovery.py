@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -279,6 +281,15 @@ def test_file_of_a_local_plugin_is_read_with_the_plugin_switch(experiment, tmp_p
     output = tmp_path / "weights.safetensors"
     assert run(["reconstruct", str(engine.run.artifact), "-o", str(output)]) == 2
     assert "predictor 'linear' belongs to package 'mine'" in capsys.readouterr().err
+    for verb in (["reconstruct", "-o", str(output)], ["info"], ["evaluate"], ["export", "-o", str(output)]):
+        command = [verb[0], str(engine.run.artifact), *verb[1:]]
+        if verb[0] == "info":  # one of them as a user calls it
+            ended = subprocess.run([sys.executable, "-m", "nern", *command], capture_output=True, text=True, check=False)
+            code, said = ended.returncode, ended.stderr
+        else:
+            code, said = run(command), capsys.readouterr().err
+        assert code == 2
+        assert "a plugin in a file of your own is named with --plugin mine.py, in Python plugins=['mine.py']" in said
     assert run(["reconstruct", str(engine.run.artifact), "-o", str(output), "--plugin", str(mine)]) == 0
     assert output.exists()
     assert run(["plugins", "--plugin", str(mine)]) == 0
