@@ -215,6 +215,9 @@ class Predictor(ABC):
 
         A module without parameters of its own, for embeddings that hold all that is trained, sets
         `trained_by_embedding = True`.
+
+        A module that knows every kernel at its own size may have `whole(embedding) -> Tensor | None`: all weights of the grid
+        [weights], kernel after kernel without padding, the same that `forward` gives, or None where it does not know them.
         """
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:

@@ -194,6 +194,9 @@ class Representation(Shown, nn.Module):
 
     def _every_weight(self, kernels_of: Callable[[Tensor, tuple[int, int]], Tensor], chunk: int) -> Tensor:
         """[weights] from a function of rows, whose kernels have one size, and of that size, `chunk` rows at a time."""
+        whole = self.predict_whole()
+        if whole is not None:
+            return whole
         flat = torch.empty(self.grid.weights, device=self.device)
         for group in self.grid.groups:
             rows = torch.arange(group.start, group.end, device=self.device)
@@ -202,6 +205,18 @@ class Representation(Shown, nn.Module):
                 at = group.first + start * group.area
                 flat[at : at + kernels.numel()] = kernels.reshape(-1)
         return flat
+
+    def predict_whole(self) -> Tensor | None:
+        """Every predicted weight [weights] at once, differentiable, where the predictor knows kernels at their own size.
+
+        None where it does not, and where a base adds to its kernels.
+        """
+        whole = getattr(self.predictor, "whole", None) if self.base is None else None
+        flat: Tensor | None = None if whole is None else whole(self.embedding)
+        if flat is None or self.scales is None:
+            return flat
+        counts = torch.tensor([layer.count * layer.area for layer in self.grid.layers], device=self.device)
+        return flat * self.scales.repeat_interleave(counts, output_size=len(flat))
 
     def _kernels(self, rows: Tensor, kernel: tuple[int, int]) -> Tensor:
         """Predicted kernels [m, kh, kw] of rows whose kernels have one size; the middle is cut out before anything else is done."""

@@ -170,7 +170,8 @@ class PhaseTrainer:
             batch: inputs, such as images [b, c, h, w]; None where no active term runs the networks.
             targets: of the inputs; None where no active term needs them.
         """
-        predicted = self._predict(rows)
+        whole = self._whole() if rows is None and batch is not None else None
+        predicted = self._predict(rows) if whole is None else whole
         if self.observe is not None:
             self._errors = self._kernel_errors(predicted, rows)
         compared = self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
@@ -205,6 +206,13 @@ class PhaseTrainer:
             "features": (original.features, reconstructed.features),
         }
 
+    def _whole(self) -> Tensor | None:
+        """Every predicted weight [weights] without the padding of `_predict`, differentiable; None where that cannot be had."""
+        if self.context.processes.size > 1 or self.observe is not None:
+            return None
+        with self._arithmetic():
+            return self.context.representation.predict_whole()
+
     def _predict(self, rows: Tensor | None) -> Tensor:
         """Predicted kernels [m, k²] of some rows, or of all, differentiable."""
         context = self.context
@@ -216,7 +224,7 @@ class PhaseTrainer:
         context = self.context
         kernels, representation = context.kernels, context.representation
         if rows is None:
-            return kernels.grid.unpadded(predicted)
+            return kernels.grid.unpadded(predicted) if predicted.dim() == 2 else predicted
         with torch.no_grad(), self._arithmetic():
             if context.processes.size == 1:
                 everything = representation.predict_weights()

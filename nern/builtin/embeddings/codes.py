@@ -63,16 +63,23 @@ class CodesAndCoordinates(nn.Module):
         height, width = self.grid.layers[index].kernel
         return self.get_buffer(f"basis{height}x{width}")[: self.numbers[index]]
 
+    def _of_layer(self, index: int) -> Tensor:
+        """What the codes of layer `index` stand for, [filters · channels, kh · kw]."""
+        layer, count = self.grid.layers[index], self.numbers[index]
+        if not count:
+            return self.get_buffer("table0").new_zeros(layer.count, layer.area)
+        codes: Tensor = getattr(self, f"codes{index}")
+        return codes.reshape(layer.count, count) @ self._basis(index)
+
     def kernels(self) -> Tensor:
         """What the codes of all kernels stand for, [rows, k²]; smaller kernels stand in the middle."""
-        parts = []
-        for index, (layer, count) in enumerate(zip(self.grid.layers, self.numbers, strict=True)):
-            if count:
-                kernels = getattr(self, f"codes{index}").reshape(layer.count, count) @ self._basis(index)
-                parts.append(self.grid.pad_up(kernels.reshape(layer.count, *layer.kernel)))
-            else:
-                parts.append(self.get_buffer("table0").new_zeros(layer.count, self.grid.outputs))
-        return torch.cat(parts)
+        layers = enumerate(self.grid.layers)
+        return torch.cat([self.grid.pad_up(self._of_layer(index).reshape(layer.count, *layer.kernel)) for index, layer in layers])
+
+    def weights(self) -> Tensor:
+        """What the codes of all kernels stand for, kernel after kernel without padding, [weights]."""
+        with torch.autocast(self.get_buffer("places").device.type, enabled=False):
+            return torch.cat([self._of_layer(index).reshape(-1) for index in range(len(self.grid.layers))])
 
     @torch.no_grad()
     def represent(self, kernels: list[Tensor]) -> None:
@@ -86,7 +93,8 @@ class CodesAndCoordinates(nn.Module):
         """[n, 3] int64 → [n, k² + 6 · frequencies]."""
         with torch.autocast(coordinates.device.type, enabled=False):
             start, channels = self.get_buffer("places")[coordinates[:, 0]].unbind(1)
-            coded = self.kernels()[start + coordinates[:, 1] * channels + coordinates[:, 2]]
+            # not by brackets, whose backward pass takes one row after the other
+            coded = self.kernels().index_select(0, start + coordinates[:, 1] * channels + coordinates[:, 2])
             waves = [F.embedding(coordinates[:, axis], self.get_buffer(f"table{axis}")) for axis in range(3)]
             return torch.cat([coded, *waves], dim=1)
 

@@ -32,6 +32,13 @@ class Sum(nn.Module):
         coded = embedded[:, : self.outputs].float()
         return coded if self.correction is None else coded + self.correction(embedded[:, self.outputs :]).float()
 
+    def whole(self, embedding: nn.Module) -> Tensor | None:
+        """The weights [weights] that the codes alone stand for; None where the coordinate has a say, or there are no such codes."""
+        if self.correction is not None or not hasattr(embedding, "weights"):
+            return None
+        weights: Tensor = embedding.weights()
+        return weights.float()
+
 
 @attrs.frozen
 class Codes(Predictor):
