@@ -36,7 +36,7 @@ class Sum(nn.Module):
         """The weights [weights] that the codes alone stand for; None where the coordinate has a say, or there are no such codes."""
         if self.correction is not None or not hasattr(embedding, "weights"):
             return None
-        weights: Tensor = embedding.weights()
+        weights: Tensor = embedding.weights()  # type: ignore[operator]
         return weights.float()
 
 
