@@ -2,7 +2,8 @@
 
 Every network has a process of its own with a limit of time. It has random weights and inputs of noise: what is asked is
 whether nern can handle the network, not how well it does. A network ends as one of three: it `passed`; it was `refused`
-before the first step, with the reason; or it `failed`, which is a fault of nern's.
+before the first step, with the reason; or it `failed`, which is a fault of nern's. Where the limit of time came first, it was
+not run to its end, which says nothing; `--keep` tries such a network again.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ TIMM = (
 SIZES = {"maxvit_t": 224, "inception_v3": 128, "vit_tiny_patch16_224": 224, "efficientvit_b0": 128, "fastvit_t8": 256, "mobilevit_xxs": 256}
 SMALL = 64
 SECONDS = 900
+NOT_RUN = "*not run*"  # to its end: the limit of time came first
 
 
 def main() -> None:
@@ -58,6 +60,7 @@ def main() -> None:
         return
     file = RESULTS / "networks.json"
     known = {row["network"]: row for row in json.loads(file.read_text())["rows"]} if options.keep and file.exists() else {}
+    known = {network: row for network, row in known.items() if row["outcome"] != NOT_RUN or network not in options.networks}
     for network in options.networks:
         if network not in known:
             known[network] = child(network, options.seconds)
@@ -72,7 +75,8 @@ def write(rows: list[dict[str, Any]]) -> None:
     counts = {outcome: sum(row["outcome"] == outcome for row in rows) for outcome in ("passed", "refused", "failed")}
     text = (
         f"Of {len(rows)} networks {counts['passed']} passed, {counts['refused']} were refused before the first step, and "
-        f"{counts['failed']} failed. Random weights, inputs of noise, three steps of reconstruction and distillation with two images a "
+        f"{counts['failed']} failed; {len(rows) - sum(counts.values())} were not run to their end. Random weights, "
+        "inputs of noise, three steps of reconstruction and distillation with two images a "
         "step on every convolution; then the file is saved, loaded, reconstructed, compared and measured. Seconds are those of the whole "
         "way, on a machine that other work shares.\n\n" + table(head, cells)
     )
@@ -88,7 +92,7 @@ def child(network: str, seconds: float) -> dict[str, Any]:
             command, capture_output=True, text=True, timeout=seconds, check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"}
         )
     except subprocess.TimeoutExpired:
-        return {"network": network, "outcome": "failed", "said": f"not done after {seconds:.0f} s", "seconds": round(seconds)}
+        return {"network": network, "outcome": NOT_RUN, "said": f"not done after {seconds:.0f} s", "seconds": round(seconds)}
     spent = round(time.monotonic() - began)
     if done.returncode == 0:
         row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -125,7 +129,7 @@ def whole_way(network: str) -> dict[str, Any]:
             engine.registry.manager.register(started)
             engine.fit()
         except nern.NernError as error:
-            if started.steps:
+            if started.steps or isinstance(error, nern.TrainingError):  # the latter comes out of a step
                 raise
             return {**row, "said": str(error)[:200]}
         loaded = nern.load(engine.save(place / "copy.nern") and place / "copy.nern")
