@@ -115,6 +115,12 @@ class Experiment:
     evaluate_every: int = option(
         500, help="steps between evaluations on the held-out images, 0 for the end of each phase only", check=at_least(0)
     )
+    curve_points: int = option(
+        0,
+        help="points of the held-out curve in each phase, beside the evaluations: for plots alone, they choose no checkpoint; 0 for none",
+        check=at_least(0),
+    )
+    curve_images: int = option(500, help="held-out images that a point of the curve is measured on, at most", check=at_least(1))
     checkpoint_every: int = option(500, help="steps between checkpoints, 0 for the end of each phase only", check=at_least(0))
     log_every: int = option(50, help="steps between reports of the losses", check=at_least(1))
     precision: Literal["float32", "bfloat16", "auto"] = option(

@@ -98,11 +98,11 @@ def chosen_measures(kind: OutputKind, metrics: dict[str, Any] | None = None, cho
 
 @torch.no_grad()
 def outputs_of(
-    network: nn.Module, data: Data, split: Literal["heldout", "test"], device: torch.device, batch: int = 500
+    network: nn.Module, data: Data, split: Literal["heldout", "test"], device: torch.device, batch: int = 500, every: int = 1
 ) -> Iterator[tuple[Any, Any]]:
     """What a network gives for the images of a split, and their targets or None, some images at a time, on the CPU.
 
-    Floating-point outputs are float32.
+    Floating-point outputs are float32. With `every` above 1 only every so-manieth image is looked at, over the whole split.
 
     Raises:
         DataError: the split is missing.
@@ -110,7 +110,13 @@ def outputs_of(
     network, layout = network.to(device).eval(), None
     if any(module.training for module in network.modules()):  # one that insists on training changes its statistics while it runs
         network = copied(network, torch.clone)
+    passed = 0
     for inputs, targets in data.batches(split, batch, device):
+        if every > 1:
+            thin, passed = slice(-passed % every, None, every), passed + count(inputs)
+            inputs, targets = part(inputs, thin), part(targets, thin)
+            if count(inputs) == 0:
+                continue
         values = sum(tensor[:1].numel() for tensor in tensors_of(inputs))
         for start in range(0, count(inputs), max(1, PIXELS // max(1, values))):
             chosen = slice(start, start + max(1, PIXELS // max(1, values)))
@@ -136,6 +142,7 @@ class Comparison:
         original: None where the original weights are not at hand.
         kind: what the networks give.
         measures: which figures are taken.
+        every: measure every so-manieth image of the split only.
     """
 
     def __init__(
@@ -146,8 +153,9 @@ class Comparison:
         device: torch.device,
         kind: OutputKind,
         measures: Measures | None = None,
+        every: int = 1,
     ) -> None:
-        self._network, self._data, self._split, self._device = original, data, split, device
+        self._network, self._data, self._split, self._device, self._every = original, data, split, device, every
         self._kind, self._measures = kind, chosen_measures(kind) if measures is None else measures
         self._kept: list[Any] | None = None
         self._original: Score | None = None
@@ -180,7 +188,7 @@ class Comparison:
         taken: dict[str, list[Any]] = {name: [] for name in metrics}
         originals = self._originals() if self._network is not None and not itself else None
         kept: list[Any] | None = [] if itself else None
-        for outputs, targets in outputs_of(network, self._data, self._split, self._device):
+        for outputs, targets in outputs_of(network, self._data, self._split, self._device, every=self._every):
             images += count(outputs)
             if targets is not None:
                 self._kind.check(outputs, self._data.classes)
@@ -205,7 +213,7 @@ class Comparison:
         assert self._network is not None and self.original is not None
         if self._kept is not None:
             return iter(self._kept)
-        return (outputs for outputs, _ in outputs_of(self._network, self._data, self._split, self._device))
+        return (outputs for outputs, _ in outputs_of(self._network, self._data, self._split, self._device, every=self._every))
 
 
 def _total(metric: Any, batches: list[Any]) -> float | None:

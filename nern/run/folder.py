@@ -24,7 +24,7 @@ from nern.support.messages import cannot_write
 
 #: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
 FREE = {"output", "observers", "device", "threads", "cuda_graphs", "precision", "plugins"}
-FREE |= {"evaluate_every", "checkpoint_every", "log_every"}
+FREE |= {"evaluate_every", "checkpoint_every", "log_every", "curve_points", "curve_images"}
 
 
 def file_of(place: Path) -> Path:

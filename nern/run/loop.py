@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nern.config.experiment import Experiment, Phase, phase_place
 from nern.errors import ConfigError, Interrupted, TrainingError
@@ -112,6 +112,8 @@ class TrainingLoop:
         experiment, last = self.experiment, step + 1 == phase.iterations
         evaluate = last or _due(self.iteration, experiment.evaluate_every)
         save = last or _due(self.iteration, experiment.checkpoint_every)
+        if _due_in_curve(step, phase.iterations, experiment.curve_points):
+            self._add_to_curve(phase)
         due = evaluate or save or _due(self.iteration, experiment.log_every)
         # several processes agree to stop when they report, not at every step
         stopping = self.processes.any(stop.requested) if due or self.processes.size == 1 else False
@@ -151,12 +153,21 @@ class TrainingLoop:
     @cached_property
     def heldout(self) -> Comparison | None:
         """The comparison on held-out images; None where the task holds none out."""
+        return self._on_heldout(every=1)
+
+    @cached_property
+    def curve(self) -> Comparison | None:
+        """The comparison on at most `curve_images` held-out images, spread evenly over all of them."""
+        whole = None if self.heldout is None else self.heldout.original
+        return None if whole is None else self._on_heldout(every=-(-whole.images // self.experiment.curve_images))
+
+    def _on_heldout(self, every: int) -> Comparison | None:
         tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
         data = self.open_task(tasks[-1] if tasks else self.experiment.task)
         if "heldout" not in data.splits:
             return None
         kind, measures = self.experiment.task.outputs(), measures_of(self.experiment)
-        return Comparison(self.original.network, data, "heldout", self.context.device, kind, measures)
+        return Comparison(self.original.network, data, "heldout", self.context.device, kind, measures, every)
 
     @cached_property
     def test(self) -> Comparison | None:
@@ -190,10 +201,7 @@ class TrainingLoop:
         self.latest = {}
         if self.heldout is None or not self.processes.first:
             return
-        representation = self.context.representation.eval()
-        with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
-            network = self.original.rebuilt(representation)
-        representation.train()
+        representation, network = self.context.representation, self._reconstructed()
         self.calls.nern_measuring(phase=phase.name, iteration=self.iteration, split="heldout")
         measured = self.heldout.score(network, choosing=True)
         self.latest = measured.metrics()
@@ -203,6 +211,21 @@ class TrainingLoop:
             self.best = {"iteration": self.iteration, "key": list(measured.key), "metrics": self.latest, "parameters": parameters}
         self.folder.log({"iteration": self.iteration, "phase": phase.name, "heldout": self.latest})
         self.calls.nern_evaluated(phase=phase.name, iteration=self.iteration, split="heldout", metrics=self.latest)
+
+    def _add_to_curve(self, phase: Phase) -> None:
+        """Measure on a part of the held-out images, for plots; no checkpoint is chosen by it."""
+        if not self.processes.first or self.curve is None:
+            return
+        figures = self.curve.score(self._reconstructed()).metrics()
+        self.folder.log({"iteration": self.iteration, "phase": phase.name, "curve": figures})
+
+    def _reconstructed(self) -> nn.Module:
+        """The network as a file would give it."""
+        representation = self.context.representation.eval()
+        with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
+            network = self.original.rebuilt(representation)
+        representation.train()
+        return network
 
     def _save(self, index: int, trainer: PhaseTrainer, step: int) -> None:
         parameters = {name: value.detach().cpu() for name, value in self.context.representation.state_dict().items()}
@@ -278,6 +301,11 @@ def mixed(images: Tensor, part: float, source: torch.Generator) -> Tensor:
     proportions = torch.rand(count, 1, 1, 1, generator=source).to(images.device)
     others = images[torch.randperm(len(images), generator=source)[:count].to(images.device)]
     return torch.cat([images[:count] * proportions + others * (1 - proportions), images[count:]])
+
+
+def _due_in_curve(step: int, steps: int, points: int) -> bool:
+    """Whether the step (from 0) of a phase ends one of its `points` parts of nearly equal length."""
+    return (step + 1) * points // steps > step * points // steps
 
 
 def _due(iteration: int, every: int) -> bool:

@@ -27,7 +27,7 @@ class Curves:
     """The contents of a run's `metrics.jsonl`: (step, value) pairs by name."""
 
     losses: dict[str, Points]  # unweighted terms, and `total`, their weighted sum
-    heldout: dict[str, Points]  # figures on the held-out images, such as `top1` in per cent
+    heldout: dict[str, Points]  # figures on the held-out images, such as `top1` in per cent; on a part of them where the run drew a curve
     phases: list[PhaseSpan]
 
 
@@ -43,14 +43,15 @@ def read_curves(run: Path) -> Curves:
         raise DataError(f"{run} holds no run ({where}); name the folder that nern train wrote")
     losses: dict[str, Points] = {}
     heldout: dict[str, Points] = {}
+    curve: dict[str, Points] = {}
     phases: list[PhaseSpan] = []
     lines = file.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             step, phase = int(record["iteration"]), str(record.get("phase", ""))
-            for target, values in ((losses, record.get("losses", {})), (heldout, record.get("heldout", {}))):
-                for name, value in values.items():
+            for target, key in ((losses, "losses"), (heldout, "heldout"), (curve, "curve")):
+                for name, value in record.get(key, {}).items():
                     target.setdefault(name, []).append((step, float(value)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):  # the run is being written, or was killed in the middle of a line
@@ -60,7 +61,7 @@ def read_curves(run: Path) -> Curves:
             phases[-1] = attrs.evolve(phases[-1], last=step)
         else:
             phases.append(PhaseSpan(phase, phases[-1].last if phases else 0, step))
-    return Curves(losses, heldout, phases)
+    return Curves(losses, {**heldout, **curve}, phases)  # points on different images make no common line
 
 
 def thinned(points: Points, most: int = 400) -> Points:

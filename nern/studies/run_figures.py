@@ -58,7 +58,7 @@ def heldout(runs: Mapping[str, Curves], measure: str = "top1") -> Figure:
         points = curves.heldout.get(measure)
         if not points:
             missing = "labelled held-out images" if measure == "top1" else "held-out images"
-            raise DataError(f"{label} was never measured on {missing}; train with heldout above 0, and evaluate_every above 0 for a curve")
+            raise DataError(f"{label} was never measured on {missing}; train with heldout above 0, and curve_points above 0 for a curve")
         width = 1.5 + 2 * (len(runs) - 1 - above)  # runs may share their first phase: wide lines lie below
         axes.plot(*_columns(thinned(points)), color=colour, label=label, marker=".", linewidth=width)
     shade_phases(axes, next(iter(runs.values())))
