@@ -1,5 +1,7 @@
 """Writes docs/reproduction.md: the paper's numbers, the numbers measured and the commands, side by side.
 
+The measured numbers go to nern/studies/report/measured.json, too, from which `nern presets` and `nern train` show them.
+
     python -m benchmarks.reproduction [--check]
 
 Measured numbers come from the files that `benchmarks.rows` left in docs/results, and from nowhere else.
@@ -19,6 +21,7 @@ import yaml
 
 from benchmarks.rows import RESULTS, ROOT
 from nern.config.preset_families import spelled
+from nern.config.sources import presets
 from nern.config.structuring import structure_component
 from nern.kernels.coordinates import LayerMapping
 from nern.kernels.orders import FilterOrder, KernelOrder, pack_orders
@@ -27,21 +30,23 @@ from nern.studies.tables import Mean
 
 PAGE = ROOT / "docs" / "reproduction.md"
 PAPER = ROOT / "nern" / "studies" / "report" / "paper.yaml"
+MEASURED = PAPER.with_name("measured.json")  # the page's numbers for `nern presets` and `nern train`
 FAST = "-fast"
 NOT_RUN = "*not run*"
 
 INTRODUCTION = """# Reproduction
 
 The paper's numbers, the numbers measured with this library, and the command for each. Percentages are top-1 on the test
-set. A row is run by
+set. The command beside a number is the one that made it, with the places of images and weights behind it:
 
 <!-- test: needs-cifar -->
 ```bash
-nern train table1/resnet20-cross-filter-160 task.root=DIR architecture.weights=FILE
+nern train table1/resnet20-cross-filter-160-fast task.root=DIR architecture.weights=FILE
 ```
 
 where `DIR` holds the images and `FILE` the original weights; `nern presets` with the row's name prints its configuration.
-`nern train table1/resnet20-cross-filter-160-fast` takes the minutes that are given, the row as printed the paper's days.
+Several seeds are several such commands, with `seed=0`, `seed=1` and so on. Without `-fast` at its end, a row is the paper's own
+recipe, which takes a day on a CPU.
 
 | what | where from | SHA-256 begins |
 | --- | --- | --- |
@@ -52,8 +57,9 @@ where `DIR` holds the images and `FILE` the original weights; `nern presets` wit
 
 [trained]: https://github.com/akamaster/pytorch_resnet_cifar10
 
-*Paper's recipe* is the paper's own length and optimiser, *fast recipe* the row with `-fast` behind its name. Checkpoints are chosen
-on held-out training images and the test set is measured once, at the end; the paper reports the best checkpoint on the
+*Hidden* is the predictor's hidden size, *inputs* what both networks see in distillation. The *recipe* is *paper's*, with the
+paper's own length and optimiser, or *fast*. *To the original* is the difference in points to the original network here.
+Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper reports the best checkpoint on the
 test set. Several seeds give mean ± 95 % confidence interval. A number that was not measured is *not run*. *(one run)* marks a
 single run that the paper's authors published, and *see the paper* marks a table that could not be transcribed. Minutes were measured on
 {machines}. `precision: auto` computes in bfloat16 where the processor can; on a processor that cannot, distillation takes
@@ -108,7 +114,7 @@ def page(results: Path = RESULTS, assets: Path | None = None) -> str:
     assets = PAGE.parent / "assets" if assets is None else assets
     parts = [
         INTRODUCTION.replace("{machines}", _machines(found)),
-        *(_table(table, found) for table in tables),
+        *(_table(table, measured(found)) for table in tables),
         _sizes(),
         _files(found),
         _other(found),
@@ -123,18 +129,26 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return [result for result in found if isinstance(result, dict) and "preset" in result]
 
 
-def measured(results: Sequence[Mapping[str, Any]], preset: str) -> str:
-    """`91.50 ± 0.10 of 91.73 (4 seeds, 12 min on 1 thread)`, or that it was not run."""
-    runs = [result for result in results if result["preset"] == preset and not result["overrides"]]
-    runs = [result for result in runs if result["reconstructed_top1"] is not None]
-    if not runs:
-        return NOT_RUN
-    original = Mean.of([result["original_top1"] for result in runs]).mean
-    minutes = Mean.of([result["seconds"] for result in runs]).mean / 60
-    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
-    places = sorted({_place(result["environment"]) for result in runs})
-    top1 = Mean.of([result["reconstructed_top1"] for result in runs])
-    return f"**{top1}** of {original:.2f} ({seeds}, {minutes:,.0f} min on {' or '.join(places)})"
+def measured(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What was measured with each preset as it ships: preset → accuracies, bytes, minutes and seeds; see `nern.studies.report.measured`."""
+    by_preset: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        if not result["overrides"] and result["reconstructed_top1"] is not None:
+            by_preset.setdefault(result["preset"], []).append(result)
+    return {preset: _summary(runs) for preset, runs in sorted(by_preset.items())}
+
+
+def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    top1, original = (Mean.of([run[key] for run in runs]) for key in ("reconstructed_top1", "original_top1"))
+    return {
+        "top1": str(top1),
+        "original": round(original.mean, 2),
+        "difference": round(top1.mean - original.mean, 2),
+        "seeds": len(runs),
+        "minutes": round(Mean.of([run["seconds"] for run in runs]).mean / 60, 2),
+        "on": " or ".join(sorted({_place(run["environment"]) for run in runs})),
+        "bytes": round(Mean.of([run["bytes"]["total"] for run in runs]).mean) if all("bytes" in run for run in runs) else None,
+    }
 
 
 def _machines(results: Sequence[Mapping[str, Any]]) -> str:
@@ -149,16 +163,51 @@ def _place(environment: Mapping[str, Any]) -> str:
     return f"{environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
 
 
-def _table(table: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+HEADS = (
+    "network", "ordering", "hidden", "inputs", "paper", "recipe", "measured", "to the original", "seeds", "minutes", "bytes", "command",
+)  # fmt: skip
+
+
+def _table(table: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for every preset that was measured, and one for every row of which none was."""
     lines = [f"## {table['title']}\n"]
     if table.get("note"):
         lines.append(f"{table['note']}\n")
-    lines += ["| paper | paper's recipe, measured | fast recipe, measured | command |", "| --- | --- | --- | --- |"]
+    lines += [f"| {' | '.join(HEADS)} |", f"|{' --- |' * len(HEADS)}"]
     for row, reported in table["rows"].items():
         preset = f"{table['family']}/{row}"
-        cells = [_reported(reported, row, table["original"]), measured(results, preset), measured(results, preset + FAST)]
-        lines.append(f"| {' | '.join(cells)} | `nern train {preset}` |")
+        both = {preset: "paper's", preset + FAST: "fast"}
+        shown = [name for name in both if name in found] or [preset + FAST]
+        for name in shown:
+            cells = [*_setting(name), _reported(reported, row, table["original"]), both[name], *_figures_of(found.get(name))]
+            lines.append(f"| {' | '.join(cells)} | `nern train {name}` |")
     return "\n".join(lines) + "\n"
+
+
+def _setting(preset: str) -> list[str]:
+    """Network, ordering, hidden size and inputs of a preset."""
+    values = presets().values_of(preset)
+    architecture, phases = values["architecture"], values["phases"]
+    network = {"cifar-resnet": "ResNet", "imagenet-resnet": "ResNet", "squeezenet": "SqueezeNet "}[architecture["name"]]
+    network += str(architecture.get("depth", architecture.get("version", "")))
+    smoothness = (values.get("pretrain") or {}).get("smoothness")
+    network += f", smoothness {smoothness:g}" if smoothness else ""
+    seen = [_inputs(phase, values) for phase in phases if {"kd", "fmd"} & set(phase.get("losses", values.get("losses", {})))]
+    return [network, values["smoother"]["name"], str(values["predictor"]["hidden"]), " and ".join(dict.fromkeys(seen)) or "none"]
+
+
+def _inputs(phase: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    name = str((phase.get("inputs") or values["task"])["name"])
+    return {"uniform-noise": "noise", "image-folder": "images", "cifar10": "images", "cifar100": "images"}.get(name, name)
+
+
+def _figures_of(summary: Mapping[str, Any] | None) -> list[str]:
+    if summary is None:
+        return [NOT_RUN, *[""] * 4]
+    size = "" if summary["bytes"] is None else f"{summary['bytes']:,}"
+    minutes = f"{summary['minutes']:.0f} on {summary['on']}"
+    difference = f"{summary['difference']:+.2f}".replace("-", "−")
+    return [f"**{summary['top1']}** of {summary['original']:.2f}", difference, str(summary["seeds"]), minutes, size]
 
 
 def _reported(reported: object, row: str, originals: Mapping[str, float]) -> str:
@@ -250,15 +299,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduction", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is not up to date")
     chosen = parser.parse_args(arguments)
-    text = page()
-    if chosen.check:
-        current = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-        if current != text:
-            print(f"{PAGE} is not up to date: python -m benchmarks.reproduction", file=sys.stderr)
+    wanted = {PAGE: page(), MEASURED: json.dumps(measured(read_results(RESULTS)), indent=1, ensure_ascii=False) + "\n"}
+    for path, text in wanted.items():
+        if not chosen.check:
+            path.write_text(text, encoding="utf-8")
+            print(path)
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"{path} is not up to date: python -m benchmarks.reproduction", file=sys.stderr)
             return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    print(PAGE)
     return 0
 
 

@@ -9,8 +9,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from nern.cli import arguments, export, printing, reports, represent, studies
@@ -19,6 +20,9 @@ from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.kinds import HOOKS
 from nern.support.messages import cannot_write
 from nern.version import __version__
+
+if TYPE_CHECKING:
+    from nern.engine import Engine
 
 
 @click.group(
@@ -41,6 +45,7 @@ def presets(name: str | None, output: Path | None, as_json: bool) -> None:
     """
     from nern.config.recipes import recipe, recipes
     from nern.config.sources import no_such_preset, presets
+    from nern.studies.report.measured import measured
 
     if name is not None and name in recipes():
         text = recipes()[name]
@@ -57,27 +62,31 @@ def presets(name: str | None, output: Path | None, as_json: bool) -> None:
     listed = [preset for preset in shipped if name is None or preset.startswith(f"{name.rstrip('/')}/")]
     if not listed and name is not None:
         raise ConfigError(no_such_preset(name))
+    known, width = measured(), printing.width_of_terminal()
     if as_json:
-        click.echo(json.dumps({"presets": [{"name": preset, "summary": shipped.summary(preset)} for preset in listed]}))
+        facts = [{"name": name, "summary": shipped.summary(name), "measured": None} for name in listed]
+        facts = [fact | {"measured": attrs.asdict(known[str(fact["name"])])} if fact["name"] in known else fact for fact in facts]
+        click.echo(json.dumps({"presets": facts}))
         return
-    rows, width = [(preset, shipped.summary(preset)) for preset in listed], printing.width_of_terminal()
+    told = {preset: f"{known[preset]}; {shipped.summary(preset)}" if preset in known else shipped.summary(preset) for preset in listed}
     if name is not None:
-        click.echo(printing.two_columns(rows, width=width))
+        click.echo(printing.two_columns(told.items(), width=width))
     else:
-        click.echo(printing.one_line_each(_by_family(rows), width=width))
+        families = _families(listed)
+        titles = {name: shipped.summary(rows[0]).partition(":")[0] for name, rows in families.items()}
+        counts = {name: f"{len(rows)} experiments, {len(known.keys() & set(rows))} of them measured" for name, rows in families.items()}
+        lines = {name: f"{counts[name]}: {titles[name]}" if name.endswith("/") else told[name] for name in families}
+        click.echo(printing.one_line_each(lines.items(), width=width))
         say("nern presets NAME lists the rows of a family such as table1, or prints the YAML of an experiment")
 
 
-def _by_family(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A line for every experiment that stands alone, and one for every family of them."""
+def _families(names: list[str]) -> dict[str, list[str]]:
+    """`table1/` → its rows; an experiment that stands alone is its own family."""
     families: dict[str, list[str]] = {}
-    for preset, summary in rows:
-        family, row, _ = preset.partition("/")
-        families.setdefault(f"{family}/" if row else preset, []).append(summary)
-    return [
-        (name, f"{summaries[0].partition(':')[0]}: {len(summaries)} experiments" if name.endswith("/") else summaries[0])
-        for name, summaries in families.items()
-    ]
+    for name in names:
+        family, row, _ = name.partition("/")
+        families.setdefault(f"{family}/" if row else name, []).append(name)
+    return families
 
 
 @cli.command(epilog=example("nern train digits predictor.hidden=64 seed=1 -o runs/digits-64"))
@@ -109,7 +118,24 @@ def train(
         return
     headlines = {whose: _headline(result, whose) for whose in ("original", "reconstructed")}
     stored_as = engine.artifact.representation.storage.name
-    click.echo("\n".join(printing.end_of_run(result, headlines, stored_as)))
+    click.echo("\n".join([*printing.end_of_run(result, headlines, stored_as), *_reported(engine)]))
+
+
+def _reported(engine: Engine) -> list[str]:
+    """What the paper and the documentation's reproduction page have for the preset that was run."""
+    from nern.config.structuring import unstructure
+    from nern.studies.report.measured import measured
+    from nern.studies.report.paper import paper_row
+
+    row = paper_row(unstructure(engine.experiment, engine.registry), engine.registry)
+    if row is None:
+        return []
+    original = "" if row.original is None else f" of {row.original:.2f}"
+    known = measured().get(row.preset)
+    lines = [f"the paper has   {row.value}{original} ({row.table})"]
+    if known is not None:
+        lines.append(f"nern's page has {known}, {known.seeds} seed{'s' * (known.seeds > 1)} (nern train {row.preset})")
+    return lines
 
 
 def _headline(result: Any, whose: str) -> str:

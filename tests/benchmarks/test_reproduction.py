@@ -9,6 +9,7 @@ import yaml
 from benchmarks import reproduction
 from nern.config.sources import presets
 from nern.kernels.coordinates import LayerMapping
+from nern.studies.report.measured import measured
 
 
 def result(preset, seed, top1, **more):
@@ -37,7 +38,8 @@ def folder(tmp_path):
 
 
 def row(page, preset):
-    return next(line for line in page.splitlines() if f"`nern train {preset}`" in line and "±" in line)
+    (line,) = [line for line in page.splitlines() if line.endswith(f"| `nern train {preset}` |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_files_are_listed_with_their_bytes_the_smallest_part_first(tmp_path):
@@ -59,15 +61,33 @@ def test_files_are_listed_with_their_bytes_the_smallest_part_first(tmp_path):
 def test_measured_numbers_stand_beside_the_papers(folder):
     page = reproduction.page(folder, folder)
     half = 12.706205 * math.sqrt(0.02) / math.sqrt(2)  # t(0.975; 1) · s / √n of 91.0 and 91.2
-    found = f"**91.10 ± {half:.2f}** of 91.73 (2 seeds, 10 min on 1 thread or 2 threads)"
-    assert row(page, "table7/uniform") == f"| 91.00 ± 0.08 of 91.69 | *not run* | {found} | `nern train table7/uniform` |"
-    assert (
-        row(page, "table7/all")
-        == "| 90.99 ± 0.13 of 91.69 | **90.50** of 91.73 (1 seed, 10 min on NVIDIA H100) | *not run* | `nern train table7/all` |"
-    )
+    command = "`nern train table7/uniform-fast`"
+    assert row(page, "table7/uniform-fast") == [
+        "ResNet20", "cross-filter", "160", "images", "91.00 ± 0.08 of 91.69", "fast", f"**91.10 ± {half:.2f}** of 91.73", "−0.63", "2",
+        "10 on 1 thread or 2 threads", "", command,
+    ]  # fmt: skip
+    assert "`nern train table7/uniform`" not in page  # the command beside a number is the one that made it
+    assert row(page, "table7/all")[4:10] == ["90.99 ± 0.13 of 91.69", "paper's", "**90.50** of 91.73", "−1.23", "1", "10 on NVIDIA H100"]
     assert "Minutes were measured on\none NVIDIA H100 in bfloat16 or one Xeon in bfloat16." in page
-    assert row(page, "table7/magnitude").count("*not run*") == 2
+    assert row(page, "table7/magnitude-fast")[6:11] == ["*not run*", "", "", "", ""]
     assert "| 12.50 | 91.73 | `nern train table7/all phases.0.iterations=5` |" in page
+
+
+def test_rows_say_what_they_represent_and_what_the_networks_see(tmp_path):
+    page = reproduction.page(tmp_path, tmp_path)
+    assert row(page, "table4/resnet56-280-noise-fast")[:4] == ["ResNet56", "cross-filter", "280", "noise"]
+    assert row(page, "table4/resnet20-180-no-inputs-fast")[:4] == ["ResNet20", "cross-filter", "180", "none"]
+    assert row(page, "table1/resnet20-in-filter-140-fast")[:4] == ["ResNet20", "in-filter", "140", "images"]
+    assert row(page, "table10/resnet56-1e-05-240-fast")[:3] == ["ResNet56, smoothness 1e-05", "none", "240"]
+
+
+def test_the_packaged_numbers_are_those_of_the_page():
+    page, packaged = reproduction.PAGE.read_text(encoding="utf-8"), measured()
+    assert packaged
+    for preset in packaged.keys() & {preset for preset in presets() if preset.startswith(("table1/", "table7/"))}:
+        known, cells = packaged[preset], row(page, preset)
+        assert cells[6] == f"**{known.top1}** of {known.original:.2f}"
+        assert cells[8:11] == [str(known.seeds), f"{known.minutes:.0f} on {known.on}", f"{known.bytes:,}"]
 
 
 def test_figures_appear_where_they_were_drawn(folder):

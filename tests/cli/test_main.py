@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nern import Engine
+from nern.cli.main import _reported
 from nern.config.loading import load_experiment
 from nern.config.sources import presets
 from nern.registry.discovery import create_registry
 from nern.registry.registry import KINDS
+from nern.studies.report.measured import measured
 from tests.cli.mistakes import Capture
 from tests.helpers import command_line
 
@@ -29,6 +32,30 @@ def test_presets_lists_a_line_for_each_experiment_or_family_and_fits_a_screen(ca
 def test_presets_of_a_family_are_listed_one_a_line(capsys: Capture) -> None:
     assert command_line("presets", "table1") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [n for n in presets() if n.startswith("table1/")]
+
+
+def test_presets_show_what_was_measured(capsys: Capture) -> None:
+    known = measured()
+    assert command_line("presets", "table1") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert all((f"{known[name]};" in line) if name in known else (" min;" not in line) for name, line in lines.items())
+    assert command_line("presets") == 0
+    (family,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("table1/")]
+    assert f"{len(lines)} experiments, {len(known.keys() & lines.keys())} of them measured" in family
+    assert command_line("presets", "table1", "--json") == 0
+    listed = {preset["name"]: preset["measured"] for preset in json.loads(capsys.readouterr().out)["presets"]}
+    assert {name for name, value in listed.items() if value} == known.keys() & lines.keys()
+
+
+def test_a_run_of_a_row_ends_with_what_the_paper_and_the_page_have() -> None:
+    def told(preset: str) -> list[str]:
+        return _reported(Engine.from_yaml(preset, {"task.root": "images", "architecture.weights": "w.th"}))
+
+    known = measured()["table1/resnet20-cross-filter-160-fast"]
+    paper, page = told("table1/resnet20-cross-filter-160-fast")
+    assert "91.04 ± 0.07 of 91.69" in paper
+    assert str(known) in page and page.endswith("(nern train table1/resnet20-cross-filter-160-fast)")
+    assert told("digits") == []
 
 
 def test_a_preset_is_printed_ready_to_edit(capsys: Capture, tmp_path: Path) -> None:

@@ -46,12 +46,18 @@ def paper_row(config: Mapping[str, Any], registry: Registry) -> PaperRow | None:
         for row, value in table["rows"].items():
             name = f"{table['family']}/{row}"
             for preset in (name, f"{name}-fast"):
-                if preset in known and _same(config, _resolved(preset, registry)):
+                if preset in known and _may_be(config, known.values_of(preset)) and _same(config, _resolved(preset, registry)):
                     original = next((top1 for network, top1 in table["original"].items() if row.startswith(network)), None)
                     if original is None and len(table["original"]) == 1:
                         (original,) = table["original"].values()
                     return PaperRow(preset, table["title"], str(value), original)
     return None
+
+
+def _may_be(config: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether a preset can be the configuration; resolving every preset would take seconds."""
+    same_task = config["task"]["name"].rpartition(":")[2] == values["task"]["name"]
+    return same_task and config["predictor"].get("hidden") == values["predictor"]["hidden"]
 
 
 def _resolved(preset: str, registry: Registry) -> dict[str, Any] | None:
