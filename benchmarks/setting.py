@@ -14,6 +14,7 @@ from nern.config.experiment import LossTerm
 from nern.config.loading import load_experiment
 from nern.engine import Engine
 from nern.interfaces import Optimizer
+from nern.run.assembly import Assembly
 from nern.run.original import Original
 from nern.support.seeding import generator
 from nern.toolkit.images import ImageData
@@ -40,8 +41,7 @@ class Setting:
 
     def context(self, dtype: torch.dtype) -> StepContext:
         """The experiment's parts with fresh weights, the same in every call."""
-        self.engine.dtype = dtype
-        return self.engine._context(self.original)
+        return Assembly(self.experiment, self.engine.registry, self.engine.device, dtype).context(self.original, self.engine.processes)
 
     def trainer(self, dtype: torch.dtype, losses: Sequence[str], phase: int = 0, batch: int | None = None) -> PhaseTrainer:
         """One phase of the experiment with some of its losses."""

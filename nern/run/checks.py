@@ -28,7 +28,7 @@ from nern.run.loop import start_phase
 from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
 from nern.run.pretraining import must_have_targets
-from nern.run.trial import check_components
+from nern.run.trial import check_components, check_phase
 from nern.training.step import StepContext
 
 #: Of one parameter; the squares of a network's parameters are added up in float32.
@@ -104,7 +104,10 @@ def check_run(
         context.representation.train()
     for index, phase in enumerate(experiment.phases if context and not wrong else ()):
         with collected():
-            start_phase(experiment, phase, index, context, _no_images)
+            wrong_here = list(check_phase(experiment, registry, context, index))
+            mistakes += wrong_here
+            if not wrong_here:
+                start_phase(experiment, phase, index, context, _no_images)
     if open_task is not None and not mistakes:
         with collected():
             _check_images(experiment, source, open_task, outputs)

@@ -23,28 +23,37 @@ SMALL_LAYER = 1024
 
 
 def check_components(experiment: Experiment, registry: Registry, context: StepContext, network: nn.Module) -> Iterator[ConfigError]:
-    """What components do that their contracts rule out, one error for each component.
+    """What the components that make the representation do against their contracts, one error for each component.
 
     Args:
         context: what training works on.
         network: the original network.
     """
-    owners = {entry.cls: f"{entry.package}:{entry.name}" for entry in registry.entries()}
     rows = torch.arange(min(4, context.kernels.grid.rows), device=context.device)
-    checks: list[tuple[str, str, Any, Callable[..., str | None], tuple[Any, ...]]] = [
+    return _problems(registry, [
         ("architecture", "architecture", experiment.architecture, _architecture, (experiment.architecture, context, network)),
         ("embedding", "embedding", experiment.embedding, _embedding, (context, rows)),
         ("predictor", "predictor", experiment.predictor, _predictor, (context, rows)),
         ("base", "base", experiment.base, _base, (context, rows)),
         ("smoother", "smoother", experiment.smoother, _smoother, (experiment.smoother, context, network)),
-    ]
-    for index, phase in enumerate(experiment.phases):
-        sampler = phase.sampler or experiment.sampler
-        place = "sampler" if phase.sampler is None else f"{phase_place(experiment, index)}.sampler"
-        checks.append((place, "sampler", sampler, _sampler, (sampler, context, derive(context.seed, "sampler", index))))
-        optimizer = phase.optimizer or experiment.optimizer
-        place = "optimizer" if phase.optimizer is None else f"{phase_place(experiment, index)}.optimizer"
-        checks.append((place, "optimizer", optimizer, _optimizer, (optimizer, context)))
+    ])  # fmt: skip
+
+
+def check_phase(experiment: Experiment, registry: Registry, context: StepContext, index: int) -> Iterator[ConfigError]:
+    """The same for the sampler and the optimiser of one phase."""
+    phase, own = experiment.phases[index], phase_place(experiment, index)
+    sampler, optimizer = phase.sampler or experiment.sampler, phase.optimizer or experiment.optimizer
+    places = ["sampler" if phase.sampler is None else f"{own}.sampler", "optimizer" if phase.optimizer is None else f"{own}.optimizer"]
+    return _problems(registry, [
+        (places[0], "sampler", sampler, _sampler, (sampler, context, derive(context.seed, "sampler", index))),
+        (places[1], "optimizer", optimizer, _optimizer, (optimizer, context)),
+    ])  # fmt: skip
+
+
+def _problems(
+    registry: Registry, checks: Sequence[tuple[str, str, Any, Callable[..., str | None], tuple[Any, ...]]]
+) -> Iterator[ConfigError]:
+    owners = {entry.cls: f"{entry.package}:{entry.name}" for entry in registry.entries()}
     for place, kind, component, check, arguments in checks:
         name = owners.get(type(component), type(component).__name__)
         try:

@@ -48,11 +48,11 @@ def test_presets_show_what_was_measured(capsys: Capture) -> None:
 
 
 def test_a_run_of_a_row_ends_with_what_the_paper_and_the_page_have() -> None:
-    def told(preset: str) -> list[str]:
-        return _reported(Engine.from_yaml(preset, {"task.root": "images", "architecture.weights": "w.th"}))
+    def told(preset: str, **overrides: str) -> list[str]:
+        return _reported(Engine.from_yaml(preset, {key.replace("__", "."): value for key, value in overrides.items()}))
 
     known = measured()["table1/resnet20-cross-filter-160-fast"]
-    paper, page = told("table1/resnet20-cross-filter-160-fast")
+    paper, page = told("table1/resnet20-cross-filter-160-fast", task__root="images", architecture__weights="w.th")
     assert "91.04 ± 0.07 of 91.69" in paper
     assert str(known) in page and page.endswith("(nern train table1/resnet20-cross-filter-160-fast)")
     assert told("digits") == []
