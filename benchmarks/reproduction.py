@@ -59,9 +59,10 @@ recipe, which takes a day on a CPU.
 
 *Hidden* is the predictor's hidden size, *inputs* what both networks see in distillation. The *recipe* is *paper's*, with the
 paper's own length and optimiser, or *fast*. *To the original* is the difference in points to the original network here.
-Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper reports the best checkpoint on the
-test set. Several seeds give mean ± 95 % confidence interval. A number that was not measured is *not run*. *(one run)* marks a
-single run that the paper's authors published, and *see the paper* marks a table that could not be transcribed. Minutes were measured on
+Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper reports the best
+checkpoint on the test set. Several seeds give mean ± 95 % confidence interval. A number that was not measured is *not run*.
+*(one run)* marks a single run that the paper's authors published, and *see the paper* marks a table that could not be
+transcribed. Minutes were measured on
 {machines}. `precision: auto` computes in bfloat16 where the processor can; on a processor that cannot, distillation takes
 [nearly twice as long](performance.md#a-step).
 
