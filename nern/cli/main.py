@@ -64,8 +64,10 @@ def presets(name: str | None, output: Path | None, as_json: bool) -> None:
         raise ConfigError(no_such_preset(name))
     known, width = measured(), printing.width_of_terminal()
     if as_json:
-        facts = [{"name": name, "summary": shipped.summary(name), "measured": None} for name in listed]
-        facts = [fact | {"measured": attrs.asdict(known[str(fact["name"])])} if fact["name"] in known else fact for fact in facts]
+        facts = [
+            {"name": name, "summary": shipped.summary(name), "measured": attrs.asdict(known[name]) if name in known else None}
+            for name in listed
+        ]
         click.echo(json.dumps({"presets": facts}))
         return
     told = {preset: f"{known[preset]}; {shipped.summary(preset)}" if preset in known else shipped.summary(preset) for preset in listed}

@@ -57,7 +57,7 @@ def paper_row(config: Mapping[str, Any], registry: Registry) -> PaperRow | None:
 def _may_be(config: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     """Whether a preset can be the configuration; resolving every preset would take seconds."""
     same_task = config["task"]["name"].rpartition(":")[2] == values["task"]["name"]
-    return same_task and config["predictor"].get("hidden") == values["predictor"]["hidden"]
+    return bool(same_task and config["predictor"].get("hidden") == values["predictor"]["hidden"])
 
 
 def _resolved(preset: str, registry: Registry) -> dict[str, Any] | None:
