@@ -114,8 +114,13 @@ def pretrain(
 @click.option(
     "--scope",
     type=click.Choice(["global", "layer"]),
-    default="global",
-    help="Whether the smallest entries are looked for in the whole predictor or inside each of its matrices.",
+    help="Whether entries are looked for in the whole predictor or inside each of its matrices. Default: global, for compensated layer.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["magnitude", "compensated"]),
+    default="magnitude",
+    help="magnitude: the smallest entries go, as in the paper; compensated: the entries that stay make up for those that go (SparseGPT).",
 )
 @click.option("--finetune", type=click.IntRange(0), default=0, help="Steps of the run's last phase after pruning; what is zero stays zero.")
 @arguments.output("the pruned files and the tables: a folder", default="RUN_DIR/pruned or FILE-pruned")
@@ -125,7 +130,8 @@ def prune(
     run: Path,
     overrides: tuple[str, ...],
     ratios: list[float],
-    scope: Literal["global", "layer"],
+    scope: Literal["global", "layer"] | None,
+    method: Literal["magnitude", "compensated"],
     finetune: int,
     output: Path | None,
     plugins: tuple[str, ...],
@@ -138,7 +144,7 @@ def prune(
 
     folder = output or _beside(run, "pruned")
     opened = open_representation(run, overrides, plugins=plugins, disabled=disabled)
-    curve = prune_to(opened, folder, ratios, scope=scope, finetune=finetune, report=say)
+    curve = prune_to(opened, folder, ratios, scope=scope, method=method, finetune=finetune, report=say)
     if as_json:
         click.echo(json.dumps({**curve.to_dict(), "folder": str(folder)}))
     else:

@@ -19,12 +19,14 @@ from nern.artifact.artifact import Artifact, Bytes
 from nern.errors import ArtifactError, ConfigError
 from nern.representation.representation import Representation
 from nern.run.evaluation import Score
+from nern.studies.compensation import prune_with_compensation
 from nern.studies.opening import OpenRepresentation
 from nern.studies.tables import markdown_table
 from nern.support.files import write_text
 from nern.support.messages import cannot_write
 
 Scope = Literal["global", "layer"]
+Method = Literal["magnitude", "compensated"]
 RATIOS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 
 
@@ -47,10 +49,11 @@ class Curve:
     original: Score | None  # None where the original weights are not at hand
     scope: Scope
     points: list[Point]
+    method: Method = "magnitude"
 
     def to_dict(self) -> dict[str, Any]:
         points = [{**attrs.asdict(point), "score": point.score.to_dict()} for point in self.points]
-        return {"original": self.original.to_dict() if self.original else None, "scope": self.scope, "points": points}
+        return {"original": self.original.to_dict() if self.original else None, "method": self.method, "scope": self.scope, "points": points}
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row for every ratio."""
@@ -92,18 +95,21 @@ def prune(
     folder: Path,
     ratios: Sequence[float] = RATIOS,
     *,
-    scope: Scope = "global",
+    scope: Scope | None = None,
+    method: Method = "magnitude",
     finetune: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> Curve:
     """Prune the predictor to every ratio, from the same start each time, and measure what is left on the test set.
 
-    The smallest entries of the predictor's matrices become zero (unstructured magnitude pruning). Each pruned
+    With the method `magnitude` the smallest entries of the predictor's matrices become zero (unstructured magnitude pruning);
+    with `compensated` those whose loss the other entries make up for best (`nern.studies.compensation`). Each pruned
     representation is written, its zeros stored as a bitmask, so that the bytes are those of a real file.
 
     Args:
         folder: gets `pruned-0.30.nern` and so on, and `pruning.json`, `.csv` and `.md`.
-        scope: whether entries compete over the whole predictor or inside each matrix.
+        scope: whether entries compete over the whole predictor (the default for magnitudes) or inside each matrix.
+        method: how entries are chosen, and whether the others change.
         finetune: steps of the run's last phase after pruning, with the zeros kept.
         report: called with one line for every ratio.
 
@@ -115,12 +121,15 @@ def prune(
         raise ConfigError(f"--ratios: must be numbers from 0 to below 1, got {', '.join(f'{ratio:g}' for ratio in ratios) or 'none'}")
     if finetune and opened.engine is None:
         raise ConfigError("--finetune: needs a run directory, which says how the representation was trained; a file does not")
+    if method == "compensated" and scope == "global":
+        raise ConfigError("--scope global: with --method compensated every matrix loses the same part; leave --scope out")
+    scope = scope or ("layer" if method == "compensated" else "global")
     comparison = opened.comparison()
     points = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for ratio in ratios:
-            artifact, zeros = pruned(opened, ratio, scope, finetune)
+            artifact, zeros = pruned(opened, ratio, scope, finetune, method)
             path = folder / f"pruned-{ratio:.2f}.nern"
             sizes = artifact.save(path)
             measured = comparison.score(artifact.reconstruct().float())
@@ -129,7 +138,7 @@ def prune(
             shown = "—" if value is None else f"{value:.2f}" if name == "top1" else f"{value:.4g}"
             figure = f"top-1 {shown} %" if name == "top1" else f"{name} {shown}"
             report(f"{100 * ratio:g} % pruned: {figure}, {sizes.total:,} bytes")
-        curve = Curve(comparison.original, scope, points)
+        curve = Curve(comparison.original, scope, points, method)
         for suffix, text in (("json", json.dumps(curve.to_dict(), indent=2) + "\n"), ("csv", curve.csv()), ("md", curve.markdown())):
             write_text(folder / f"pruning.{suffix}", text)
     except OSError as error:
@@ -137,11 +146,15 @@ def prune(
     return curve
 
 
-def pruned(opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int = 0) -> tuple[Artifact, int]:
+def pruned(
+    opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int = 0, method: Method = "magnitude"
+) -> tuple[Artifact, int]:
     """A copy whose predictor is pruned, and the number of its entries that were set to zero."""
     artifact = attrs.evolve(opened.artifact, representation=copy.deepcopy(opened.artifact.representation))
     matrices = _matrices(artifact.representation)
-    masks = magnitude_masks({name: value.detach() for name, value in matrices.items()}, ratio, scope)
+    compensated = prune_with_compensation(artifact.representation, ratio) if method == "compensated" and ratio else {}
+    others = {name: value.detach() for name, value in matrices.items() if name not in compensated}
+    masks = {**compensated, **magnitude_masks(others, ratio, scope)}
 
     def clear() -> None:
         with torch.no_grad():
@@ -153,6 +166,7 @@ def pruned(opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int
     if finetune and zeros:
         assert opened.engine is not None
         opened.engine.tune(artifact.representation, finetune, clear)
+    if zeros and (finetune or compensated):
         artifact.representation.round()
     return artifact, zeros
 
@@ -161,6 +175,8 @@ def magnitude_masks(weights: Mapping[str, Tensor], ratio: float, scope: Scope = 
     """Which entries stay, bool of each weight's shape: all but the ⌊ratio · n⌋ of smallest magnitude, the first ones of equals."""
     if scope == "layer":
         return {name: magnitude_masks({name: value}, ratio)[name] for name, value in weights.items()}
+    if not weights:
+        return {}
     flat = torch.cat([value.abs().reshape(-1) for value in weights.values()])
     kept = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
     kept[flat.argsort(stable=True)[: math.floor(ratio * len(flat) + 1e-9)]] = False

@@ -4,12 +4,14 @@ import csv
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import nern
 from nern.cli.main import run
 from nern.errors import ArtifactError, ConfigError
+from nern.studies.compensation import DAMPING, pruned_matrix
 from nern.studies.opening import evaluate_file, open_representation
 from nern.studies.pruning import magnitude_masks, prune, pruned
 from tests.finished_run import finished
@@ -118,3 +120,39 @@ def test_a_folder_that_cannot_be_written_and_a_run_that_is_not_finished(digits_r
         open_representation(tmp_path / "half")
     with pytest.raises(ConfigError, match="holds no run"):
         open_representation(tmp_path)
+
+
+def test_compensated_pruning_is_that_of_a_plain_solution():
+    """Column by column, the columns that follow solve the least squares problem that a zero leaves: in plain numpy."""
+    generator = np.random.default_rng(0)
+    matrix, inputs = generator.normal(size=(3, 5)), generator.normal(size=(40, 5)) @ generator.normal(size=(5, 5))
+    moments = inputs.T @ inputs
+    damped = moments + DAMPING * np.diag(moments).mean() * np.eye(5)
+    changed, kept = pruned_matrix(torch.from_numpy(matrix), torch.from_numpy(moments), 0.4, 4)
+    assert int((~kept).sum()) == math.floor(0.4 * 3 * 4)
+    for row in range(3):
+        expected = matrix[row].copy()
+        for column in range(4):
+            if not kept[row, column]:
+                rest = slice(column + 1, 5)
+                expected[rest] += np.linalg.solve(damped[rest, rest], damped[rest, column] * expected[column])
+                expected[column] = 0
+        assert np.allclose(changed[row], expected)
+
+
+def test_compensation_changes_kernels_less_than_magnitudes_do(digits_run):
+    opened = open_representation(digits_run)
+    kernels = opened.artifact.representation.predict().detach()
+
+    def error(method):
+        artifact, zeros = pruned(opened, 0.3, "layer", method=method)
+        matrices = [value for value in artifact.representation.predictor.parameters() if value.dim() == 2]
+        assert zeros == sum(math.floor(0.3 * value.numel() + 1e-9) for value in matrices) == sum(int((value == 0).sum()) for value in matrices)
+        return float((artifact.representation.predict().detach() - kernels).square().mean())
+
+    assert error("compensated") < 0.5 * error("magnitude")
+
+
+def test_compensation_knows_no_global_scope(digits_run, tmp_path):
+    with pytest.raises(ConfigError, match="--scope global: with --method compensated every matrix loses the same part"):
+        prune(open_representation(digits_run), tmp_path, [0.5], scope="global", method="compensated")
