@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from nern.representation.representation import Representation
 
-DAMPING = 0.01  # of the second moments' diagonal, relative to its mean
-BLOCK = 32  # columns in which entries compete for being kept
+DAMPING = 0.001  # of the second moments' diagonal, relative to its mean
+BLOCK = 256  # columns in which entries compete for being kept
 
 
 @torch.no_grad()
