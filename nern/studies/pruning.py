@@ -53,7 +53,12 @@ class Curve:
 
     def to_dict(self) -> dict[str, Any]:
         points = [{**attrs.asdict(point), "score": point.score.to_dict()} for point in self.points]
-        return {"original": self.original.to_dict() if self.original else None, "method": self.method, "scope": self.scope, "points": points}
+        return {
+            "original": self.original.to_dict() if self.original else None,
+            "method": self.method,
+            "scope": self.scope,
+            "points": points,
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row for every ratio."""
@@ -146,9 +151,7 @@ def prune(
     return curve
 
 
-def pruned(
-    opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int = 0, method: Method = "magnitude"
-) -> tuple[Artifact, int]:
+def pruned(opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int = 0, method: Method = "magnitude") -> tuple[Artifact, int]:
     """A copy whose predictor is pruned, and the number of its entries that were set to zero."""
     artifact = attrs.evolve(opened.artifact, representation=copy.deepcopy(opened.artifact.representation))
     matrices = _matrices(artifact.representation)
