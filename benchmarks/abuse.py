@@ -61,11 +61,11 @@ def main() -> None:
         rows = [abused(kind, folder, options.cases, options.seed) for kind in KINDS]
         killed = kills(folder, options.kills, options.seed)
     command = f"python -m benchmarks.abuse --cases {options.cases} --kills {options.kills} --seed {options.seed}"
-    found = {"command": command, "machine": machine(), "files": rows, "kills": killed}
+    results = {"command": command, "machine": machine(), "files": rows, "kills": killed}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "abuse.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    publish(found)
-    print(json.dumps(found, indent=1))
+    (RESULTS / "abuse.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    publish(results)
+    print(json.dumps(results, indent=1))
 
 
 def honest(folder: Path) -> None:
@@ -378,16 +378,16 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, Any]:
     return {"kills": done, "runs": runs, "lost": lost, "unequal": unequal, "with doubled metrics": doubled}
 
 
-def publish(found: dict[str, Any]) -> None:
+def publish(results: dict[str, Any]) -> None:
     """Put the table on the page."""
     head = ["files", "mutated", "read", "refused", "tracebacks", "hangs", "deaths", "over 1 GB", "code run", "largest, MB", "longest, s"]
     keys = ["kind", "cases", "read", "refused", "traceback", "hang", "death", "over 1 GB", "code run", "largest MB", "longest s"]
-    rows = [[str(row.get(key, 0)) for key in keys] for row in found["files"]]
-    killed = found["kills"]
+    rows = [[str(row.get(key, 0)) for key in keys] for row in results["files"]]
+    killed = results["kills"]
     text = (
         f"{table(head, rows)}\n\nRuns killed with SIGKILL {killed['kills']} times in all: {killed['lost']} lost, "
         f"{killed['unequal']} with another file than the run that was left alone, {killed['with doubled metrics']} with a metric twice.\n\n"
-        f"<!-- test: long -->\n```bash\n{found['command']}\n```\n"
+        f"<!-- test: long -->\n```bash\n{results['command']}\n```\n"
     )
     start, end = "<!-- abuse -->\n", "<!-- /abuse -->"
     page = PAGE.read_text(encoding="utf-8")

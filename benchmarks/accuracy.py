@@ -29,20 +29,20 @@ def main() -> None:
         curves[label] = curve(Path(folder))
     plot(curves)
     head = ["recipe", "threads", "steps", "minutes", "minutes for all steps", "best held-out top-1 %", "test top-1 %, of original"]
-    text = table(head, [row(label, found) for label, found in curves.items()])
+    text = table(head, [row(label, course) for label, course in curves.items()])
     publish("accuracy", {"curves": curves}, f"{text}\n\n![Held-out accuracy against wall time](assets/accuracy.svg)")
 
 
-def row(label: str, found: dict[str, Any]) -> list[object]:
-    done, total, minutes = found["steps"], found["total"], found["spent"]
-    test = "unfinished" if found["test"] is None else f"{found['test']:.2f} of {found['original']:.2f}"
+def row(label: str, course: dict[str, Any]) -> list[object]:
+    done, total, minutes = course["steps"], course["total"], course["spent"]
+    test = "unfinished" if course["test"] is None else f"{course['test']:.2f} of {course['original']:.2f}"
     return [
         label,
-        found["threads"],
+        course["threads"],
         f"{done:,} of {total:,}",
         f"{minutes:.0f}",
         f"{minutes * total / max(done, 1):,.0f}",
-        f"{max(found['top1']):.2f}",
+        f"{max(course['top1']):.2f}",
         test,
     ]
 
@@ -74,10 +74,10 @@ def plot(curves: dict[str, dict[str, Any]]) -> None:
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(6, 3.2))
-    for label, found in curves.items():
-        line = axis.plot(found["minutes"], found["top1"], "o-", markersize=3, label=label)[0]
-        if found["original"]:
-            axis.axhline(found["original"], color=line.get_color(), linestyle=":", linewidth=1)
+    for label, course in curves.items():
+        line = axis.plot(course["minutes"], course["top1"], "o-", markersize=3, label=label)[0]
+        if course["original"]:
+            axis.axhline(course["original"], color=line.get_color(), linestyle=":", linewidth=1)
     axis.set(xlabel="wall time, minutes", ylabel="held-out top-1 %", xscale="log")
     axis.legend(fontsize=8, title="dotted: original network, test images", title_fontsize=7)
     figure.tight_layout()

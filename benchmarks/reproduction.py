@@ -110,15 +110,15 @@ OVERHEADS = (
 
 def page(results: Path = RESULTS, assets: Path | None = None) -> str:
     """The whole page as Markdown."""
-    found = read_results(results)
+    rows = read_results(results)
     tables = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     assets = PAGE.parent / "assets" if assets is None else assets
     parts = [
-        INTRODUCTION.replace("{machines}", _machines(found)),
-        *(_table(table, measured(found)) for table in tables),
+        INTRODUCTION.replace("{machines}", _machines(rows)),
+        *(_table(table, measured(rows)) for table in tables),
         _sizes(),
-        _files(found),
-        _other(found),
+        _files(rows),
+        _other(rows),
         _figures(results, assets),
     ]
     return "\n".join(part for part in parts if part)
@@ -126,8 +126,8 @@ def page(results: Path = RESULTS, assets: Path | None = None) -> str:
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """Every result file that a row's run left, sorted by name; other JSON files are not results of rows."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    return [result for result in found if isinstance(result, dict) and "preset" in result]
+    contents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    return [result for result in contents if isinstance(result, dict) and "preset" in result]
 
 
 def measured(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -154,8 +154,8 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _machines(results: Sequence[Mapping[str, Any]]) -> str:
     """`an Intel(R) Xeon(R) Processor in bfloat16`, and what else there was."""
-    found = sorted({(result["environment"]["processor"], result["environment"]["dtype"]) for result in results})
-    return " or ".join(f"one {processor} in {dtype}" for processor, dtype in found) or "no machine yet"
+    machines = sorted({(result["environment"]["processor"], result["environment"]["dtype"]) for result in results})
+    return " or ".join(f"one {processor} in {dtype}" for processor, dtype in machines) or "no machine yet"
 
 
 def _place(environment: Mapping[str, Any]) -> str:
@@ -169,7 +169,7 @@ HEADS = (
 )  # fmt: skip
 
 
-def _table(table: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
+def _table(table: Mapping[str, Any], by_preset: Mapping[str, Mapping[str, Any]]) -> str:
     """A line for every preset that was measured, and one for every row of which none was."""
     lines = [f"## {table['title']}\n"]
     if table.get("note"):
@@ -178,9 +178,9 @@ def _table(table: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> 
     for row, reported in table["rows"].items():
         preset = f"{table['family']}/{row}"
         both = {preset: "paper's", preset + FAST: "fast"}
-        shown = [name for name in both if name in found] or [preset + FAST]
+        shown = [name for name in both if name in by_preset] or [preset + FAST]
         for name in shown:
-            cells = [*_setting(name), _reported(reported, row, table["original"]), both[name], *_figures_of(found.get(name))]
+            cells = [*_setting(name), _reported(reported, row, table["original"]), both[name], *_figures_of(by_preset.get(name))]
             lines.append(f"| {' | '.join(cells)} | `nern train {name}` |")
     return "\n".join(lines) + "\n"
 

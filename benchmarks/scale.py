@@ -99,11 +99,11 @@ def child(name: str, kind: str, options: argparse.Namespace, environment: dict[s
     """`measure` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--child", f"{name}:{kind}"]
     command += ["--batch", str(options.batch), "--steps", str(options.steps)]
-    found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
-    if found.returncode == 0:
-        row: dict[str, Any] = json.loads(found.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    if process.returncode == 0:
+        row: dict[str, Any] = json.loads(process.stdout)
         return row
-    lines = found.stderr.strip().splitlines() or [f"ended with status {found.returncode}"]
+    lines = process.stderr.strip().splitlines() or [f"ended with status {process.returncode}"]
     return {"network": name, "losses": kind, "error": lines[-1]}
 
 

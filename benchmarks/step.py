@@ -60,17 +60,17 @@ def steps(setting: Setting, rounds: int, fast_steps: int) -> list[dict[str, Any]
     for name in list(work)[1:]:
         losses, precision = name.split()
         times = [value / (fast_steps if losses == "reconstruction" else 1) for value in seconds[name]]
-        found = ratio({"baseline": seconds["baseline"], name: times}, "baseline", name)
+        times_faster = ratio({"baseline": seconds["baseline"], name: times}, "baseline", name)
         kind = "reconstruction alone" if losses == "reconstruction" else "all three"
-        rows.append({"losses": kind, "precision": precision, "ratio": found, "seconds": times, "baseline": seconds["baseline"]})
+        rows.append({"losses": kind, "precision": precision, "ratio": times_faster, "seconds": times, "baseline": seconds["baseline"]})
     return sorted(rows, key=lambda row: row["losses"])
 
 
 def curves(setting: Setting, count: int) -> dict[str, dict[str, list[float]]]:
     """Loss terms over the first steps."""
     baseline = setting.baseline((1.0, 1e-4, 1e-4))
-    found = [baseline.step(step) for step in range(count)]
-    result = {"baseline float32": {name: [terms[name] for terms in found] for name in ALL}}
+    losses = [baseline.step(step) for step in range(count)]
+    result = {"baseline float32": {name: [terms[name] for terms in losses] for name in ALL}}
     for name, dtype in PRECISIONS.items():
         trainer = setting.trainer(dtype, ALL)
         values: list[dict[str, float]] = []

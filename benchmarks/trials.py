@@ -35,8 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     studies = yaml.safe_load(TRIALS.read_text(encoding="utf-8"))
     if options.publish:
-        found = [row for study in studies for row in rows(study)]
-        publish("trials", {"trials": found}, "\n\n".join(text(study) for study in studies))
+        measured = [row for study in studies for row in rows(study)]
+        publish("trials", {"trials": measured}, "\n\n".join(text(study) for study in studies))
         return
     first, step = (int(number) for number in options.part.split("/"))
     trials = [(study, name) for study in studies for name in study["trials"]]
@@ -83,11 +83,11 @@ def rows(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 def text(study: dict[str, Any]) -> str:
     """A study's table, best first."""
-    found = sorted(rows(study), key=lambda row: row["kl"])
-    base = {row["trial"]: row for row in found}.get("as the preset")
+    trials = sorted(rows(study), key=lambda row: row["kl"])
+    base = {row["trial"]: row for row in trials}.get("as the preset")
     head = ["change", "‖W − Ŵ‖² / ‖W‖²", "held-out KL", "held-out top-1 %", "bytes"]
     cells = [
-        [name_of(row, row is base), f"{row['error']:.4f}", f"{row['kl']:.4f}", f"{row['top1']:.2f}", f"{row['bytes']:,}"] for row in found
+        [name_of(row, row is base), f"{row['error']:.4f}", f"{row['kl']:.4f}", f"{row['top1']:.2f}", f"{row['bytes']:,}"] for row in trials
     ]
     missing = [name for name in study["trials"] if not file_of(study, name).exists()]
     lines = [f"**{study['title']}** ({settings(study['set'])})", table(head, cells)]

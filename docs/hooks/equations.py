@@ -16,8 +16,8 @@ TAG = re.compile(r"\\tag\{([^}]*)\}")
 
 def on_page_content(html: str, **_: Any) -> str:
     """Replace what pymdownx.arithmatex marked."""
-    html = BLOCK.sub(lambda found: display(found[1]), html)
-    return INLINE.sub(lambda found: mathml(found[1], "inline"), html)
+    html = BLOCK.sub(lambda match: display(match[1]), html)
+    return INLINE.sub(lambda match: mathml(match[1], "inline"), html)
 
 
 def display(latex: str) -> str:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace every directive of a page."""
-    return DIRECTIVE.sub(lambda found: excerpt(found[1]), markdown)
+    return DIRECTIVE.sub(lambda match: excerpt(match[1]), markdown)
 
 
 def excerpt(name: str) -> str:
@@ -26,10 +26,10 @@ def excerpt(name: str) -> str:
     Raises:
         PluginError: there is nothing of that name.
     """
-    found = inspect.unwrap(locate(name))  # a decorated function's own file
-    lines, first = inspect.getsourcelines(found)
+    named = inspect.unwrap(locate(name))  # a decorated function's own file
+    lines, first = inspect.getsourcelines(named)
     text = textwrap.dedent("".join(lines)).rstrip()
-    file = Path(inspect.getsourcefile(found) or "").resolve()
+    file = Path(inspect.getsourcefile(named) or "").resolve()
     place = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name
     return f'```python title="{place}, line {max(first, 1)}"\n{text}\n```'
 
@@ -39,13 +39,13 @@ def locate(name: str) -> Any:
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:
-            found: Any = importlib.import_module(".".join(parts[:end]))
+            named: Any = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError:
             continue
         try:
             for attribute in parts[end:]:
-                found = getattr(found, attribute)
+                named = getattr(named, attribute)
         except AttributeError as error:
             raise PluginError(f"{{{{ source {name} }}}}: {error}") from error
-        return found
+        return named
     raise PluginError(f"{{{{ source {name} }}}}: there is no such module")

@@ -154,16 +154,16 @@ def extension_point(kind: str, registry: Registry) -> str:
 
 def component(entry: Entry) -> str:
     """The section of one component."""
-    found = describe(entry.cls)
-    check_described(found, f"{entry.kind} '{entry.name}'")
+    options = describe(entry.cls)
+    check_described(options, f"{entry.kind} '{entry.name}'")
     details = inspect.cleandoc(entry.cls.__dict__.get("__doc__") or "").partition("\n\n")[2].strip()
     section = f"### `{entry.name}` {{ #{entry.name} }}\n\n{component_summary(entry)}\n\n"
     section += f"{details}\n\n" if details else ""
-    section += option_table(found) if found else "It has no options.\n"
+    section += option_table(options) if options else "It has no options.\n"
     if entry.kind == "launcher":
         section += f"\n```text\nnern sweep PRESET_OR_YAML seed=0,1 --launcher {entry.name} --jobs 2\n```\n"
-    elif not any(option.required for option in found):
-        values = {"name": entry.name, **{option.name: option.default for option in found}}
+    elif not any(option.required for option in options):
+        values = {"name": entry.name, **{option.name: option.default for option in options}}
         key = {"loss": "losses", "observer": "observers"}.get(entry.kind, entry.kind)
         written = {entry.name: {k: v for k, v in values.items() if k != "name"}} if key in ("losses", "observers") else values
         section += f"\n```yaml\n{yaml.safe_dump({key: written}, sort_keys=False, allow_unicode=True).rstrip()}\n```\n"
@@ -206,9 +206,9 @@ def sections() -> dict[str, type]:
 
 def section_options(cls: type) -> list[OptionInfo]:
     """What a section's mapping may hold. The component of a loss term stands in the same mapping, under its own name."""
-    found = [option for option in describe(cls) if cls is not experiment.LossTerm or option.name != "loss"]
+    options = [option for option in describe(cls) if cls is not experiment.LossTerm or option.name != "loss"]
     defaults = DEFAULTS if cls is experiment.Experiment else {}
-    return [attrs.evolve(option, default=defaults.get(option.name, option.default)) for option in found]
+    return [attrs.evolve(option, default=defaults.get(option.name, option.default)) for option in options]
 
 
 def configuration_reference() -> str:
@@ -227,9 +227,9 @@ on the page of its [extension point](../extend/index.md); a component without op
 
 """
     for name, cls in sections().items():
-        found = section_options(cls)
-        check_described(found, f"configuration section {name}")
-        text += f"## {name}\n\n{escape(inspect.getdoc(cls) or '')}\n\n{option_table(found, KIND_LINKS)}\n"
+        options = section_options(cls)
+        check_described(options, f"configuration section {name}")
+        text += f"## {name}\n\n{escape(inspect.getdoc(cls) or '')}\n\n{option_table(options, KIND_LINKS)}\n"
     return text
 
 
@@ -329,8 +329,8 @@ def api_pages() -> Iterator[tuple[str, str]]:
     rows = []
     for module, names in by_module.items():
         for name in names:
-            found = getattr(nern, name)
-            rows.append((f"[`nern.{name}`][{module}.{name}]", VALUES.get(name) or first_line(found, name)))
+            public = getattr(nern, name)
+            rows.append((f"[`nern.{name}`][{module}.{name}]", VALUES.get(name) or first_line(public, name)))
     rows.append(("`nern.__version__`", VALUES["__version__"]))
     yield (
         "api/index.md",
@@ -357,9 +357,9 @@ def toolkit_page() -> str:
     """The page of everything that components are made from."""
     text = f"# nern.toolkit\n\n{documented(toolkit, 'nern.toolkit')}\n"
     for module in sorted(info.name for info in pkgutil.iter_modules(toolkit.__path__, "nern.toolkit.")):
-        found = importlib.import_module(module)
-        text += f"\n## {module}\n\n{documented(found, module)}\n"
-        for name, value in vars(found).items():
+        module_object = importlib.import_module(module)
+        text += f"\n## {module}\n\n{documented(module_object, module)}\n"
+        for name, value in vars(module_object).items():
             if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and is_of_toolkit(value, module):
                 if inspect.isclass(value):
                     check_attributes(value)
@@ -382,12 +382,12 @@ def api_page(module: str, members: Iterable[str]) -> str:
     """A module's page."""
     blocks = ""
     for name in members:
-        found = getattr(importlib.import_module(module), name)
+        named = getattr(importlib.import_module(module), name)
         made = ""
-        if inspect.isclass(found):
-            check_attributes(found)
+        if inspect.isclass(named):
+            check_attributes(named)
             made = (
-                signature(found) if attrs.has(found) and not issubclass(found, tuple(interface for _, interface in KINDS.values())) else ""
+                signature(named) if attrs.has(named) and not issubclass(named, tuple(interface for _, interface in KINDS.values())) else ""
             )
         blocks += f"::: {module}.{name}\n\n{VALUES.get(name, '')}\n{made}\n"
     return f"# {module}\n\n{documented(importlib.import_module(module), module)}\n\n{blocks}"
@@ -397,15 +397,15 @@ def undescribed_attributes(cls: type) -> list[str]:
     """Public data attributes of a class that neither a docstring below them nor the help of an option describes."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
-    found = []
+    undescribed = []
     for statement, following in itertools.zip_longest(body.body, body.body[1:]):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             name = statement.target.id
             text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
             made_by = getattr(getattr(statement.value, "func", None), "id", None)  # the help of an option stands in a table
             if not name.startswith("_") and made_by != "option" and not text:
-                found.append(name)
-    return found
+                undescribed.append(name)
+    return undescribed
 
 
 def check_attributes(cls: type) -> None:
@@ -432,35 +432,35 @@ def signature(cls: type) -> str:
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def documented(found: Any, name: str) -> str:
+def documented(described: Any, name: str) -> str:
     """A docstring.
 
     Raises:
         PluginError: there is none.
     """
-    text = inspect.getdoc(found)
+    text = inspect.getdoc(described)
     if not text:
         raise PluginError(f"{name} has no docstring")
     return text
 
 
-def first_line(found: Any, name: str) -> str:
+def first_line(described: Any, name: str) -> str:
     """The first sentence or line of a docstring."""
-    return escape(documented(found, name).splitlines()[0])
+    return escape(documented(described, name).splitlines()[0])
 
 
-def check_described(found: Iterable[OptionInfo], owner: str) -> None:
+def check_described(options: Iterable[OptionInfo], owner: str) -> None:
     """Raises PluginError where an option has no help."""
-    missing = [option.name for option in found if not option.help]
+    missing = [option.name for option in options if not option.help]
     if missing:
         raise PluginError(f"{owner}: no help for {', '.join(missing)}")
 
 
-def option_table(found: Iterable[OptionInfo], links: Mapping[str, str] | None = None) -> str:
+def option_table(options: Iterable[OptionInfo], links: Mapping[str, str] | None = None) -> str:
     """Names, types, defaults and descriptions of options."""
     return table(
         ("option", "type", "default", "what it does"),
-        [(f"`{option.name}`", type_text(option.type, links or {}), default_text(option), escape(option.help)) for option in found],
+        [(f"`{option.name}`", type_text(option.type, links or {}), default_text(option), escape(option.help)) for option in options],
     )
 
 

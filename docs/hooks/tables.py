@@ -10,4 +10,4 @@ TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 
 def on_page_content(html: str, **_: Any) -> str:
     """Put every table into a box of its own."""
-    return TABLE.sub(lambda found: f'<div class="wide">{found[0]}</div>', html)
+    return TABLE.sub(lambda match: f'<div class="wide">{match[0]}</div>', html)

@@ -42,11 +42,11 @@ def decode_coded(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _sections(module: nn.Module) -> dict[str, list[CodedParameter]]:
-    found: dict[str, list[CodedParameter]] = {}
+    by_section: dict[str, list[CodedParameter]] = {}
     for parameter in coded_parameters(module):
         section = parameter.name.split(".")[0]
-        found.setdefault("copied" if section == "copies" else section, []).append(parameter)
-    return found
+        by_section.setdefault("copied" if section == "copies" else section, []).append(parameter)
+    return by_section
 
 
 def _encoded(parameters: Iterable[CodedParameter]) -> np.ndarray:

@@ -28,22 +28,22 @@ def encode(state: Mapping[str, Tensor], numbers: Sequence[str], storage: Storage
     Returns:
         The tensors, and the names that `nern.artifact.bitmask.compress` gives.
     """
-    bits, found, steps = storage.bits or 0, dict(state), dict[str, list[Tensor]]()
+    bits, encoded, steps = storage.bits or 0, dict(state), dict[str, list[Tensor]]()
     integers = [name for name in numbers if storage.has_steps(state[name])]
     for name in numbers:
         value = state[name]
         if name in integers:
             own = row_steps(value, bits)
-            found[name] = counts(value, own, bits).to(torch.int8).reshape(value.shape)
+            encoded[name] = counts(value, own, bits).to(torch.int8).reshape(value.shape)
             steps.setdefault(f"{name.split('.')[0]}.{STEPS}", []).append(own.reshape(-1))
         else:
-            found[name] = value.to(storage.dtype)
-    found, sparse = compress(found, "predictor", integers if bits else numbers, bits or None)
+            encoded[name] = value.to(storage.dtype)
+    encoded, sparse = compress(encoded, "predictor", integers if bits else numbers, bits or None)
     if 0 < bits < 8:
         for name in [*integers, f"predictor.{VALUES}"]:
-            if name in found:
-                found[name] = pack_integers(found[name], bits)
-    return {**found, **{name: torch.cat(parts) for name, parts in steps.items()}}, sparse
+            if name in encoded:
+                encoded[name] = pack_integers(encoded[name], bits)
+    return {**encoded, **{name: torch.cat(parts) for name, parts in steps.items()}}, sparse
 
 
 def decode(
@@ -57,24 +57,24 @@ def decode(
     Raises:
         ValueError: what is stored and the shapes do not fit each other.
     """
-    bits, found = storage.bits or 0, dict(tensors)
+    bits, decoded = storage.bits or 0, dict(tensors)
     integers = [name for name in numbers if name in like and storage.has_steps(like[name])]
     if 0 < bits < 8:
         for name in integers:
             if name not in sparse:
-                found[name] = unpack_integers(found[name], like[name].numel(), bits).reshape(like[name].shape)
+                decoded[name] = unpack_integers(decoded[name], like[name].numel(), bits).reshape(like[name].shape)
         if sparse:
-            kept = unpack_bits(found[f"predictor.{MASK}"], sum(like[name].numel() for name in sparse))
-            found[f"predictor.{VALUES}"] = unpack_integers(found[f"predictor.{VALUES}"], int(kept.sum()), bits)
-    found = restore(found, "predictor", sparse, like)
-    used = {name: 0 for name in found if name.endswith(STEPS)}
+            kept = unpack_bits(decoded[f"predictor.{MASK}"], sum(like[name].numel() for name in sparse))
+            decoded[f"predictor.{VALUES}"] = unpack_integers(decoded[f"predictor.{VALUES}"], int(kept.sum()), bits)
+    decoded = restore(decoded, "predictor", sparse, like)
+    used = {name: 0 for name in decoded if name.endswith(STEPS)}
     for name in integers:
-        key, value = f"{name.split('.')[0]}.{STEPS}", found[name]
-        own = found[key][used[key] : used[key] + len(value)]
+        key, value = f"{name.split('.')[0]}.{STEPS}", decoded[name]
+        own = decoded[key][used[key] : used[key] + len(value)]
         used[key] += len(value)
         if len(own) == len(value):
-            found[name] = (value.flatten(1).float() * own.unsqueeze(1)).reshape(value.shape)
+            decoded[name] = (value.flatten(1).float() * own.unsqueeze(1)).reshape(value.shape)
     for key, count in used.items():
-        if count != found[key].numel():
-            raise ValueError(f"{key} holds {found[key].numel()} steps, the rows are {count}")
-    return {name: value for name, value in found.items() if name not in used}
+        if count != decoded[key].numel():
+            raise ValueError(f"{key} holds {decoded[key].numel()} steps, the rows are {count}")
+    return {name: value for name, value in decoded.items() if name not in used}

@@ -98,12 +98,12 @@ class _Constriction:
         self._coder.encode_reverse(symbols, self._model(level))
 
     def pop(self, count: int, level: int) -> np.ndarray:
-        found: np.ndarray = self._coder.decode(self._model(level), count)
-        return found
+        numbers: np.ndarray = self._coder.decode(self._model(level), count)
+        return numbers
 
     def words(self) -> np.ndarray:
-        found: np.ndarray = self._coder.get_compressed()
-        return found
+        compressed: np.ndarray = self._coder.get_compressed()
+        return compressed
 
     def empty(self) -> bool:
         return bool(self._coder.is_empty())

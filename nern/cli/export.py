@@ -44,8 +44,8 @@ def export(
 
     source = load(file, create_registry(plugins, disabled=disabled))
     network = build_reference(model, dict(parse_override(text) for text in options)) if model is not None else None
-    found = write(source, output, network)
+    exported = write(source, output, network)
     if as_json:
-        click.echo(json.dumps(attrs.asdict(found)))
+        click.echo(json.dumps(attrs.asdict(exported)))
         return
-    say(f"{found.bytes:,} bytes, read back with a largest relative difference of {found.difference:.1e}: {output}")
+    say(f"{exported.bytes:,} bytes, read back with a largest relative difference of {exported.difference:.1e}: {output}")

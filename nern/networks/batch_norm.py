@@ -40,7 +40,7 @@ def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
     for module in network.modules():
         for parameter in module.parameters(recurse=False):
             holders[id(parameter)] = holders.get(id(parameter), 0) + 1
-    found = []
+    pairs = []
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
@@ -54,8 +54,8 @@ def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
             continue
         if holders.get(id(conv._parameters.get("weight"))) != 1 or holders.get(id(conv.bias), 1) > 1:
             continue
-        found.append(Pair(source.target, node.target))
-    return found
+        pairs.append(Pair(source.target, node.target))
+    return pairs
 
 
 def fold_batch_norms(

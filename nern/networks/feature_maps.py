@@ -38,7 +38,7 @@ def choose_feature_maps(network: nn.Module, layers: Sequence[LayerMapping], size
     for event in events:
         if event.name:
             made.setdefault(event.name, []).append(event)
-    maps = {name: found[0] for name, found in made.items() if len(found) == 1 and found[0].is_map}
+    maps = {name: calls[0] for name, calls in made.items() if len(calls) == 1 and calls[0].is_map}
     if patterns is not None:
         chosen: set[str] = set()
         for pattern in patterns:
@@ -145,11 +145,11 @@ class FeatureCapture:
         finally:
             self._kept = None
         self.spoiled = False
-        for name, found in kept.items():
-            if len(found) != 1:
-                times = f"{len(found)} times" if found else "never"
+        for name, copies in kept.items():
+            if len(copies) != 1:
+                times = f"{len(copies)} times" if copies else "never"
                 raise ConfigError(f"feature map '{name}' is made {times} in a forward pass; name maps that are made once")
-            value, version = found[0]
+            value, version = copies[0]
             if not isinstance(value, Tensor):
                 raise ConfigError(f"feature map '{name}' is a {type(value).__name__}, no tensor; name another module")
             if value._version != version:

@@ -74,18 +74,18 @@ def map_layers(network: nn.Module, size: Any, chosen: Literal["convolutions", "a
         ConfigError: a pattern fits nothing that can be represented, or (with `convolutions`) a convolution is of a kind
             that cannot; names the layer and the reason.
     """
-    found = find_layers(network, size)
-    convolutions = [layer for layer in found if layer.kind == "convolution"]
+    layers = find_layers(network, size)
+    convolutions = [layer for layer in layers if layer.kind == "convolution"]
     if chosen == "convolutions":
         for layer in convolutions:
             if layer.calls and layer.obstacle:
                 raise ConfigError(f"architecture.layers: '{layer.names[0]}' {layer.obstacle}; list the layers to represent")
         picked = [layer for layer in convolutions if layer.calls]
     elif chosen == "all":
-        picked = [layer for layer in found if layer.possible and layer.kind != "table"]
+        picked = [layer for layer in layers if layer.possible and layer.kind != "table"]
     else:
-        named = {id(layer) for pattern in chosen for layer in _fitting(pattern, convolutions, found)}
-        picked = [layer for layer in found if id(layer) in named and layer.possible]
+        named = {id(layer) for pattern in chosen for layer in _fitting(pattern, convolutions, layers)}
+        picked = [layer for layer in layers if id(layer) in named and layer.possible]
     kernels = [layer.mapping(0, (1, 1)).kernel for layer in picked if layer.kind == "convolution"]
     tile = _tile(kernels)
     return [layer.mapping(index, tile) for index, layer in enumerate(picked)]
@@ -96,16 +96,16 @@ def find_layers(network: nn.Module, size: Any) -> list[WeightLayer]:
     calls: dict[str, int] = {}
     for event in trace_forward(network, size):
         calls[event.name] = calls.get(event.name, 0) + (not event.sum)
-    found: dict[int, WeightLayer] = {}
+    by_weight: dict[int, WeightLayer] = {}
     for name, module in network.named_modules():
         for attribute, kind, caller in _weights(name, module, network):
             weight = module._parameters.get(attribute, None)
             key = id(module if weight is None else weight)
             shape = tuple(weight.shape) if weight is not None else ()
-            layer = found.setdefault(key, WeightLayer(module, kind, [], shape, _obstacle(module, attribute)))
+            layer = by_weight.setdefault(key, WeightLayer(module, kind, [], shape, _obstacle(module, attribute)))
             layer.names.append(f"{name}{'.' if name else ''}{attribute}")
             layer.calls += calls.get(caller, 0)
-    return list(found.values())
+    return list(by_weight.values())
 
 
 def _weights(name: str, module: nn.Module, network: nn.Module) -> Iterator[tuple[str, Kind, str]]:
@@ -145,11 +145,11 @@ def _tile(kernels: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return height, width
 
 
-def _fitting(pattern: str, convolutions: Sequence[WeightLayer], found: Sequence[WeightLayer]) -> list[WeightLayer]:
+def _fitting(pattern: str, convolutions: Sequence[WeightLayer], layers: Sequence[WeightLayer]) -> list[WeightLayer]:
     """What a pattern names; raises ConfigError where that is nothing, or nothing that can be represented."""
-    fitting = [layer for layer in convolutions if layer.fits(pattern)] or [layer for layer in found if layer.fits(pattern)]
+    fitting = [layer for layer in convolutions if layer.fits(pattern)] or [layer for layer in layers if layer.fits(pattern)]
     if not fitting:
-        names = [name for layer in found for name in layer.names]
+        names = [name for layer in layers for name in layer.names]
         hint = did_you_mean(pattern, names, f"; there are: {some(names, 5) or 'none at all'}", before="; ")
         raise ConfigError(f"architecture.layers: '{pattern}' matches the weight of no convolution, linear layer or embedding{hint}")
     if not any(layer.possible for layer in fitting):

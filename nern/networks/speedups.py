@@ -89,10 +89,10 @@ def bearable(
         speedups = Speedups(channels_last, fold)
         if channels_last and crash:
             continue
-        found = "" if speedups == plain else difference(speedups)
-        if not found:
+        refusal = "" if speedups == plain else difference(speedups)
+        if not refusal:
             break
-        reason = reason or found
+        reason = reason or refusal
     lines = []
     names = [name for name, used in (("channels-last memory", channels_last), ("folded batch norms", fold)) if not used]
     if names:
@@ -126,8 +126,8 @@ def memory_layout(network: nn.Module, inputs: Any, *, trains: bool = False) -> t
         plain = _floats(call(network, laid_out(some, torch.contiguous_format)))
         try:
             torch.manual_seed(0)
-            found = _floats(call(network, laid_out(some, torch.channels_last)))
-            same = all(_relative(a, b) <= FLOAT32_ERROR for a, b in zip(plain, found, strict=True))
+            faster = _floats(call(network, laid_out(some, torch.channels_last)))
+            same = all(_relative(a, b) <= FLOAT32_ERROR for a, b in zip(plain, faster, strict=True))
         except Exception:
             same = False
     return torch.channels_last if same else torch.contiguous_format
@@ -174,10 +174,10 @@ def _results(pair: NetworkPair, inputs: Any, weights: Mapping[str, Tensor]) -> _
         total = torch.stack([values.square().mean() for values in parts]).sum()
         gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
     pair.release()
-    found = [torch.zeros_like(w) if g is None else g for g, w in zip(gradients, weights.values(), strict=True)]
+    filled = [torch.zeros_like(w) if g is None else g for g, w in zip(gradients, weights.values(), strict=True)]
     maps = [values.detach() for outputs in (original, reconstructed) for values in outputs.features]
     outputs = [values.detach() for result in (original, reconstructed) for values in _floats(result.logits)]
-    return _Results(outputs, maps, found)
+    return _Results(outputs, maps, filled)
 
 
 def _floats(outputs: Any) -> list[Tensor]:

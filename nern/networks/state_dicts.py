@@ -219,16 +219,16 @@ def _candidates(content: Any, place: object, entry: str | None) -> list[Candidat
     """
     if isinstance(content, nn.Module):
         content = content.state_dict()
-    found = list(_search(content, ""))
-    if not found:
+    candidates = list(_search(content, ""))
+    if not candidates:
         raise DataError(f"{place} holds no state dict (a mapping from parameter names to tensors)")
     if entry is not None:
-        chosen = [candidate for candidate in found if candidate.entry == entry]
+        chosen = [candidate for candidate in candidates if candidate.entry == entry]
         if not chosen:
-            there = ", ".join(candidate.entry for candidate in found if candidate.entry) or "none inside another one: leave it out"
+            there = ", ".join(candidate.entry for candidate in candidates if candidate.entry) or "none inside another one: leave it out"
             raise DataError(f"{place} has no state dict at architecture.entry={entry} (there are: {there})")
         return chosen
-    return sorted(found, key=lambda candidate: _likelihood(candidate.entry))
+    return sorted(candidates, key=lambda candidate: _likelihood(candidate.entry))
 
 
 def _search(content: Any, entry: str, depth: int = 0) -> Iterator[Candidate]:

@@ -45,7 +45,7 @@ def own_network(
     """
     registry = registry or create_registry()
     values = describe(reference, arguments, layers, size, images is not None, resize)
-    values |= {name: list(found) for name, found in (("mean", mean), ("std", std)) if found is not None}
+    values |= {name: list(numbers) for name, numbers in (("mean", mean), ("std", std)) if numbers is not None}
     values["weights"] = str(Path(weights).absolute())
     component = structure_component("architecture", values, registry, f"--model {reference}")
     network = component.build().eval()

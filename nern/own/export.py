@@ -115,9 +115,9 @@ def _onnx(network: nn.Module, example: Tensor, path: Path) -> Callable[[Tensor],
     return lambda inputs: [torch.from_numpy(value) for value in session.run(None, {session.get_inputs()[0].name: inputs.numpy()})]
 
 
-def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+def _difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
     """Largest difference, relative to the largest expected output; infinite where shapes differ."""
-    if [value.shape for value in expected] != [value.shape for value in found]:
+    if [value.shape for value in expected] != [value.shape for value in given]:
         return float("inf")
     largest = max(float(value.abs().max()) for value in expected)
-    return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True)) / max(largest, 1e-12)
+    return max(float((a - b).abs().max()) for a, b in zip(expected, given, strict=True)) / max(largest, 1e-12)

@@ -44,10 +44,10 @@ def push_to_hub(
 
 def model_card(result: Result, repo: str) -> str:
     """The README.md of a repository: what the file is, its figures, and how it is read."""
-    sizes, found = result.bytes, result.headline
+    sizes, headline = result.bytes, result.headline
     rows = [f"| bytes | {sizes.original:,} | {sizes.total:,} |"]
-    if found is not None and found[1] is not None and found[2] is not None:
-        rows.insert(0, f"| {found[0]} | {found[1]:.4g} | {found[2]:.4g} |")
+    if headline is not None and headline[1] is not None and headline[2] is not None:
+        rows.insert(0, f"| {headline[0]} | {headline[1]:.4g} | {headline[2]:.4g} |")
     table = "\n".join(["| | original | this file |", "| --- | ---: | ---: |", *rows])
     return f"""---
 library_name: nern

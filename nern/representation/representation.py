@@ -99,8 +99,8 @@ class Representation(Shown, nn.Module):
     @property
     def masks(self) -> dict[str, Tensor]:
         """What `keep_zeros` was given, in the order of the layers."""
-        found = {layer.parameter: self._buffers.get(f"mask{index}") for index, layer in enumerate(self.grid.layers)}
-        return {name: mask for name, mask in found.items() if mask is not None}
+        masks = {layer.parameter: self._buffers.get(f"mask{index}") for index, layer in enumerate(self.grid.layers)}
+        return {name: mask for name, mask in masks.items() if mask is not None}
 
     def embed(self, rows: Tensor | None = None) -> Tensor | Lookup:
         """Embedded coordinates of some rows [m] int64, or of all."""

@@ -54,12 +54,12 @@ class Checkpoint:
         if state.pop("version", None) != 1:
             raise ArtifactError(f"checkpoint {path} was written by another version of nern; update nern to resume it")
         try:
-            found = cls(**state)
+            checkpoint = cls(**state)
         except TypeError as error:
             raise ArtifactError(f"checkpoint {path} is not complete ({error}); move it away to start the run anew") from error
         with belonging(path):
-            found.check()
-        return found
+            checkpoint.check()
+        return checkpoint
 
     def check(self) -> None:
         """Raise ValueError where a value is not of its kind."""

@@ -152,8 +152,8 @@ def _compare(artifact: Artifact, read: Artifact, state: Mapping[str, Tensor], re
     """Raise ValueError with the name of the first entry that is another one than before."""
     copied = artifact.copied_entries()
     for entry in artifact.entries:
-        for found in (state, rebuilt):
-            value = found.get(entry.name)
+        for tensors in (state, rebuilt):
+            value = tensors.get(entry.name)
             if value is None or value.dtype != entry.dtype or tuple(value.shape) != entry.shape:
                 raise ValueError(f"'{entry.name}' comes back with another name, shape or type")
             if entry.name in copied and not same_bits(value, copied[entry.name]):

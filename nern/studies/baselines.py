@@ -153,7 +153,7 @@ class _Source:
 
     def read_palette(self, path: Path) -> nn.Module:
         """The network of a file that `write_palette` wrote."""
-        stored, found = load_file(str(path)), dict[str, Tensor]()
+        stored, weights_read = load_file(str(path)), dict[str, Tensor]()
         weights = self._weights()
         tables = stored["palettes"].float().reshape(len(weights), -1)
         levels = np.concatenate([np.full(weight.numel(), int(table[-2])) for weight, table in zip(weights.values(), tables, strict=True)])
@@ -162,11 +162,11 @@ class _Source:
         reader.close()
         sizes = [weight.numel() for weight in weights.values()]
         for (name, weight), table, part in zip(weights.items(), tables, torch.split(numbers, sizes), strict=True):
-            found[name] = table[:-2][part + int(table[-1])].reshape(weight.shape)
+            weights_read[name] = table[:-2][part + int(table[-1])].reshape(weight.shape)
         rest = self._rest()
         values = torch.split(stored["rest"].float(), [value.numel() for value in rest.values()])
-        found |= {name: value.reshape(rest[name].shape) for name, value in zip(rest, values, strict=True) if name}
-        return with_weights(self.network, found)
+        weights_read |= {name: value.reshape(rest[name].shape) for name, value in zip(rest, values, strict=True) if name}
+        return with_weights(self.network, weights_read)
 
 
 def palette_of(weight: Tensor, colours: int = PALETTE, steps: int = 25) -> tuple[Tensor, np.ndarray]:

@@ -146,7 +146,7 @@ def compare(
     trainer = next((opened.engine for opened in everything if opened.engine is not None), None)
     if train_baselines and trainer is None:
         raise ConfigError("--train-baselines: needs a run directory, which says how the representation was trained; a file does not")
-    found = list(baselines(first))
+    chosen = list(baselines(first))
     comparison, entries = first.comparison(), list[Entry]()
     assert comparison.original is not None
 
@@ -159,7 +159,7 @@ def compare(
         for path, opened in zip(paths, everything, strict=True):
             file = path if opened.engine is None else opened.engine.run.artifact
             add(_entry(comparison, GIVEN, _name(path, paths), file, opened.artifact.reconstruct().float(), plugins))
-        for baseline in found:
+        for baseline in chosen:
             file = (
                 folder
                 / f"{baseline.name.replace(' ', '-').replace('σ', 'sigma')}.{'nern' if baseline.is_representation else 'safetensors'}"

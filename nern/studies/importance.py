@@ -90,7 +90,7 @@ def importance(opened: OpenRepresentation, layer: str | None = None, filters: in
     errors = errors_of(opened)
     assert opened.original is not None
     name = _find(layer, list(errors))
-    mapping = next(found for found in opened.artifact.representation.grid.layers if found.parameter == name)
+    mapping = next(candidate for candidate in opened.artifact.representation.grid.layers if candidate.parameter == name)
     activations = mean_activations(opened.original, mapping, opened.data, images, opened.device)
     error = errors[name].filters
     order = [index for index in error.argsort(stable=True).tolist() if not bool(error[index].isnan())]

@@ -40,9 +40,9 @@ def check_architecture(architecture: Architecture) -> None:
     layers = list(architecture.layers(network))
     expect(len(layers) > 0, "layers() gives no layer: there is nothing to represent")
     for _ in range(2):
-        found = [(layer.parameter, tuple(layer.shape), layer.layer) for layer in architecture.layers(network)]
+        repeated = [(layer.parameter, tuple(layer.shape), layer.layer) for layer in architecture.layers(network)]
         expect(
-            found == [(layer.parameter, tuple(layer.shape), layer.layer) for layer in layers],
+            repeated == [(layer.parameter, tuple(layer.shape), layer.layer) for layer in layers],
             "layers() gives other layers, or another order, when it is called again",
         )
     state = network.state_dict()
@@ -95,9 +95,9 @@ def _check_features(network: nn.Module, features: Sequence[str], inputs: Any) ->
     """Run the network and look for its feature maps; returns its outputs."""
     with torch.no_grad():
         outputs: Any = call(network, inputs)
-    found = _floats(outputs)
-    expect(len(found) > 0, f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers")
-    expect(all(len(value) == 2 for value in found if value.dim()), "every output must have one entry for each image, [b, ...]")
+    floats = _floats(outputs)
+    expect(len(floats) > 0, f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers")
+    expect(all(len(value) == 2 for value in floats if value.dim()), "every output must have one entry for each image, [b, ...]")
     made = [event.name for event in trace_forward(network, inputs)]
     for name in features:
         expect(name in made or name in dict(network.named_modules()), f"features() names '{name}', which is no module of the network")

@@ -68,15 +68,15 @@ def _check_cancelled(launched: LaunchedJobs, folder: Path) -> None:
 
 
 def _until(launched: LaunchedJobs, handle: Any, what: str) -> JobEnd:
-    found: list[JobEnd] = []
+    ends: list[JobEnd] = []
 
     def ended() -> bool:
         end = launched.poll(handle)
-        found.extend([end] if end is not None else [])
+        ends.extend([end] if end is not None else [])
         return end is not None
 
     _wait(ended, f"{what} does not end: poll() says None for {PATIENCE:g} s")
-    return found[0]
+    return ends[0]
 
 
 def _wait(happened: Callable[[], bool], problem: str) -> None:

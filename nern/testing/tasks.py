@@ -72,9 +72,9 @@ def _check_inputs(inputs: Any, number: int, preprocessing: Preprocessing, exampl
     if example is None:
         check_tensor(inputs, [number, *preprocessing.size], what)
         return
-    found, wanted = tensors_of(inputs), tensors_of(example)
-    expect(len(found) == len(wanted), f"{what} gives {len(found)} tensors where the network takes {len(wanted)}")
-    for tensor, like in zip(found, wanted, strict=True):
+    tensors, wanted = tensors_of(inputs), tensors_of(example)
+    expect(len(tensors) == len(wanted), f"{what} gives {len(tensors)} tensors where the network takes {len(wanted)}")
+    for tensor, like in zip(tensors, wanted, strict=True):
         shape = [number, *like.shape[1:]]
         expect(list(tensor.shape) == shape, f"{what} must have shape {shape}, has {list(tensor.shape)}")
         expect(tensor.dtype == like.dtype, f"{what} must be {like.dtype}, is {tensor.dtype}")

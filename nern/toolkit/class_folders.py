@@ -43,11 +43,11 @@ def list_images(folder: Path, classes: Sequence[str] | None = None) -> tuple[lis
     files, labels = [], []
     left_out: Counter[str] = Counter(_ending(entry) for entry in folder.iterdir() if entry.is_file() and not _passed_over(entry.name))
     for name in names:
-        found = list(walk_images(folder / name, left_out))
-        if not found:
+        images = list(walk_images(folder / name, left_out))
+        if not images:
             raise DataError(f"class folder {folder / name} holds no images; remove it, or put images of its class in it")
-        files += found
-        labels += [places[name]] * len(found)
+        files += images
+        labels += [places[name]] * len(images)
     if not files:
         raise DataError(f"{folder} has no class folders; images belong into {folder}/<class>/<name>.png")
     say_left_out(folder, left_out)

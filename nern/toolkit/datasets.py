@@ -45,9 +45,9 @@ class DatasetData(Data):
         heldout_set: Any | None = None,
         collate: Callable[[list[Any]], Any] = default_collate,
     ) -> None:
-        for name, found in (("train", train), ("test", test)):
-            if found is not None and not (hasattr(found, "__len__") and hasattr(found, "__getitem__")):
-                raise DataError(f"{name} is a {type(found).__name__}, which has no len() and no numbered items; wrap it in a LoaderData")
+        for name, items in (("train", train), ("test", test)):
+            if items is not None and not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+                raise DataError(f"{name} is a {type(items).__name__}, which has no len() and no numbered items; wrap it in a LoaderData")
         self.classes, self.gives_targets, self._collate = classes, targets, collate
         self._train: Any = train
         self._test: Any = test
@@ -65,8 +65,8 @@ class DatasetData(Data):
 
         def inputs(step: int) -> Any:
             with seeded(seed, "items", step):
-                found = self._collate([self._train[self._keep[index]] for index in order(step).tolist()])
-            return _moved(found, device)
+                collated = self._collate([self._train[self._keep[index]] for index in order(step).tolist()])
+            return _moved(collated, device)
 
         return inputs
 
@@ -75,8 +75,8 @@ class DatasetData(Data):
         source = self._heldout if split == "heldout" else self._test
         for start in range(0, len(items), batch):
             with seeded(0, split, start):
-                found = self._collate([source[index] for index in items[start : start + batch]])
-            yield _pair(_moved(found, device), self.gives_targets)
+                collated = self._collate([source[index] for index in items[start : start + batch]])
+            yield _pair(_moved(collated, device), self.gives_targets)
 
 
 class LoaderData(Data):
@@ -125,8 +125,8 @@ class LoaderData(Data):
 
     def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Any, Any]]:
         loader = self._loaders[split]
-        for found in _seeded_batches(loader, 0, 0) if loader is not None else ():
-            moved = _pair(_moved(found, device), self.gives_targets)
+        for given in _seeded_batches(loader, 0, 0) if loader is not None else ():
+            moved = _pair(_moved(given, device), self.gives_targets)
             yield moved
 
 
@@ -147,21 +147,21 @@ class _Walk:
         if length and step // length > self._epoch:
             self._restart(step // length, step // length * length)
         while True:
-            found = next(self._batches, None)
-            if found is None:
+            batch = next(self._batches, None)
+            if batch is None:
                 if self._next == 0:
                     raise DataError("the training loader gives no batch")
                 self._restart(self._epoch + 1, self._next)
-                found = next(self._batches)
+                batch = next(self._batches)
             self._next += 1
             if self._next > step:
-                return found
+                return batch
 
 
-def _length(found: Any) -> int | None:
+def _length(loader: Any) -> int | None:
     """`len()`, or None where there is none: a loader of a stream has the method, and raises."""
     try:
-        return len(found)
+        return len(loader)
     except TypeError:
         return None
 
@@ -174,17 +174,17 @@ def _seeded_batches(loader: Iterable[Any], seed: int, epoch: int) -> Iterator[An
     while True:
         with seeded(seed, "loader", epoch, position):
             try:
-                found = next(batches)
+                batch = next(batches)
             except StopIteration:
                 return
-        yield found
+        yield batch
         position += 1
 
 
 def _moved(value: Any, device: torch.device) -> Any:
     def move(tensor: Tensor) -> Tensor:
-        found: Tensor = (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-        return found.float() if found.dtype == torch.float64 else found
+        placed: Tensor = (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+        return placed.float() if placed.dtype == torch.float64 else placed
 
     moved = map_tensors(move, value)
     return tuple(moved) if isinstance(moved, list) else moved

@@ -96,32 +96,32 @@ def examples_of(data: Any) -> Examples:
         DataError: `data` is something else, or empty.
     """
     if isinstance(data, Examples):
-        found: Examples = data
+        examples: Examples = data
     elif isinstance(data, TensorDataset):
-        found = _tensors(data.tensors)
+        examples = _tensors(data.tensors)
     elif isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
-        found = DatasetExamples(data.dataset, data.collate_fn or default_collate)
+        examples = DatasetExamples(data.dataset, data.collate_fn or default_collate)
         if isinstance(data.dataset, TensorDataset) and data.collate_fn is default_collate:
-            found = _tensors(data.dataset.tensors)
+            examples = _tensors(data.dataset.tensors)
     elif isinstance(data, DataLoader):
-        found = _streamed(data)
+        examples = _streamed(data)
     elif isinstance(data, IterableDataset):
-        found = _streamed(DataLoader(data, batch_size=64))
+        examples = _streamed(DataLoader(data, batch_size=64))
     elif _is_tensor(data):
-        found = TensorExamples(torch.as_tensor(data), None)
+        examples = TensorExamples(torch.as_tensor(data), None)
     elif isinstance(data, (tuple, list)) and len(data) == 2 and all(map(_is_tensor, data)) and len(data[0]) == len(data[1]):
-        found = _tensors(data)
+        examples = _tensors(data)
     elif isinstance(data, Dataset) or (_has_numbers(data) and not isinstance(data, (list, str, Mapping))):
-        found = DatasetExamples(data)
+        examples = DatasetExamples(data)
     elif isinstance(data, Iterable) and not isinstance(data, (str, Mapping)):
-        found = _streamed(data)
+        examples = _streamed(data)
     else:
         raise DataError(
             f"data is a {type(data).__name__}; give a DataLoader, a Dataset, a tensor, a pair (inputs, labels), a folder of images, or None"
         )
-    if not len(found):
+    if not len(examples):
         raise DataError("data holds no examples")
-    return found
+    return examples
 
 
 def _has_numbers(data: Any) -> bool:
@@ -221,8 +221,8 @@ class GivenData(Data):
         def inputs(step: int) -> Tensor:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive(seed, "example", step) % (1 << 63))  # what a data set draws depends on the step alone
-                found, _ = part[order(step)]
-            return self._prepared(found, device)
+                inputs_of_step, _ = part[order(step)]
+            return self._prepared(inputs_of_step, device)
 
         return inputs
 

@@ -64,14 +64,14 @@ def decoded(files: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
         images = (cache.load(key) or {}).get("images")
         if images is not None and tuple(images.shape) == (len(files), *size):
             return images
-        found = list(pool.map(lambda file: to_tensor(decode(file, size[0]), size[0]), files))
-    for file, image in zip(files, found, strict=True):
+        images_read = list(pool.map(lambda file: to_tensor(decode(file, size[0]), size[0]), files))
+    for file, image in zip(files, images_read, strict=True):
         if tuple(image.shape) != size:
             raise DataError(
                 f"{file} has {image.shape[2]} × {image.shape[1]} pixels, the network takes {size[2]} × {size[1]}; "
                 "resize the images, or set architecture.size (and architecture.resize, which resizes photographs)"
             )
-    images = stacked(found)
+    images = stacked(images_read)
     cache.store(key, {"images": images})
     return images
 
@@ -108,16 +108,16 @@ def open_folders(
         raise DataError(f"data folder {place} {there}; images belong into {place}/train/<class>/ and {place}/test/<class>/")
     missing = f"data folder {place} has no {'train/' if 'train' not in folders else 'test/'} folder"
     listed: dict[str, tuple[list[Path], list[int] | None]] = {}
-    found: dict[str, list[str]] = {}
+    named_classes: dict[str, list[str]] = {}
     for split, folder in folders.items():
         if labels:
-            files, targets, found[split] = list_images(folder, names)
+            files, targets, named_classes[split] = list_images(folder, names)
             listed[split] = files, targets
         else:
             listed[split] = _unlabelled(folder), None
-    if len(found) == 2:
-        _same_classes(place, folders, found)
-    count = len(next(iter(found.values()))) if found else None
+    if len(named_classes) == 2:
+        _same_classes(place, folders, named_classes)
+    count = len(next(iter(named_classes.values()))) if named_classes else None
     if preprocessing.resize is not None:
         return FileData(
             listed.get("train"), listed.get("test"), preprocessing,
@@ -159,11 +159,11 @@ def _unlabelled(folder: Path) -> list[Path]:
     return files
 
 
-def _same_classes(place: Path, folders: dict[str, Path], found: dict[str, list[str]]) -> None:
-    train, test = found["train"], found["test"]
+def _same_classes(place: Path, folders: dict[str, Path], classes: dict[str, list[str]]) -> None:
+    train, test = classes["train"], classes["test"]
     if train == test:
         return
-    only = [(split, [name for name in found[split] if name not in other]) for split, other in (("train", test), ("test", train))]
+    only = [(split, [name for name in classes[split] if name not in other]) for split, other in (("train", test), ("test", train))]
     differences = "; ".join(f"only {folders[split].name}/ has {some(names)}" for split, names in only if names)
     raise DataError(
         f"data folder {place} has {len(train)} classes in train/ and {len(test)} in {folders['test'].name}/: {differences}. "

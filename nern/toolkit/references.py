@@ -34,15 +34,15 @@ def build_reference(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
     if not hasattr(module, name):
         known = [key for key, value in vars(module).items() if not key.startswith("_") and callable(value)]
         raise ConfigError(f"{place} has no '{name}'" + did_you_mean(name, known, f" (there are: {', '.join(known) or 'none'})"))
-    found = getattr(module, name)
-    if not isinstance(found, nn.Module):
+    named = getattr(module, name)
+    if not isinstance(named, nn.Module):
         try:
-            found = found(**arguments)
+            named = named(**arguments)
         except TypeError as error:
             raise ConfigError(f"{reference} cannot be called with these arguments ({first_line(error)}); give others") from error
-    if not isinstance(found, nn.Module):
-        raise ConfigError(f"{reference} gives a {type(found).__name__}, no torch.nn.Module")
-    return found
+    if not isinstance(named, nn.Module):
+        raise ConfigError(f"{reference} gives a {type(named).__name__}, no torch.nn.Module")
+    return named
 
 
 def _imported(place: str) -> ModuleType:
@@ -108,7 +108,7 @@ def _is_found(name: str, file: Path) -> bool:
 
 
 def _arguments(module: nn.Module) -> dict[str, Any] | None:
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(module).__init__).parameters.items():
         if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -118,8 +118,8 @@ def _arguments(module: nn.Module) -> dict[str, Any] | None:
         if value is parameter.default:
             continue
         try:
-            found[name] = json.loads(json.dumps(value))
+            arguments[name] = json.loads(json.dumps(value))
         except (TypeError, ValueError):
             if parameter.default is parameter.empty:
                 return None
-    return found
+    return arguments

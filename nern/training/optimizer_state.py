@@ -21,27 +21,27 @@ def check_optimizer(fresh: torch.optim.Optimizer, state: Any) -> None:
     check_form(state, fresh.state_dict(), "optimizers")
 
 
-def check_form(found: Any, like: Any, place: str) -> None:
+def check_form(state: Any, like: Any, place: str) -> None:
     """Raise ValueError where an optimiser's state has other keys, shapes or kinds of values than one that has made a step.
 
     Parameters without a gradient may have no state yet.
     """
     if isinstance(like, Tensor):
-        expect(isinstance(found, Tensor) and found.shape == like.shape and found.dtype == like.dtype, f"{place} is not like its parameter")
-        expect(not found.is_floating_point() or bool(found.isfinite().all()), f"{place} is not finite")
+        expect(isinstance(state, Tensor) and state.shape == like.shape and state.dtype == like.dtype, f"{place} is not like its parameter")
+        expect(not state.is_floating_point() or bool(state.isfinite().all()), f"{place} is not finite")
     elif isinstance(like, dict):
-        expect(isinstance(found, dict) and set(found) <= set(like), f"{place} has other entries")
-        expect(place.endswith(".state") or set(found) == set(like), f"{place} lacks entries")
-        for key in found:
-            check_form(found[key], like[key], f"{place}.{key}")
+        expect(isinstance(state, dict) and set(state) <= set(like), f"{place} has other entries")
+        expect(place.endswith(".state") or set(state) == set(like), f"{place} lacks entries")
+        for key in state:
+            check_form(state[key], like[key], f"{place}.{key}")
     elif isinstance(like, (list, tuple)):
-        expect(isinstance(found, (list, tuple)) and len(found) == len(like), f"{place} has another length")
-        for index, (one, other) in enumerate(zip(found, like, strict=True)):
+        expect(isinstance(state, (list, tuple)) and len(state) == len(like), f"{place} has another length")
+        for index, (one, other) in enumerate(zip(state, like, strict=True)):
             check_form(one, other, f"{place}.{index}")
     elif isinstance(like, (int, float)) and not isinstance(like, bool):
-        expect(isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) < 1e300, f"{place} is no number")
+        expect(isinstance(state, (int, float)) and not isinstance(state, bool) and abs(state) < 1e300, f"{place} is no number")
     else:
-        expect(type(found) is type(like), f"{place} is of another kind")
+        expect(type(state) is type(like), f"{place} is of another kind")
 
 
 def expect(holds: bool, otherwise: str) -> None:

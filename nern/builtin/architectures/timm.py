@@ -54,8 +54,8 @@ class Timm(LibraryArchitecture):
     def _published(self) -> dict[str, Any]:
         import timm
 
-        found = timm.models.get_pretrained_cfg(self.model)
-        return {} if found is None else dict(found.to_dict())  # type: ignore[no-untyped-call]
+        settings = timm.models.get_pretrained_cfg(self.model)
+        return {} if settings is None else dict(settings.to_dict())  # type: ignore[no-untyped-call]
 
     def preprocessing(self) -> Preprocessing:
         """What timm's evaluation transforms do, for square inputs."""

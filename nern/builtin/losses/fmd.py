@@ -98,10 +98,10 @@ class _SquaredDistance(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         b, difference, scale, along = ctx.saved_tensors
         along, scale = along * gradient.unsqueeze(1), scale * gradient.unsqueeze(1)
-        found = torch.empty_like(b)
+        gradient_of_b = torch.empty_like(b)
         for rows in _blocks(b):
-            found[rows] = (b[rows].to(along.dtype) * along[rows]).addcmul_(difference[rows].to(along.dtype), scale[rows], value=-2)
-        return None, found
+            gradient_of_b[rows] = (b[rows].to(along.dtype) * along[rows]).addcmul_(difference[rows].to(along.dtype), scale[rows], value=-2)
+        return None, gradient_of_b
 
 
 def _blocks(rows: Tensor) -> list[slice]:

@@ -42,10 +42,10 @@ class Cifar10(Task):
         splits = {}
         for train in (True, False):
             try:
-                found: Any = getattr(torchvision.datasets, name)(self.root, train=train, download=self.download)
+                dataset: Any = getattr(torchvision.datasets, name)(self.root, train=train, download=self.download)
             except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
                 raise DataError(f"{Path(self.root) / folder} is not a complete {name} ({error}); get it again") from error
-            splits[train] = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets)
+            splits[train] = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
         return ImageData(splits[True], splits[False], preprocessing, classes=classes, heldout=heldout, seed=seed, augment=self.augment)
 
 

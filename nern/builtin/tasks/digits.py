@@ -27,9 +27,9 @@ class Digits(Task):
         from sklearn.datasets import load_digits
 
         self.check(preprocessing)
-        found = load_digits()
-        images = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)[:, None]
-        labels = torch.from_numpy(found.target).long()
+        digits = load_digits()
+        images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)[:, None]
+        labels = torch.from_numpy(digits.target).long()
         order = torch.randperm(len(images), generator=generator(0, "digits", "test"))  # the same test set whatever the run's seed
         test, train = order[:TEST_IMAGES], order[TEST_IMAGES:]
         return ImageData(
