@@ -315,6 +315,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print(f"nern: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     except NernError as error:
+        if os.environ.get("NERN_TRACEBACK"):
+            traceback.print_exc()
         for line in str(error).splitlines():
             print(f"nern: {line}", file=sys.stderr)
         return 2

@@ -114,7 +114,8 @@ def pretrain(
 @click.option(
     "--scope",
     type=click.Choice(["global", "layer"]),
-    help="Whether entries are looked for in the whole predictor or inside each of its matrices. Default: global, for compensated layer.",
+    show_default="global; layer for compensated",
+    help="Whether entries are looked for in the whole predictor or inside each of its matrices.",
 )
 @click.option(
     "--method",

@@ -74,6 +74,7 @@ def check_run(
             if reason is None:
                 raise
             mistakes.append(ConfigError(reason))
+            mistakes[-1].__cause__ = error
 
     preprocessing: Preprocessing | None = None
     with collected():

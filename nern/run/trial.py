@@ -56,6 +56,7 @@ def _problems(
     owners = {entry.cls: f"{entry.package}:{entry.name}" for entry in registry.entries()}
     for place, kind, component, check, arguments in checks:
         name = owners.get(type(component), type(component).__name__)
+        cause: Exception | None = None
         try:
             with located(place):
                 problem = check(*arguments)
@@ -64,9 +65,11 @@ def _problems(
             continue
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
-            problem = f"raised {type(error).__name__}: {reason}{place_of(error)}"
+            problem, cause = f"raised {type(error).__name__}: {reason}{place_of(error)}", error
         if problem is not None:
-            yield ConfigError(f"component {name} ({kind}): {problem}")
+            mistake = ConfigError(f"component {name} ({kind}): {problem}")
+            mistake.__cause__ = cause
+            yield mistake
 
 
 def check_order(order: Any, filters: int, channels: int) -> str | None:

@@ -125,7 +125,8 @@ def test_a_missing_plugin_is_named_when_a_module_is_asked_for(of_plugin: Artifac
     loaded = nern.load(tmp_path / "m.nern")
     for ask in (loaded.reconstruct, lambda: loaded.architecture):
         with pytest.raises(
-            ArtifactError, match=r"m\.nern needs a plugin: .*own_plugin.*plugins=\[…\]; state_dict\(\) and load.* work without it"
+            ArtifactError,
+            match=r"m\.nern needs a plugin: .*own_plugin.*plugins=\['own_plugin\.py'\]; state_dict\(\) and load.* work without it",
         ):
             ask()
 

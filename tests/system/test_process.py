@@ -91,15 +91,28 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_defect_is_a_traceback_and_exit_code_1(tmp_path: Path) -> None:
+def test_a_defect_of_nern_is_a_traceback_and_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "defect.py").write_text("import nern.engine\n\nnern.engine.Engine.fit = lambda *arguments, **options: 1 / 0\n")
+    code = "import sys, nern.cli.main, defect; nern.cli.main.main(sys.argv[1:])"
+    arguments = [sys.executable, "-c", code, "train", str(write_experiment(tmp_path))]
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_a_plugins_defect_is_one_line_and_a_traceback_for_those_who_ask(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "import attrs, nern\n\n@attrs.frozen\nclass Broken(nern.Sampler):\n    def start(self, kernels, layers, seed):\n"
         "        return 1 / 0\n\n@nern.hookimpl\ndef nern_samplers():\n    return {'broken': Broken}\n"
     )
     phase = {**RECONSTRUCTION, "sampler": {"name": "broken"}}
-    done = process("train", write_experiment(tmp_path, plugins=["broken.py"], phases=[phase]), cwd=tmp_path)
-    assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stderr
+    done = process("train", write_experiment(tmp_path, plugins=["broken.py"], phases=[phase]), cwd=tmp_path, NERN_TRACEBACK="1")
+    assert done.returncode == 2
+    *trace, line = done.stderr.splitlines()
+    assert trace[0].startswith("Traceback")
+    assert "return 1 / 0" in map(str.strip, trace)
+    assert re.search(r"^nern: component broken:broken \(sampler\): raised ZeroDivisionError: .*broken\.py, line 6\)$", line)
 
 
 def test_importing_nern_loads_nothing_heavy(tmp_path: Path) -> None:

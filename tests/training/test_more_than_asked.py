@@ -49,7 +49,7 @@ def test_every_example_is_short(name: str) -> None:
 def test_the_examples_keep_their_contracts(registry: Any) -> None:
     torch.use_deterministic_algorithms(False)
     testing.check_sampler(registry.find("sampler", "by-error").cls(batch=20))
-    testing.check_predictor(registry.find("predictor", "residual").cls())
+    testing.check_base(registry.find("base", "layer-means").cls())
     testing.check_predictor(registry.find("predictor", "attention").cls())
     testing.check_optimizer(registry.find("optimizer", "lbfgs").cls())
     testing.check_loss(registry.find("loss", "right-answers").cls())
