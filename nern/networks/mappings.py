@@ -1,14 +1,34 @@
-"""Mappings of weights to kernels besides the plain one: lines, volumes, transposed convolutions, and tiles of matrices."""
+"""Mappings of weights to kernels besides the plain one: depthwise and transposed convolutions, lines, volumes, and tiles of matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import attrs
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nern.kernels.coordinates import LayerMapping
+
+
+@attrs.frozen
+class DepthwiseMapping(LayerMapping):
+    """A depthwise convolution, weight [c · multiplier, 1, …]: coordinates (layer, output channel, input channel).
+
+    The plain mapping gives every kernel channel 0; here it has the channel that it reads. One-dimensional kernels are 1 × k.
+    """
+
+    multiplier: int = 1
+    """How many output channels each input channel has."""
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return (1, self.shape[2]) if len(self.shape) == 3 else (self.shape[2], self.shape[3])
+
+    def coordinates(self) -> Tensor:
+        index = torch.arange(self.count)
+        return torch.stack([torch.full_like(index, self.layer), index, index // self.multiplier], dim=1)
 
 
 @attrs.frozen
@@ -41,6 +61,7 @@ class TransposedMapping(LayerMapping):
     """
 
     groups: int = 1
+    """Of the convolution."""
 
     @property
     def filters(self) -> int:
@@ -81,6 +102,7 @@ class TileMapping(LayerMapping):
     """
 
     tile: tuple[int, int] = attrs.field(default=(4, 4), converter=_pair)
+    """Height (in outputs) and width (in inputs) of a tile."""
 
     @property
     def filters(self) -> int:
@@ -115,4 +137,5 @@ def tile_of(shape: tuple[int, ...], most: tuple[int, int]) -> tuple[int, int]:
 #: Mappings that a file can name, so that its weights can be put together without the network.
 MAPPINGS: dict[str, type[LayerMapping]] = {
     "plain": LayerMapping, "line": LineMapping, "volume": VolumeMapping, "transposed": TransposedMapping, "tiles": TileMapping,
+    "depthwise": DepthwiseMapping,
 }  # fmt: skip

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import nern
 from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid
 from nern.networks.layers import map_layers
-from nern.networks.mappings import TileMapping, TransposedMapping, VolumeMapping, tile_of
+from nern.networks.mappings import MAPPINGS, DepthwiseMapping, TileMapping, TransposedMapping, VolumeMapping, tile_of
 
 
 class Mixed(nn.Module):
@@ -104,3 +105,25 @@ def test_joining_tiles_passes_gradients_to_the_weights_alone() -> None:
     layer.join(tiles).sum().backward()
     assert tiles.grad is not None
     assert int(tiles.grad.sum()) == 15
+
+
+@pytest.mark.parametrize("convolution", [nn.Conv1d(3, 6, 5, groups=3), nn.Conv2d(3, 6, (2, 5), groups=3)], ids=["1-d", "2-d"])
+def test_a_depthwise_kernel_has_the_coordinates_of_the_channels_that_it_joins(convolution: nn.Module) -> None:
+    weight = convolution.requires_grad_(False).weight  # type: ignore[operator, union-attr]
+    layer = DepthwiseMapping("w", tuple(weight.shape), 7, multiplier=2)
+    kernels = layer.split(weight)
+    assert torch.equal(layer.join(kernels), weight)
+    zeros = torch.zeros(3, *weight.shape[2:])
+    for kernel, (number, output, channel) in zip(kernels, layer.coordinates().tolist(), strict=True):
+        assert number == 7
+        inputs = zeros.clone()
+        inputs[channel] = kernel.reshape(weight.shape[2:])  # the kernel itself in the channel that it reads
+        answer = convolution(inputs) - convolution(zeros)
+        assert float(answer[output].flatten()[0]) == pytest.approx(float(kernel.square().sum()), rel=1e-5)
+
+
+def test_every_mapping_that_a_file_can_name_is_a_public_name() -> None:
+    from nern.toolkit import mappings
+
+    assert all(getattr(mappings, cls.__name__) is cls for cls in MAPPINGS.values())
+    assert mappings.LayerMapping is nern.LayerMapping

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from nern import Architecture, hookimpl
 from nern_mobilenet.architecture import MobileNet
-from nern_mobilenet.mappings import Depthwise, Pointwise
+from nern_mobilenet.mappings import Pointwise
 
-__all__ = ["Depthwise", "MobileNet", "Pointwise"]
+__all__ = ["MobileNet", "Pointwise"]
 
 
 @hookimpl

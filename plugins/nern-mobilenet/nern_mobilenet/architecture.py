@@ -9,7 +9,8 @@ import attrs
 from torch import Tensor, nn
 
 from nern import Architecture, DataError, LayerMapping, OptionError, Preprocessing, above, at_least, option
-from nern_mobilenet.mappings import Depthwise, Pointwise
+from nern.toolkit.mappings import DepthwiseMapping
+from nern_mobilenet.mappings import Pointwise
 
 
 class Copy(nn.Module):
@@ -76,7 +77,7 @@ class MobileNet(Architecture):
             if module.kernel_size == (1, 1):
                 layers.append(Pointwise(parameter, shape, index, block=block))
             else:
-                layers.append((Depthwise if module.groups > 1 else LayerMapping)(parameter, shape, index))
+                layers.append((DepthwiseMapping if module.groups > 1 else LayerMapping)(parameter, shape, index))
         return layers
 
     def features(self, network: nn.Module) -> Sequence[str]:

@@ -1,23 +1,12 @@
-"""Coordinates for the two kinds of convolution that a MobileNet is made of."""
+"""Blocks of pointwise weights, which have no kernels of their own."""
 
 from __future__ import annotations
 
 import attrs
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nern import LayerMapping
-
-
-@attrs.frozen
-class Depthwise(LayerMapping):
-    """A depthwise weight [c, 1, k, k]: kernel c reads channel c and writes channel c, so both coordinates are c."""
-
-    def coordinates(self) -> Tensor:
-        """[c, 3] int64: layer, c, c."""
-        index = torch.arange(self.filters)
-        return torch.stack([torch.full_like(index, self.layer), index, index], dim=1)
 
 
 @attrs.frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nern_mobilenet import Depthwise, MobileNet, Pointwise
+from nern_mobilenet import MobileNet, Pointwise
 
 from nern import Engine, KernelGrid, create_registry
 from nern.testing import check_architecture
@@ -40,8 +40,13 @@ def test_pointwise_blocks_against_a_loop(channels, block):
     assert torch.equal(mapping.join(kernels), weight)
 
 
-def test_depthwise_coordinates_name_the_channel_twice():
-    assert Depthwise("w", (3, 1, 5, 5), 4).coordinates().tolist() == [[4, 0, 0], [4, 1, 1], [4, 2, 2]]
+def test_depthwise_kernels_have_the_channel_that_they_read_and_write():
+    architecture = MobileNet(**SMALL)
+    layers = architecture.layers(architecture.build())
+    depthwise = [layer.coordinates() for layer in layers if layer.shape[1] == 1]
+    assert len(depthwise) == 17
+    for coordinates in depthwise:
+        assert coordinates[:, 1].tolist() == coordinates[:, 2].tolist() == list(range(len(coordinates)))
 
 
 def test_tiling_takes_a_tenth_of_the_rows():
