@@ -229,12 +229,7 @@ class Artifact(Shown):
             **({"base": unstructure(self.base, self.registry)} if representation.base is not None else {}),
             "sampling": represented.sampling,
             "orders": _run_lengths([order.kind for order in self.representation.orders]),
-            "dtypes": {
-                name: str(dtype).removeprefix("torch.")
-                for name, dtype in self.dtypes.items()
-                if dtype != self.network.state_dict()[name].dtype
-            },
-            "layout": layout_of(self.network, represented),
+            **self._about_network(),
             **({"all": "layers"} if getattr(self.architecture, "_layers", None) == "all" else {}),
             **({"storage": storage.name} if storage.bits or coded else {}),
             **({"absorbed": self.absorbed.to_dict()} if self.absorbed else {}),
@@ -246,6 +241,14 @@ class Artifact(Shown):
             "notes": self.notes,
         }
         return tensors, {"nern": compact({"sha256": seal(about, tensors), **about})}
+
+    def _about_network(self) -> dict[str, Any]:
+        """What a file says of its network's entries; a network that is not built yet is not needed for it."""
+        if isinstance(self._network, Opening):
+            return {key: self._network.about[key] for key in ("dtypes", "layout")}
+        own = self._network.state_dict()
+        other = {name: str(dtype).removeprefix("torch.") for name, dtype in self.dtypes.items() if dtype != own[name].dtype}
+        return {"dtypes": other, "layout": layout_of(self._network, self.representation.grid)}
 
     def copied_entries(self) -> dict[str, Tensor]:
         """Every copied entry as it is now, of its type in the file."""

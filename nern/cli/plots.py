@@ -70,7 +70,7 @@ def errors(run: Path, overrides: tuple[str, ...], output: Path, as_json: bool, p
     from nern.studies.importance import errors_of
     from nern.studies.opening import open_representation
 
-    opened = open_representation(run, overrides, plugins=plugins, disabled=disabled)
+    opened = open_representation(run, overrides, plugins=plugins, disabled=disabled, weights_alone=True)
     _save(run_figures.errors(errors_of(opened)), output, as_json)
 
 
@@ -120,7 +120,7 @@ def kernels(
     from nern.studies import figures as plots
     from nern.studies.opening import open_representation
 
-    opened = open_representation(run, overrides, plugins=plugins, disabled=disabled)
+    opened = open_representation(run, overrides, plugins=plugins, disabled=disabled, weights_alone=True)
     _save(plots.kernels(opened, layer, channel, side), output, as_json)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from nern.engine import Engine
+from nern.outputs.metric import Metric
 from nern.own.target import Target
 from nern.registry.registry import Registry
 from nern.run.own_network import OwnNetwork
@@ -25,7 +26,7 @@ def represent(
     target: Target | None = None,
     test: Any = None,
     layers: str | Sequence[str] = "all",
-    metric: Callable[[Any, Any], Any] | None = None,
+    metric: Callable[[Any, Any], Any] | Metric | None = None,
     size: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -50,7 +51,8 @@ def represent(
         target: `nern.TargetBytes(100_000)` or `nern.TargetDrop(points=1.0)` finds the size of the predictor.
         test: what to measure on at the end instead of a part of `data`, in the same forms.
         layers: `all` for convolutions and linear layers, `convolutions`, or patterns of parameter names.
-        metric: function of outputs and labels of a batch to a number, or to one number for each example; it is the headline.
+        metric: function of outputs and labels of a batch to a number, or to one number for each example; it is the headline, and
+            higher is better. A `nern.Metric` may say that lower is better.
         size: shape of one input, where there is no data to see it from.
         mean, std: of the channels of images in [0, 1], for a folder or for bytes (uint8).
         resize: shorter side of a folder's photographs before the centre crop, in pixels.

@@ -64,6 +64,7 @@ def finish(loop: TrainingLoop, dtype: torch.dtype) -> tuple[Artifact, Result]:
         checkpoints=records,
         original=before_training.metrics() if before_training else None,
         choice={name: measures.metrics[name].better for name in measures.choice},
+        better={name: metric.better for name, metric in measures.metrics.items()},
         smoothness={"before": before, "after": after},
         seed=experiment.seed,
         environment=environment(device, dtype),

@@ -21,6 +21,7 @@ from nern.interfaces import Preprocessing
 from nern.kernels.coordinates import KernelGrid
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
+from nern.outputs.metric import Metric
 from nern.outputs.metrics import FunctionMetric
 from nern.outputs.nested import call
 from nern.registry.discovery import create_registry
@@ -46,7 +47,7 @@ class OwnNetwork:
     test: Any = None  # to measure on at the end, in the same forms
     recipe: str = "fast"
     layers: str | Sequence[str] = "all"
-    metric: Callable[[Any, Any], Any] | None = None
+    metric: Callable[[Any, Any], Any] | Metric | None = None
     size: Sequence[int] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
@@ -67,6 +68,8 @@ class OwnNetwork:
         """
         if not isinstance(self.model, nn.Module):
             raise ConfigError(f"model is a {type(self.model).__name__}; give a torch.nn.Module")
+        if not (self.metric is None or callable(self.metric) or isinstance(self.metric, Metric)):
+            raise ConfigError(f"metric is a {type(self.metric).__name__}; give a function of outputs and labels, or a nern.Metric")
         if not self.steps > 0:
             raise ConfigError(f"steps must be above 0, got {self.steps}: it is a multiple of the recipe's steps")
         if not isinstance(overrides, Mapping):
@@ -86,7 +89,7 @@ class OwnNetwork:
         if hasattr(experiment.architecture, "hand_over"):
             experiment.architecture.hand_over(self.model)
         if examples is not None and hasattr(experiment.task, "hand_over"):
-            experiment.task.hand_over(examples, test, None if self.metric is None else FunctionMetric(self.metric))
+            experiment.task.hand_over(examples, test, FunctionMetric(self.metric) if callable(self.metric) else self.metric)
         return experiment, registry
 
     # -- the network ---------------------------------------------------------------------------------------------

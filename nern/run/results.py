@@ -76,6 +76,8 @@ class Result(Shown):
     """Every figure of the original network on the test set."""
     choice: dict[str, str] = attrs.field(factory=dict)
     """Figures that chose the checkpoint, the most important first → better direction."""
+    better: dict[str, str] = attrs.field(factory=dict)
+    """Every figure that was measured → its better direction, `higher` or `lower`."""
     classes: list[dict[str, Any]] | None = None
     """Counts of test images by class (`nern.run.agreement.ClassCounts`)."""
 
@@ -122,12 +124,15 @@ class Result(Shown):
 
     @property
     def drop(self) -> float | None:
-        """How much worse the reconstructed network's headline figure is than the original's; None without test images."""
+        """How much worse the reconstructed network's headline figure is than the original's; None without test images.
+
+        Which direction is the worse one is what the figure's metric says (`Metric.better`).
+        """
         headline = self.headline
         if headline is None or headline[1] is None or headline[2] is None:
             return None
-        lower = any(word in headline[0] for word in ("mse", "kl", "distance", "loss", "error"))
-        return headline[2] - headline[1] if lower else headline[1] - headline[2]
+        lost = headline[1] - headline[2]
+        return -lost if self.better.get(headline[0]) == "lower" else lost
 
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the file with a model card to the Hugging Face Hub; `nern.load("hf://user/name")` reads it.

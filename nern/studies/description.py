@@ -55,7 +55,7 @@ def describe_artifact(artifact: Artifact) -> dict[str, str]:
     grid, registry = artifact.representation.grid, artifact.registry
     architecture = unstructure(artifact.architecture, registry)
     represented = sum(layer.count * layer.area for layer in grid.layers)
-    parameters = sum(value.numel() for value in artifact.network.state_dict().values())
+    parameters = sum(entry.numel for entry in artifact.entries)
     return {
         "network": component_text({key: value for key, value in architecture.items() if value is not None}),
         "represented": f"{len(grid.layers)} layers, {grid.rows:,} kernels, {represented:,} of {parameters:,} numbers",

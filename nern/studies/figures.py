@@ -133,7 +133,7 @@ def kernels(opened: OpenRepresentation, layer: str | None = None, channel: int =
     Raises:
         ConfigError: the original weights are not at hand, or there is no such layer or channel.
     """
-    if opened.original is None:
+    if opened.original_weights is None:
         raise ConfigError("original kernels are shown beside the reconstructed ones: name their file with architecture.weights=FILE")
     layers = {mapping.parameter: mapping for mapping in opened.artifact.representation.grid.layers}
     names = {name for parameter in layers for name in (parameter, parameter.rpartition(".")[0])}
@@ -144,7 +144,7 @@ def kernels(opened: OpenRepresentation, layer: str | None = None, channel: int =
     if not 0 <= channel < mapping.channels:
         raise ConfigError(f"channel {channel} is outside 0 … {mapping.channels - 1} of {name}")
     weights: dict[str, dict[str, Tensor]] = {
-        "original": dict(opened.original.named_parameters()),
+        "original": dict(opened.original_weights),
         "reconstructed": opened.artifact.representation.reconstruct(),
     }
     shape = (mapping.filters, mapping.channels, *mapping.kernel)

@@ -88,7 +88,7 @@ def importance(opened: OpenRepresentation, layer: str | None = None, filters: in
     from scipy.stats import spearmanr
 
     errors = errors_of(opened)
-    assert opened.original is not None
+    assert opened.original is not None  # whoever opens for this asks for more than the weights alone
     name = _find(layer, list(errors))
     mapping = next(candidate for candidate in opened.artifact.representation.grid.layers if candidate.parameter == name)
     activations = mean_activations(opened.original, mapping, opened.data, images, opened.device)
@@ -104,9 +104,9 @@ def errors_of(opened: OpenRepresentation) -> dict[str, LayerErrors]:
     Raises:
         ConfigError: the original weights are not at hand.
     """
-    if opened.original is None:
+    if opened.original_weights is None:
         raise ConfigError("errors are those against the original weights: name their file with architecture.weights=FILE")
-    weights = dict(opened.original.named_parameters()), opened.artifact.representation.reconstruct()
+    weights = opened.original_weights, opened.artifact.representation.reconstruct()
     return relative_errors(*weights, opened.artifact.representation.grid.layers)
 
 

@@ -10,16 +10,18 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nern.artifact.artifact import Artifact
 from nern.artifact.reading import load
 from nern.config.overrides import apply_overrides, parse_override
 from nern.config.structuring import structure_component
 from nern.engine import Engine
-from nern.errors import ArtifactError, ConfigError
+from nern.errors import ArtifactError, ConfigError, DataError
 from nern.interfaces import Data, Task
 from nern.networks.batch_norm import absorb_batch_norms, absorbable
+from nern.networks.state_dicts import digest, unwrap
+from nern.networks.weights_files import read_weights_file
 from nern.options import kind_of, option_fields, option_name
 from nern.outputs.kinds import ClassLogits
 from nern.registry.discovery import create_registry
@@ -57,6 +59,12 @@ class OpenRepresentation:
     device: torch.device
     engine: Engine | None = None  # of the run that it comes from
     task: Task | None = None  # that the data are opened from; None for a classifier's
+    weights: Mapping[str, Tensor] | None = None  # of an original network that nothing here builds, by parameter name
+
+    @property
+    def original_weights(self) -> Mapping[str, Tensor] | None:
+        """The original parameters by name, as the representation stands for them; None where they are not at hand."""
+        return dict(self.original.named_parameters()) if self.original is not None else self.weights
 
     def comparison(self) -> Comparison:
         """Measures networks on the test set, beside the original one."""
@@ -81,30 +89,48 @@ def open_representation(
     *,
     plugins: Sequence[str] = (),
     disabled: Sequence[str] = (),
+    weights_alone: bool = False,
 ) -> OpenRepresentation:
     """A run directory or a representation file, with overrides as `nern evaluate` takes them.
 
     Args:
         plugins: local plugins to use besides those that a run's configuration names.
         disabled: plugins to leave out.
+        weights_alone: whether the original weights are enough where nothing here builds the network, as after one that was
+            handed over in memory.
 
     Raises:
         ArtifactError: there is no such file, or the run is not finished.
+        ConfigError: nothing here builds the network, and its weights alone are not enough.
+        DataError: the original weights cannot be read, or are others.
     """
     if not Path(path).is_dir():
-        return open_file(path, overrides, create_registry(plugins, disabled=disabled))
+        return open_file(path, overrides, create_registry(plugins, disabled=disabled), weights_alone)
     engine = Engine.from_run(path, overrides, plugins=plugins, disabled=disabled)
     if not engine.run.artifact.exists():
         raise ArtifactError(f"run {path} is not finished: it has no {engine.run.artifact.name}; continue with nern train {path} --resume")
-    original = engine.original() if engine.source.available else None
+    original, weights = None, None
+    if engine.source.available:
+        try:
+            original = engine.original()
+        except ConfigError as unbuilt:
+            if not weights_alone:
+                raise
+            file = engine.run.original if engine.run.original.exists() else engine.experiment.architecture.weights
+            weights = _weights_alone(engine.artifact, file, unbuilt)
     if original is not None:
         engine.artifact.check_original(original)
         _absorb(engine.artifact, original)
-    return OpenRepresentation(engine.artifact, lambda: engine.data, original, engine.device, engine, engine.experiment.task)
+    return OpenRepresentation(engine.artifact, lambda: engine.data, original, engine.device, engine, engine.experiment.task, weights)
 
 
-def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> OpenRepresentation:
-    """A representation file; see `evaluate_file` for overrides and errors."""
+def open_file(
+    path: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    registry: Registry | None = None,
+    weights_alone: bool = False,
+) -> OpenRepresentation:
+    """A representation file; see `evaluate_file` for overrides and errors, `open_representation` for `weights_alone`."""
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
     rebuilt = load(path, registry or create_registry())
@@ -118,14 +144,39 @@ def open_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (
     task = structure_component("task", sections["task"], rebuilt.registry, "task")
     device = choose_device(str(sections["device"]))
     architecture = attrs.evolve(rebuilt.architecture, weights=weights)
-    network = None
+    network, found = None, None
     if architecture.weights is not None:
-        network = architecture.built().eval()
+        try:
+            network = architecture.built().eval()
+        except ConfigError as unbuilt:
+            if not weights_alone:
+                raise
+            found = _weights_alone(rebuilt, architecture.weights, unbuilt)
+    if network is not None:
         architecture.load(network)
         rebuilt.check_original(network)
         _absorb(rebuilt, network)
     open_data = cache(lambda: task.open(architecture.preprocessing(), 0.0, 0))
-    return OpenRepresentation(rebuilt, open_data, network, device, None, task)
+    return OpenRepresentation(rebuilt, open_data, network, device, None, task, found)
+
+
+def _weights_alone(artifact: Artifact, file: str | Path | None, unbuilt: ConfigError) -> dict[str, Tensor]:
+    """The original state dict in a file, float32, for a network that nothing here builds.
+
+    Raises:
+        DataError: the file cannot be read, holds other weights, or they are not what the representation stands for.
+    """
+    if file is None:
+        raise DataError(str(unbuilt)) from unbuilt
+    content = read_weights_file(Path(file))
+    for state in (content, unwrap(content, f"weights file {file}")):
+        if all(isinstance(value, Tensor) for value in state.values()):
+            found = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+            if digest(found) == artifact.sha256:
+                if artifact.absorbed is not None:
+                    raise DataError(f"batch norms are folded into the convolutions, for which the network is needed: {unbuilt}")
+                return found
+    raise DataError(f"{file} does not hold the weights that the representation was made from, or under other names: {unbuilt}")
 
 
 def _absorb(artifact: Artifact, original: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -153,6 +153,30 @@ def test_a_metric_of_ones_own_is_the_headline(tmp_path: Path) -> None:
     assert before == pytest.approx(float(rank(model.eval()(inputs), labels).mean()))
     assert after is not None
     assert result.original_top1 is not None
+
+
+class Surprise(nern.Metric):
+    """Mean negative logarithm of the right class's probability: less of it is better, and its name does not say so."""
+
+    @property
+    def better(self) -> Literal["lower"]:
+        return "lower"
+
+    def batch(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, reference, reduction="none")
+
+
+def test_a_drop_is_what_the_metric_calls_worse(tmp_path: Path) -> None:
+    model, (inputs, _) = cnn(), images()
+    labels = model.eval()(inputs).argmax(1)  # which a network that is hardly trained gets wrong
+    result = represent(model, (inputs, labels), tmp_path, test=(inputs, labels), metric=Surprise())
+    networks = model.requires_grad_(False), nern.load(result.artifact, into=cnn()).requires_grad_(False)
+    surprised = [float(nn.functional.cross_entropy(net(inputs), labels)) for net in networks]
+    assert surprised[1] > surprised[0]
+    assert result.drop == pytest.approx(surprised[1] - surprised[0], rel=1e-4)
+    assert (result.better["metric"], result.better["top1"], result.better["kl"]) == ("lower", "higher", "lower")
+    with pytest.raises(ConfigError, match=r"metric is a str; give a function of outputs and labels, or a nern\.Metric"):
+        represent(model, images(), tmp_path / "other", metric="top1")
 
 
 def test_a_folder_of_images_with_and_without_classes(tmp_path: Path) -> None:

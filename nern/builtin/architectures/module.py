@@ -64,7 +64,7 @@ class OwnModule(DiscoveredArchitecture):
     def keep(self, folder: Path) -> None:
         """Leave the weights of a network in memory in a run's folder, from which the run can go on."""
         if self._module is not None:
-            state = {name: value.detach().clone() for name, value in self._module.state_dict().items()}
+            state = {name.replace("_orig_mod.", ""): value.detach().clone() for name, value in self._module.state_dict().items()}
             write_tensors(folder / "original.safetensors", state)
 
     def preprocessing(self) -> Preprocessing:

@@ -47,6 +47,24 @@ class RunFacts:
     without_errors: str  # why errors are None
     paper: PaperRow | None
 
+    @property
+    def headline(self) -> str:
+        """The figure that stands for the others: the first that both networks have, or that one of them has."""
+        both = [name for name in self.original if name in self.reconstructed]
+        return next(iter([*both, *self.original, *self.reconstructed]), "top1")
+
+    @property
+    def figures(self) -> list[tuple[str, float | None, float | None]]:
+        """Every figure on the test images: its name, and its value of the original and of the reconstructed network."""
+        names = dict.fromkeys([*self.original, *self.reconstructed])
+        return [(name, self.original.get(name), self.reconstructed.get(name)) for name in names]
+
+    @property
+    def change(self) -> float | None:
+        """The headline figure of the reconstructed network less that of the original one; None where one lacks it."""
+        values = [network.get(self.headline) for network in (self.reconstructed, self.original)]
+        return None if None in values else values[0] - values[1]  # type: ignore[operator]
+
 
 def read_facts(place: Path, label: str, weights: str | None = None, plugins: Sequence[str] = (), disabled: Sequence[str] = ()) -> RunFacts:
     """Everything about a run folder or a representation file.
@@ -65,7 +83,7 @@ def read_facts(place: Path, label: str, weights: str | None = None, plugins: Seq
         run = RunFolder(place)
         run.must_exist()
         return _of_run(run, label, *_with_original(place, overrides, plugins, disabled))
-    return _of_file(open_representation(place, overrides, plugins=plugins, disabled=disabled), label)
+    return _of_file(open_representation(place, overrides, plugins=plugins, disabled=disabled, weights_alone=True), label)
 
 
 def _of_run(run: RunFolder, label: str, opened: OpenRepresentation | None, reason: str) -> RunFacts:
@@ -84,7 +102,8 @@ def _of_run(run: RunFolder, label: str, opened: OpenRepresentation | None, reaso
         "smoothness (eq. 6), before and after ordering": " → ".join(f"{result['smoothness'][key]:,.0f}" for key in ("before", "after")),
         "chosen at step": f"{result['checkpoints']['chosen']['iteration']:,}",
     }
-    original = {} if result["original_top1"] is None else {"top1": result["original_top1"]}
+    of_older_versions = {} if result["original_top1"] is None else {"top1": result["original_top1"]}
+    original = result.get("original") or of_older_versions
     chosen = result["checkpoints"]["chosen"].get("test", {})
     return RunFacts(
         label, text, result["bytes"], original, chosen, accuracy_difference(counts), counts, about, result["environment"],
@@ -111,7 +130,7 @@ def _of_file(opened: OpenRepresentation, label: str) -> RunFacts:
     parts |= {"base": unstructure(artifact.base, artifact.registry)} if artifact.base is not None else {}
     config = yaml.safe_dump({**parts, "task": artifact.notes.get("task")}, sort_keys=False, allow_unicode=True)
     test = ((artifact.notes.get("checkpoints") or {}).get("chosen") or {}).get("test") or {}
-    reason = "" if opened.original is not None else "a file alone does not hold the original weights; name them with --weights FILE"
+    reason = "" if opened.original_weights is not None else "a file alone does not hold the original weights; name them with --weights FILE"
     return RunFacts(
         label, config, attrs.asdict(artifact.bytes()), {}, test, None, [], describe_artifact(artifact), {}, None,
         *_errors(opened), reason, None,
@@ -123,20 +142,20 @@ def _with_original(
 ) -> tuple[OpenRepresentation | None, str]:
     """The opened run, and why its original weights are not at hand (empty where they are)."""
     try:
-        opened = open_representation(place, overrides, plugins=plugins, disabled=disabled)
+        opened = open_representation(place, overrides, plugins=plugins, disabled=disabled, weights_alone=True)
     except DataError as error:
         return None, first_line(error)
     missing = "the original weights are not where the run found them; name them with --weights FILE"
-    return opened, "" if opened.original is not None else missing
+    return opened, "" if opened.original_weights is not None else missing
 
 
 def _errors(
     opened: OpenRepresentation | None,
 ) -> tuple[Mapping[str, LayerErrors] | None, Sequence[ChosenKernel], Sequence[ChosenKernel]]:
-    if opened is None or opened.original is None:
+    if opened is None or opened.original_weights is None:
         return None, [], []
     layers = opened.artifact.representation.grid.layers
-    weights = dict(opened.original.named_parameters()), opened.artifact.representation.reconstruct()
+    weights = opened.original_weights, opened.artifact.representation.reconstruct()
     errors = relative_errors(*weights, layers)
     return errors, *best_and_worst(*weights, errors, layers)
 

@@ -103,6 +103,7 @@ def render(runs: Sequence[RunFacts]) -> str:
         classes={run.label: _classes(run) for run in runs},
         any_difference=any(run.difference for run in runs),
         any_paper=any(run.paper for run in runs),
+        all_classifiers=all(run.headline == "top1" for run in runs),
     )
     return text
 
@@ -126,7 +127,9 @@ class Pictures:
         if lossy:
             what = "Loss terms" if len(lossy) == 1 else "Total loss"
             drawn.append((f"{what} by step, logarithmic; every other phase is shaded.", self._svg(run_figures.losses(lossy))))
-        for measure, name in (("kl", "KL divergence from the original network"), ("top1", "Accuracy")):
+        named = {"kl": "KL divergence from the original network", "top1": "Accuracy"}
+        others = [measure for curves in runs.values() for measure in curves.heldout]
+        for measure, name in {**named, **{measure: measure for measure in others if measure not in named}}.items():
             measured = {label: curves for label, curves in runs.items() if curves.heldout.get(measure)}
             if measured:
                 drawn.append((f"{name} on held-out training images.", self._svg(run_figures.heldout(measured, measure))))

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import nern
@@ -19,6 +20,7 @@ from nern.engine import Engine
 from nern.errors import ArtifactError, ConfigError
 from nern.registry.discovery import create_registry
 from nern.studies.curves import labelled
+from nern.studies.report.facts import read_facts
 from nern.studies.report.page import report
 from nern.studies.report.paper import paper_row, tables
 from tests.browser import answer_of, find_browser
@@ -127,6 +129,57 @@ def test_neither_images_nor_original_weights_are_needed(digits_run, tmp_path):
     (moved / "config.yaml").write_text(yaml.safe_dump({**config, "task": {"name": "cifar10", "root": "nowhere"}}))
     text = Text(report(moved).html).text
     assert "Not shown: the original weights are not where the run found them; name them with --weights FILE" in text
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory):
+    """A network of one's own, handed over in memory: nothing here builds it. (module, run folder, the page's words)"""
+    folder = tmp_path_factory.mktemp("own")
+    torch.manual_seed(0)
+    model, inputs = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)), torch.randn(60, 6)
+    short = {"phases.reconstruction.iterations": 3, "phases.distillation.iterations": 2, "phases.distillation.batch": 8, "observers": {}}
+    nern.represent(model, (inputs, inputs[:, :1]), overrides=short, output=folder / "run", quiet=True)
+    return model, folder / "run", Text(report(folder / "run").html).text
+
+
+def test_a_network_that_was_handed_over_in_memory_has_a_page_with_its_errors(regression):
+    model, folder, text = regression
+    wrong = nern.load(folder / "model.nern").state_dict()
+    truth = model.state_dict()
+    found = read_facts(folder, "mine").errors
+    assert set(found) == {"0.weight", "2.weight"}
+    for name, errors in found.items():
+        a, b = truth[name].double(), wrong[name].double()
+        assert errors.layer == pytest.approx(float((a - b).norm() / a.norm()), rel=1e-5)
+    assert "Best and worst kernels" in text
+    assert "112 of 129 numbers" in text
+    alone = read_facts(folder / "model.nern", "file", str(folder / "original.safetensors"))
+    assert alone.errors["2.weight"].layer == found["2.weight"].layer
+    assert alone.bytes["total"] == (folder / "model.nern").stat().st_size
+
+
+def test_every_figure_stands_beside_that_of_the_original(regression):
+    _, folder, text = regression
+    result = json.loads((folder / "result.json").read_text())
+    before, after = result["original"], result["checkpoints"]["chosen"]["test"]
+    assert set(before) == set(after) == {"mse", "mse_original"}
+    for name in before:
+        assert f"{name} {before[name]:.4g} {after[name]:.4g}" in text
+    assert f"original, mse {before['mse']:.4g}" in text
+    assert f"difference {after['mse'] - before['mse']:+.4g}".replace("-", "−") in text
+    assert "mse on held-out training images" in text
+
+
+def test_errors_of_a_network_in_memory_are_drawn_and_its_activations_are_refused(regression, tmp_path, capsys):
+    _, folder, _ = regression
+    assert run(["plot", "errors", str(folder), "-o", str(tmp_path / "errors")]) == 0
+    assert run(["importance", str(folder), "-o", str(tmp_path / "importance")]) == 2
+    assert "was handed over in memory" in capsys.readouterr().err
+    other = shutil.copytree(folder, tmp_path / "other")
+    shutil.copy(other / "data.safetensors", other / "original.safetensors")
+    assert run(["plot", "errors", str(other), "-o", str(tmp_path / "errors")]) == 2
+    assert "original.safetensors does not hold the weights that the representation was made from" in capsys.readouterr().err
+    assert read_facts(other, "other").without_errors.startswith(f"{other / 'original.safetensors'} does not hold")
 
 
 def test_a_run_of_an_older_version_has_no_interval(digits_run, tmp_path):
