@@ -1,4 +1,4 @@
-"""Which entries of a network are the same in every file, because its batch norms are part of the convolutions in front of them."""
+"""Batch norms whose scale was moved into the convolution before them: most of their entries become constants, which no file holds."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ VARIANCE = ".running_var"
 
 @attrs.frozen
 class Absorbed:
-    """The batch norms of a network that only add a bias, kept as what sets them apart, since most networks have no others.
+    """The absorbed batch norms of a network: their scale is part of the convolution before them, and they only add a bias.
 
-    Batch norms are known by their running variance among the names of a state dict.
+    In most networks every batch norm is absorbed, so a file names the exceptions alone.
+
+    A name in a state dict that ends in `.running_var` tells that there is a batch norm.
     """
 
-    eps: tuple[float, ...]  # what is added to their variances: one number for all, or one for each
-    others: tuple[str, ...] = ()  # batch norms that stay as they are
-    zeros: tuple[str, ...] = ()  # biases of convolutions that are zero, since the batch norms have taken them over
+    eps: tuple[float, ...]  # the small number that each one adds to its variance: one for all, or one for each
+    others: tuple[str, ...] = ()  # names of the batch norms that are not absorbed
+    zeros: tuple[str, ...] = ()  # names of biases of convolutions that are zero, since the batch norm behind adds them
 
     @classmethod
     def of(cls, network: nn.Module, pairs: Sequence[Pair]) -> Absorbed | None:
-        """What is to be known of the pairs that were absorbed in a network; None where there are none."""
+        """The description of the pairs that were absorbed in a network; None where no pair was."""
         if not pairs:
             return None
         absorbed = {pair.norm: float(network.get_submodule(pair.norm).eps) for pair in pairs}  # type: ignore[arg-type]
@@ -37,13 +39,13 @@ class Absorbed:
         return cls(tuple(eps[:1] if len(set(eps)) == 1 else eps), tuple(others), tuple(zeros))
 
     def constants(self, names: Sequence[str]) -> dict[str, float]:
-        """The entries that are the same in every network, with their values.
+        """The state dict entries that absorption makes constant, with their values.
 
         Args:
-            names: of all entries, in the order of the state dict.
+            names: the names of all entries, in the order of the state dict.
 
         Raises:
-            ValueError: there are more or fewer batch norms than are known.
+            ValueError: the names hold more or fewer batch norms than were absorbed.
         """
         norms = [name for name in _norms(names) if name not in self.others]
         eps = self.eps * len(norms) if len(self.eps) == 1 else self.eps

@@ -1,13 +1,19 @@
 """The file a user keeps: one safetensors file from which the whole network can be rebuilt.
 
-Tensors: `predictor.*` and `embedding.*` (integers with their steps where `storage` says so, see `nern.storage`; of a pruned
-predictor, a bitmask and the values that are left), `base.*` (what is added to predictions, where there is such a thing), `ordering`
-(packed bits, uint8), `zeros` (packed bits, where weights stay zero), `scales` (one for each layer, where layers are
-scaled), `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the
-network's state dict, one tensor per dtype, since a name and a shape for each would cost more bytes than many of them hold,
-and `names`: all names and shapes, compressed (`nern.artifact.entries`), where nern and torch alone cannot build the network.
-Metadata: `nern`, a JSON object, with a checksum over itself and all tensors: a changed option would rebuild another network
-as surely as a changed weight.
+The file holds these tensors:
+
+- `predictor.*`, `embedding.*`: trained parameters, as floats or as integers with their steps (`nern.representation.quantization`);
+  of a pruned predictor a bitmask and the values that are left (`nern.artifact.bitmask`);
+- `base.*`: the base, which is added to predictions, where the representation has one;
+- `ordering`: the orders of the kernels as packed bits, uint8;
+- `zeros`: packed bits that say which weights stay zero, where some do;
+- `scales`: one number for each layer, where layers are scaled;
+- `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the state dict, one
+  tensor for each dtype, since a name and a shape for each entry would cost more bytes than many of them hold;
+- `names`: all names and shapes, compressed (`nern.artifact.entries`), where nern and torch alone cannot build the network.
+
+The metadata `nern` is a JSON object. It holds a checksum over itself and all tensors, since a changed option would rebuild another
+network as surely as a changed weight.
 """
 
 from __future__ import annotations
@@ -58,13 +64,13 @@ class Bytes:
     zeros: int
     """Where weights stay zero."""
     copied: int
-    """What is not represented."""
+    """The parameters and buffers that are not represented, but stored as they are."""
     header: int
     """Names, shapes and metadata."""
     total: int
     """The whole file."""
     base: int = 0
-    """What is added to predictions."""
+    """The base, which is added to predictions."""
 
 
 @attrs.define
@@ -72,27 +78,27 @@ class Artifact(Shown):
     """A representation together with everything needed to rebuild the network."""
 
     representation: Representation
-    """The trained thing."""
+    """The trained representation."""
     _architecture: Architecture | Callable[[], Architecture]
     embedding: Embedding
-    """What built the representation's embedding."""
+    """The component that built the representation's embedding."""
     predictor: Predictor
-    """What built the representation's predictor."""
-    _network: nn.Module | Opening  # the original architecture with the copied parameters in place
+    """The component that built the representation's predictor."""
+    _network: nn.Module | Opening  # the network with its copied parameters, or what builds it when it is first asked for
     dtypes: dict[str, torch.dtype]
     """Type of every entry of the original state dict."""
     registry: Registry
-    """Where components come from."""
+    """The registry that the components come from."""
     sha256: str
-    """Of the original weights."""
+    """SHA-256 of the original weights."""
     notes: dict[str, Any]
-    """The task without paths, and figures of the run."""
+    """Facts about the run: its task without paths, and its figures."""
     absorbed: Absorbed | None = None
-    """Batch norms whose scales are part of the represented convolutions in front of them."""
+    """Batch norms whose scales are part of the represented convolutions before them."""
     copied: str = "exact"
-    """How floating-point entries are stored that are copied: exact, float16 or int8."""
+    """How copied floating-point entries are stored: exact, float16 or int8."""
     base: Base | None = None
-    """What built the representation's base, where it has one."""
+    """The component that built the representation's base; None where it has no base."""
 
     def __repr__(self) -> str:
         own = self._architecture if isinstance(self._architecture, Architecture) else None
@@ -105,10 +111,10 @@ class Artifact(Shown):
 
     @property
     def architecture(self) -> Architecture:
-        """How the network is built.
+        """The component that builds the network.
 
         Raises:
-            ArtifactError: that needs a plugin which is not installed.
+            ArtifactError: the component belongs to a plugin that is not installed.
         """
         if not isinstance(self._architecture, Architecture):
             self._architecture = self._architecture()
@@ -116,7 +122,7 @@ class Artifact(Shown):
 
     @property
     def network(self) -> nn.Module:
-        """The original architecture with the copied parameters in place; a file's network is built when it is first wanted.
+        """The network with its copied parameters; after reading a file it is built when this is first asked for.
 
         Raises:
             ArtifactError: building it needs a plugin which is not installed, or it is not the network of the file.
@@ -133,7 +139,7 @@ class Artifact(Shown):
         return entries_of(self._network, self.representation.grid, self.dtypes)
 
     def built_by(self, architecture: Architecture) -> None:
-        """From now on, the network is built by this architecture, where the file's own cannot: one that knows a class or a module."""
+        """Build the network by this architecture from now on, where the file alone cannot: one that knows the network's class or module."""
         self._architecture = architecture
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -164,10 +170,10 @@ class Artifact(Shown):
         return network.eval()
 
     def check_original(self, network: nn.Module) -> None:
-        """See that `network` holds the weights that this representation was made from.
+        """Check that `network` holds the weights that this representation was made from.
 
         Raises:
-            DataError: it holds others.
+            DataError: it holds other weights.
         """
         if digest(network.state_dict()) != self.sha256:
             raise DataError("these are not the weights that the representation was made from; name those with architecture.weights")
@@ -194,7 +200,7 @@ class Artifact(Shown):
         tensors, metadata = self._content()
         sizes = {"predictor": 0, "embedding": 0, "ordering": 0, "zeros": 0, "copied": 0, "base": 0}
         for name, value in tensors.items():
-            if name != NAMES:  # which count as a part of the header
+            if name != NAMES:  # the names count as a part of the header
                 sizes["predictor" if name == "scales" else name.split(".")[0]] += value.numel() * value.element_size()
         total = len(save(tensors, metadata))
         empty = {entry.name: torch.empty(entry.shape, dtype=entry.dtype) for entry in self.entries}
@@ -206,7 +212,7 @@ class Artifact(Shown):
 
         representation, storage = self.representation, self.representation.storage
         state, _ = untied(representation.state_dict(keep_vars=True))
-        # trained copies that are not coded are copied like the others
+        # Copied parameters that were trained, but not entropy-coded, are stored with the other copied ones.
         state = {name: value for name, value in state.items() if ".parametrizations." not in name and not name.startswith("copies.")}
         numbers = [name for name, _ in representation.named_parameters() if name in state]
         tensors, sparse = encode({name: value.detach().cpu().contiguous() for name, value in state.items()}, numbers, storage)
@@ -251,7 +257,7 @@ class Artifact(Shown):
         return {"dtypes": other, "layout": layout_of(self._network, self.representation.grid)}
 
     def copied_entries(self) -> dict[str, Tensor]:
-        """Every copied entry as it is now, of its type in the file."""
+        """Every copied entry with its present value, in the type that it has in the file."""
         if isinstance(self._network, Opening):
             entries = dict(self._network.copied)
         else:
@@ -263,7 +269,7 @@ class Artifact(Shown):
         return {name: value.to(self.dtypes[name]) for name, value in entries.items()}
 
     def _stored_copies(self) -> dict[str, Tensor]:
-        """The copied entries that are stored as such: neither coded nor the same in every network."""
+        """The copied entries whose values the file holds: all but those that are entropy-coded and those that are constants."""
         left_out = set(self.absorbed.constants([entry.name for entry in self.entries])) if self.absorbed else set()
         if self.representation.copies and is_coded(self.representation):
             left_out |= set(self.representation.copies.names)
@@ -277,12 +283,12 @@ class Artifact(Shown):
 
 
 def _without_file(architecture: dict[str, Any], private: Sequence[str]) -> dict[str, Any]:
-    """An architecture's options without those that are its own machine's business, such as how to read the original weights."""
+    """An architecture's options without those that only matter on one machine, such as where the original weights lie."""
     return {key: None if key == "weights" else value for key, value in architecture.items() if key == "weights" or key not in private}
 
 
 def _copied_entries(network: nn.Module, grid: KernelGrid) -> dict[str, Tensor]:
-    """Entries of the state dict that are not represented, under this name or that of another layer with the same weight."""
+    """Entries of the state dict that are not represented, neither by their own name nor by that of another layer that shares the weight."""
     state = network.state_dict(keep_vars=True)
     represented = {id(state[layer.parameter]) for layer in grid.layers}
     return {name: value.detach() for name, value in state.items() if id(value) not in represented}

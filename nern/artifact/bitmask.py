@@ -10,7 +10,7 @@ from torch import Tensor
 from nern.support.bits import pack_bits, unpack_bits
 
 MASK, VALUES = "(mask)", "(values)"
-WORTH = 512  # bytes that storing sparsely must save, since two more names in the header cost some hundred
+WORTH = 512  # bytes that a bitmask must save to be used: its two names in the header cost about a hundred
 
 
 def compress(
@@ -18,11 +18,11 @@ def compress(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Store tensors named `section.…` that have many zeros as a common bitmask and their other values.
 
-    Only tensors of one type share a mask: of the type for which that saves most.
+    Only tensors of one type share the mask; it is the type for which a mask saves most.
 
     Args:
         names: the tensors to choose among; by default those of floating-point numbers.
-        bits: that an entry of them takes, where that is fewer than its type has.
+        bits: the bits that an entry takes, where these are fewer than its type has.
 
     Returns:
         All tensors, and the names of those that are in `section.(mask)` and `section.(values)`, in their order there.

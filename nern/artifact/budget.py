@@ -1,4 +1,4 @@
-"""Bounds what code may allocate and compute while it builds what a file declares, before anything is allocated."""
+"""Limits on memory and work while a network is built as a file describes it: a small file must not make nern allocate gigabytes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch.utils._pytree import tree_iter, tree_map
 from nern.errors import ArtifactError
 from nern.support.seeding import seeded
 
-LEAST_BYTES = 1 << 26  # that a file may declare, however short it is
-EACH_BYTE = 500  # bytes of weights that a byte of a file may stand for; the smallest predictors that were trained stand for under 20
-MOST_OPERATIONS = 20_000  # of torch; building the largest networks of torchvision and timm takes under 5,000
+LEAST_BYTES = 1 << 26  # bytes of weights that any file may declare, however short it is
+EACH_BYTE = 500  # bytes of weights that a file may declare for each of its bytes; even the smallest predictors need under 20
+MOST_OPERATIONS = 20_000  # operations of torch; building the largest networks of torchvision and timm takes under 5,000
 
 
 class TooMuch(ArtifactError):
-    """What a file declares is more than a file of its length can stand for."""
+    """A file declares more weights than a file of its length can describe."""
 
 
 def largest(file_bytes: int) -> int:
-    """Bytes of weights that a file of this length may declare."""
+    """The most bytes of weights that a file of this length may declare."""
     return max(LEAST_BYTES, EACH_BYTE * file_bytes)
 
 
@@ -33,7 +33,7 @@ def largest(file_bytes: int) -> int:
 def bounded(file_bytes: int, what: str) -> Iterator[None]:
     """While a block runs on this thread, refuse each operation of torch whose result would be too large, before it is computed.
 
-    Torch's own random state is left as it was.
+    The state of torch's own random generator is left as it was.
 
     Args:
         file_bytes: length of the file that declares what the block builds.
@@ -43,7 +43,7 @@ def bounded(file_bytes: int, what: str) -> Iterator[None]:
         TooMuch: a result would be larger than `largest`, all new tensors together would be twice as large, or there are too
             many operations.
     """
-    with seeded(0, "file"), _Budget(largest(file_bytes), what):  # what is built has random weights, which the file's replace
+    with seeded(0, "file"), _Budget(largest(file_bytes), what):  # the seed does not matter: the file's weights replace the random ones
         yield
 
 
@@ -55,7 +55,7 @@ class _Budget(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled meanwhile, and saying so to the compiler takes a second to import it
+        return False  # nothing is compiled inside the block, and the default would import the compiler, which takes a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -74,7 +74,7 @@ class _Budget(TorchDispatchMode):
 
 
 def _bytes_of_new(func: Any, args: Any, kwargs: Any) -> int:
-    """Bytes of a tensor that is made from no other one."""
+    """Bytes of a tensor that an operation makes from sizes alone, such as torch.zeros."""
     if str(kwargs.get("device")) == "meta":
         return 0
     name, sizes = func._schema.name.partition("::")[2], [value for value in args if isinstance(value, (list, tuple))]
@@ -95,19 +95,20 @@ def _bytes_of_new(func: Any, args: Any, kwargs: Any) -> int:
 
 
 def _bytes_of_result(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], most: int) -> int:
-    """Bytes of what an operation on tensors gives, from shapes alone; 0 where that takes values or where it cannot be much."""
+    """Bytes of an operation's result, computed from shapes alone; 0 where that needs values, or where the result cannot be large."""
     counts, name = [max(value.numel(), 1) for value in tensors], func._schema.name.partition("::")[2]
     if name in ("cat", "stack"):
         return 16 * sum(counts)
     same = len({value.shape for value in tensors if value.dim()}) <= 1 and not name.endswith("mm")
     sized = any(isinstance(size, int) for value in args[1:] if isinstance(value, (list, tuple)) for size in value)
     if not sized and 16 * (max(counts) if same else math.prod(counts)) <= most:
-        return 0  # broadcasting, matrix products and look-ups give no more entries than the product of what they take
+        return 0  # broadcasting, matrix products and look-ups give at most as many entries as the product of their inputs' sizes
     try:
         shapes = tree_map(lambda value: value.to("meta") if isinstance(value, Tensor) else value, (args, kwargs))
         if "device" in kwargs:
             shapes[1]["device"] = torch.device("meta")
         result = func(*shapes[0], **shapes[1])
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, ImportError):  # its shape depends on values, which are there already
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, ImportError):
+        # The shape of its result depends on values; these exist already, so the result cannot be much larger
         return 0
     return sum(value.numel() * value.element_size() for value in tree_iter(result) if isinstance(value, Tensor))

@@ -18,7 +18,7 @@ from nern.representation.entropy import CodedParameter, coded_parameters
 from nern.representation.laplace import LARGEST, level_of
 
 CODED = "(coded)"
-HEAD = 15  # level of middles, each less that of the same factors of the parameter before, and of spreads: a mean size of 20
+HEAD = 15  # level (see `nern.representation.laplace`) at which middles and spreads are coded: a mean size of 20
 
 
 def encode_coded(module: nn.Module) -> dict[str, Tensor]:

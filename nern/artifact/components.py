@@ -1,4 +1,4 @@
-"""Components from the options that a file holds, with nothing but attrs: reading a file needs no library for configurations."""
+"""Makes components from the options in a file by attrs alone: reading a file needs no library that reads configurations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nern.support.messages import shortened, some
 
 
 def component(kind: str, values: Mapping[str, Any], registry: Registry) -> Any:
-    """A component of an extension point from its name and options, such as `{"name": "mlp", "hidden": 160}`.
+    """Make a component of an extension point from its name and options, such as `{"name": "mlp", "hidden": 160}`.
 
     Options that are components themselves are left to `nern.config.structuring`.
 
@@ -45,7 +45,7 @@ def component(kind: str, values: Mapping[str, Any], registry: Registry) -> Any:
 
 
 def _fitting(place: str, value: Any, hint: Any) -> Any:
-    """A value of JSON as an option of that type has it: tuples are lists in JSON, and whole floats may be integers.
+    """Convert a value from JSON to the type of an option: JSON has lists for tuples, and may have integers for whole floats.
 
     Raises:
         ConfigError: the value is of another type.
@@ -66,6 +66,6 @@ def _fitting(place: str, value: Any, hint: Any) -> Any:
         return value
     if hint in (str, bool, type(None)) and type(value) is hint:
         return value
-    if origin is None and hint not in (float, int, str, bool, type(None)):  # a type of a plugin's own, which checks it itself
+    if origin is None and hint not in (float, int, str, bool, type(None)):  # the type belongs to a plugin, which checks the value itself
         return value
     raise ConfigError(f"{place} must be {type_name(hint)}, got {kind_of(value)}")

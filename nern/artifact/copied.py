@@ -1,4 +1,4 @@
-"""What a file holds of the entries of a network that are copied: one tensor for each type, since names would cost more bytes."""
+"""How a file stores the copied entries of a network: one tensor for each type, since one name for each entry would cost more bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS = "copied.(steps)"
 
 
 def join_copied(copied: Mapping[str, Tensor], form: str = "exact") -> dict[str, Tensor]:
-    """Copied entries by name, each of its type in the file, as the file's tensors.
+    """The file's tensors for copied entries, which are given by name, each in the type that it has in the file.
 
     Args:
         form: exact, float16 or int8, for floating-point entries.
@@ -35,32 +35,33 @@ def join_copied(copied: Mapping[str, Tensor], form: str = "exact") -> dict[str, 
 
 
 def _joined(values: Sequence[Tensor]) -> Tensor:
-    """Values of one type [n] one after the other; as their bytes, uint8, where safetensors does not know the type."""
+    """Concatenate values of one type [n]; their bytes (uint8) where safetensors does not know the type."""
     dtype = values[0].dtype
-    whole = torch.cat([value.contiguous().view(torch.uint8) for value in values])  # of bytes, since not every type can be joined
+    # The bytes are joined, since torch cannot concatenate every type
+    whole = torch.cat([value.contiguous().view(torch.uint8) for value in values])
     return whole.view(dtype) if storable(dtype) else whole
 
 
 @functools.cache
 def storable(dtype: torch.dtype) -> bool:
-    """Whether safetensors has this type."""
+    """Whether safetensors can store this type."""
     try:
         save({"value": torch.empty(0, dtype=dtype)})
-    except Exception:  # of the library, whichever it raises for a type that it does not know
+    except Exception:  # the library may raise anything for a type that it does not know
         return False
     return True
 
 
 def stored_type(dtype: torch.dtype, form: str) -> torch.dtype:
-    """The type in which an entry is stored."""
+    """The type in which a file stores an entry."""
     return torch.float16 if form == "float16" and dtype.is_floating_point and dtype.itemsize > 2 else dtype
 
 
 def split_copied(tensors: Mapping[str, Tensor], entries: Sequence[Entry], form: str = "exact") -> dict[str, Tensor]:
-    """Undo `join_copied`: values of the types of the entries, by name.
+    """Undo `join_copied`: the values by name, in the types of the entries.
 
     Args:
-        entries: what was joined, in the same order.
+        entries: the entries that were joined, in the same order.
 
     Raises:
         KeyError: a tensor is missing.

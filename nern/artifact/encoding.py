@@ -1,4 +1,4 @@
-"""What a file holds of a representation's numbers, and how they are read back."""
+"""Writes a representation's numbers as the tensors of a file, and reads them back."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ STEPS = "(steps)"
 
 
 def encode(state: Mapping[str, Tensor], numbers: Sequence[str], storage: Storage) -> tuple[dict[str, Tensor], list[str]]:
-    """What the file holds of a rounded representation.
+    """The file's tensors for a representation whose numbers are rounded.
 
     Matrices that are stored as integers are int8 of the same shape, or packed bits where they take fewer than eight;
     `section.(steps)` float32 holds the steps of their rows, one after the other.
 
     Args:
         state: tensors on the CPU, by names that start with their section.
-        numbers: the parameters among them; other tensors stay as they are.
+        numbers: the names of the parameters among them; other tensors stay as they are.
 
     Returns:
-        The tensors, and the names that `nern.artifact.bitmask.compress` gives.
+        The tensors, and the names of those that are stored as a bitmask (see `nern.artifact.bitmask.compress`).
     """
     bits, encoded, steps = storage.bits or 0, dict(state), dict[str, list[Tensor]]()
     integers = [name for name in numbers if storage.has_steps(state[name])]
@@ -55,7 +55,7 @@ def decode(
         like: tensors with the shapes that the names have.
 
     Raises:
-        ValueError: what is stored and the shapes do not fit each other.
+        ValueError: the stored tensors do not belong to these shapes.
     """
     bits, decoded = storage.bits or 0, dict(tensors)
     integers = [name for name in numbers if name in like and storage.has_steps(like[name])]

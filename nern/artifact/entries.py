@@ -1,4 +1,4 @@
-"""The names, shapes and types of a network's state dict, kept in a file so that it can be made without the network."""
+"""The names, shapes and types of a network's state dict; a file with them gives the state dict without the network's code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nern.kernels.coordinates import KernelGrid
 from nern.networks.mappings import MAPPINGS
 
-MOST_BYTES = 1 << 22  # of the names and shapes when they are unpacked
+MOST_BYTES = 1 << 22  # bytes that unpacked names and shapes may take at most
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 20, "pb": 0}]
 
 
@@ -25,7 +25,7 @@ class Entry:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    layer: int | None  # position of the represented layer that gives it; None for what is copied
+    layer: int | None  # position of the represented layer that predicts it; None for a copied entry
 
     @property
     def numel(self) -> int:
@@ -34,7 +34,7 @@ class Entry:
 
 
 def entries_of(network: nn.Module, grid: KernelGrid, dtypes: Mapping[str, torch.dtype]) -> list[Entry]:
-    """The entries of a network's state dict, in its order; a weight that several names share is of one layer.
+    """The entries of a network's state dict, in its order; the names of a shared weight all point to the same layer.
 
     Args:
         dtypes: the type of each entry in the original weights.
@@ -45,9 +45,9 @@ def entries_of(network: nn.Module, grid: KernelGrid, dtypes: Mapping[str, torch.
 
 
 def pack_entries(entries: Sequence[Entry], grid: KernelGrid) -> Tensor | None:
-    """Entries and mappings as compressed JSON, uint8 [bytes]; None where a plugin's own mapping is among them.
+    """Entries and mappings as compressed JSON, uint8 [bytes]; None where one of the mappings is a plugin's own class.
 
-    Names stand together, then shapes, types and layers, since likes beside each other compress best.
+    All names come first, then all shapes, types and layers, since similar things beside each other compress best.
     """
     kinds = {cls: kind for kind, cls in MAPPINGS.items()}
     if not all(type(layer) in kinds for layer in grid.layers):
@@ -97,7 +97,7 @@ def _shape(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """The type of that name; raises ValueError where it is none."""
+    """The torch dtype with a name; raises ValueError where there is none."""
     dtype = getattr(torch, name, None) if isinstance(name, str) else None
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"'{name}' is no type of numbers")

@@ -1,4 +1,4 @@
-"""Integers as a stream of about as many bits as their model says: asymmetric numeral systems (Duda 2009).
+"""Entropy coding by asymmetric numeral systems (Duda 2009): integers take about as many bits as their distribution's entropy.
 
 The stream is that of constriction's `AnsCoder` (Bamler 2022): a state of 64 bits, words of 32, frequencies of 24 bits. Where
 constriction is installed it does the work; where it is not, the same stream is written and read here, some ten times slower.
@@ -19,11 +19,11 @@ WORD, STATE = 32, 64
 
 
 def encode_integers(*parts: tuple[np.ndarray, np.ndarray], constriction: bool | None = None) -> np.ndarray:
-    """Integers as a stream.
+    """Encode integers as a stream.
 
     Args:
         parts: integers [n] from −1023 to 1023, with the level of each [n], see `nern.representation.laplace`; a reader may
-            need the integers of one part to know the levels of the next.
+            need the integers of one part to know the levels of the next part.
         constriction: whether constriction does the work; by default where it is installed.
 
     Returns:
@@ -50,24 +50,24 @@ class IntegerReader:
         self._coder = _coder(constriction)(words)
 
     def take(self, levels: np.ndarray) -> np.ndarray:
-        """The integers of the next part, int64 [n] for the levels of each: as many as there are levels, whatever the stream holds."""
+        """Read the next part: one integer for each of `levels` [n], int64 [n], also where the stream is damaged or too short."""
         values = np.empty(len(levels), np.int64)
         for level, chosen in _by_level(levels):
             values[chosen] = self._coder.pop(len(chosen), level)
         return values - LARGEST
 
     def close(self) -> None:
-        """See that nothing is left.
+        """Check that the whole stream has been read.
 
         Raises:
-            ValueError: the stream goes on.
+            ValueError: something is left in the stream.
         """
         if not self._coder.empty():
             raise ValueError("the stream of integers does not end where its last integer does")
 
 
 def _by_level(levels: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-    """The levels that occur, in rising order, each with the places where it does: integers are coded in this order."""
+    """Each level that occurs, in rising order, with the positions of its integers: the order in which integers are coded."""
     order = np.argsort(levels, kind="stable")
     kinds, starts = np.unique(levels[order], return_index=True)
     return zip(kinds.tolist(), np.split(order, starts[1:]), strict=True) if len(levels) else ()
@@ -111,7 +111,7 @@ class _Constriction:
     @staticmethod
     @functools.cache
     def _model(level: int) -> Any:
-        """Frequencies less one are whole numbers that sum to what the fast model leaves free: it adds the one and rounds nothing."""
+        """The library's fast model adds one to each frequency itself; given frequencies less one, it has nothing to round."""
         import constriction
 
         return constriction.stream.model.Categorical((frequencies(level) - 1).astype(np.float64), perfect=False)

@@ -32,5 +32,5 @@ def hub_file(reference: str) -> Path:
     client = import_optional("huggingface_hub", "hub", f"nern.load('{reference}')")
     try:
         return Path(client.hf_hub_download(repo_id=f"{user}/{repo}", filename=name or FILE, revision=revision or None))
-    except Exception as error:  # of the client: no network, no repository, no file, no permission
+    except Exception as error:  # the client raises many kinds: no network, no repository, no file, no permission
         raise ArtifactError(f"cannot get {reference} ({first_line(error)}); see to the name, the network and your token") from error

@@ -1,4 +1,4 @@
-"""What the writer and the reader of a file agree on: its version, the names of its tensors, and its checksum."""
+"""What the writer and the reader of a file share: the format version, the name of a tensor, and the checksum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nern.networks.state_dicts import digest
 
 FORMAT_VERSION = 2
 WITHOUT_BASE = 1  # the version of a file without a base, which older readers can read
-#: The tensor of all names and shapes, where nern and torch alone cannot build the network.
+#: Name of the tensor that holds all names and shapes, in files of networks that nern and torch alone cannot build.
 NAMES = "names"
 
 
@@ -28,7 +28,7 @@ def compact(about: dict[str, Any]) -> str:
 
 
 def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A state dict without parameters that another name holds, too; and which name that is, by the one left out."""
+    """A state dict in which every shared tensor keeps its first name alone, and the first name for each name that was dropped."""
     firsts: dict[int, str] = {}
     tied = {name: firsts[id(value)] for name, value in state.items() if firsts.setdefault(id(value), name) != name}
     return {name: value for name, value in state.items() if name not in tied}, tied

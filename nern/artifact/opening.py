@@ -22,7 +22,7 @@ from nern.support.messages import first_line
 
 @attrs.frozen(eq=False)
 class Opening:
-    """What a file holds of the network besides its represented layers, until the network itself is wanted."""
+    """A network that is not built yet: its architecture, entries and copied values, as read from a file."""
 
     path: Path
     about: dict[str, Any]
@@ -34,7 +34,7 @@ class Opening:
         """The network of the file, with the copied entries in place.
 
         Raises:
-            ArtifactError: the architecture builds another network, one too large for the file, or none.
+            ArtifactError: the architecture fails, or builds another network or one that is too large for the file.
         """
         try:
             with bounded(self.path.stat().st_size, f"{self.path}: its network"):
@@ -42,7 +42,7 @@ class Opening:
                 layers = tuple(architecture.layers(network))
         except ArtifactError:
             raise
-        except Exception as error:  # of an architecture, which may be anybody's
+        except Exception as error:  # the architecture may be a plugin's, and may raise anything
             raise ArtifactError(
                 f"{self.path}: the network cannot be built: {first_line(error)}; state_dict() and load(…, into=module) do without it"
             ) from error
@@ -51,7 +51,7 @@ class Opening:
 
     @torch.no_grad()
     def filled(self, network: nn.Module) -> nn.Module:
-        """`network` with the copied entries in place; those that its own types cannot hold are kept beside them."""
+        """`network` with the copied entries loaded; values that its own types cannot hold exactly are remembered beside it."""
         own, exact = network.state_dict(), {}
         for name, value in self.copied.items():
             own[name].copy_(value.real if value.is_complex() and not own[name].is_complex() else value)
@@ -62,7 +62,7 @@ class Opening:
 
 
 def check_layout(path: Path, about: dict[str, Any], network: nn.Module, grid: KernelGrid, entries: Sequence[Entry] = ()) -> None:
-    """Raise ArtifactError where a network has other names, shapes or layers than the file relies on."""
+    """Raise ArtifactError where a network's names, shapes or layers are not those that the file was written for."""
     own = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
     if about["layout"] != layout_of(network, grid) or (entries and [(entry.name, entry.shape) for entry in entries] != own):
         raise ArtifactError(
@@ -71,7 +71,7 @@ def check_layout(path: Path, about: dict[str, Any], network: nn.Module, grid: Ke
 
 
 def layout_of(network: nn.Module, grid: KernelGrid) -> str:
-    """A fingerprint of the names and shapes that a file relies on."""
+    """A fingerprint of the names and shapes of a network, which a file records to recognise it."""
     entries = [(name, tuple(value.shape)) for name, value in network.state_dict().items()]
     layers = [(layer.parameter, layer.layer, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
     return hashlib.sha256(repr((entries, layers)).encode()).hexdigest()[:16]

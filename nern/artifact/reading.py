@@ -1,4 +1,4 @@
-"""Reads a representation file and checks everything in it: whoever can make a checksum can write anything into a file."""
+"""Reads a representation file and checks everything in it: a checksum shows accidental damage, but anybody can compute a new one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from nern.support.bits import unpack_bits
 from nern.support.files import expand_path, is_file
 from nern.support.messages import first_line, shortened
 
-#: Components that a file is made of; the others are not needed to read it.
+#: Extension points whose components are needed to read a file.
 FILE_KINDS = ("architecture", "embedding", "predictor", "base")
 
 
@@ -75,7 +75,7 @@ def _read(path: Path, registry: Registry) -> Artifact:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except Exception as error:  # of the library, of the file system, of types that torch does not have
+    except Exception as error:  # safetensors, the file system, or a type that torch does not have
         if path.suffix in (".pt", ".pth", ".th", ".bin", ".ckpt"):
             raise ArtifactError(
                 f"{path} looks like a file of weights, not like a representation; name a .nern file or a run folder "
@@ -98,7 +98,7 @@ def _read(path: Path, registry: Registry) -> Artifact:
         raise
     except (ConfigError, PluginError) as error:
         raise _needs_plugin(path, error) from error
-    except Exception as error:  # who can make a checksum can write anything into a file, and it fails in any way
+    except Exception as error:  # a forged file with a valid checksum can fail in any way
         raise ArtifactError(
             f"{path} is damaged or was not written by nern ({type(error).__name__}: {shortened(first_line(error), 200)})"
         ) from error
@@ -115,10 +115,11 @@ def _needs_plugin(path: Path, error: Exception, more: str = "") -> ArtifactError
 
 def _architecture(path: Path, about: dict[str, Any], registry: Registry) -> Architecture:
     values = _owned(about["architecture"])
-    if values.get("layers") == "all" and "all" not in about:  # as files called it before linear layers could be represented
+    # Older files say "all" for all convolutions: linear layers could not be represented then
+    if values.get("layers") == "all" and "all" not in about:
         values["layers"] = "convolutions"
-    values = {key: value for key, value in values.items() if key not in ("weights", "entry", "rename")}  # no path is taken from a file
-    if values.get("pretrained") is True:  # nor is anything fetched for it
+    values = {key: value for key, value in values.items() if key not in ("weights", "entry", "rename")}  # paths in a file are ignored
+    if values.get("pretrained") is True:  # nor does a file make anything download weights
         values["pretrained"] = False
     try:
         architecture: Architecture = component("architecture", values, registry)
@@ -181,7 +182,8 @@ def _rebuild(path: Path, about: dict[str, Any], tensors: dict[str, Tensor], regi
     form = about.get("copied", "exact")
     values = split_copied(tensors, [entry for name, entry in copied.items() if name not in left_out], form)
     values |= {name: torch.full(copied[name].shape, value).to(copied[name].dtype) for name, value in constants.items()}
-    values |= {name: torch.zeros(copied[name].shape, dtype=copied[name].dtype) for name in trained}  # the representation holds them
+    # Their values are part of the representation
+    values |= {name: torch.zeros(copied[name].shape, dtype=copied[name].dtype) for name in trained}
     opening = Opening(path, about, entries, grid, values)
     return Artifact(
         representation.eval(), architecture, embedding, predictor, opening if network is None else opening.filled(network),
@@ -229,7 +231,7 @@ def _format(name: Any) -> NumberFormat:
 
 
 def _masks(packed: Tensor, names: list[str], grid: KernelGrid) -> dict[str, Tensor]:
-    """Where weights are not zero, by parameter name."""
+    """Bool masks of the weights that are not zero, by parameter name."""
     shapes = {layer.parameter: layer.shape for layer in grid.layers}
     sizes = [math.prod(shapes[name]) for name in names]
     parts = torch.split(unpack_bits(packed, sum(sizes)), sizes)
@@ -237,5 +239,5 @@ def _masks(packed: Tensor, names: list[str], grid: KernelGrid) -> dict[str, Tens
 
 
 def _owned(component: dict[str, Any]) -> dict[str, Any]:
-    """A bare name in a file is a built-in's, whoever else offers it now."""
+    """Component options from a file: a name without a package means nern's own component, also where a plugin offers the same name."""
     return {**component, "name": component["name"] if ":" in component["name"] else f"nern:{component['name']}"}

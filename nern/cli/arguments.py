@@ -19,7 +19,7 @@ PATH = click.Path(path_type=Path)
 
 
 def example(command: str) -> str:
-    """An example for the end of a verb's help."""
+    """The example at the end of a verb's help."""
     return f"\b\nExample:\n  {command}"
 
 
@@ -55,8 +55,8 @@ def output(what: str, *, required: bool = False, default: str | None = None) -> 
     """The option -o, as the argument `output: Path | None`.
 
     Args:
-        what: what is written there.
-        default: where it is written without the option, as the help shows it.
+        what: what the verb writes there, for the help.
+        default: where the verb writes without the option, for the help.
     """
     text = f"Where to write {what}."
     return click.option("-o", "--output", type=PATH, required=required, show_default=default or True, help=text)
@@ -79,10 +79,10 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
 def load(
     reference: str, overrides: Sequence[str], plugins: Sequence[str] = (), disabled: Sequence[str] = (), output: Path | None = None
 ) -> Any:
-    """A preset, a YAML file or a run directory, with overrides, as (Experiment, Registry).
+    """Load a preset, a YAML file or a run directory with overrides; returns (Experiment, Registry).
 
     Args:
-        output: the run directory, where the verb was told of it with -o.
+        output: the run directory that -o names, or None.
     """
     from nern.config.loading import load_experiment
     from nern.config.overrides import parse_override
@@ -94,7 +94,7 @@ def load(
 
 
 def run_directory(values: dict[str, Any], output: Path | None) -> dict[str, Any]:
-    """Overrides with the run directory that -o names."""
+    """The overrides, with the run directory that -o names among them."""
     if output is None:
         return values
     if "output" in values and Path(str(values["output"])) != output:
@@ -103,7 +103,7 @@ def run_directory(values: dict[str, Any], output: Path | None) -> dict[str, Any]
 
 
 def show_yaml(text: str, values: Any, output: Path | None, as_json: bool) -> None:
-    """Write YAML to the file that -o names, and print it where there is none; with --json stdout gets the values as JSON."""
+    """Write YAML to the file that -o names, or print it without -o; with --json, print the values as JSON."""
     if output is not None:
         from nern.support.files import write_text
 
@@ -120,23 +120,23 @@ def show_yaml(text: str, values: Any, output: Path | None, as_json: bool) -> Non
 
 
 def expanded_argument(text: str) -> str:
-    """An argument with `~` or `$HOME` replaced at the beginning of its value, also behind `--option=` and `key=`."""
+    """A command line argument in which `~` or `$HOME` is replaced where its value begins, also after `--option=` and `key=`."""
     key, equals, value = text.partition("=") if re.match(r"[\w.-]+=[~$]", text) else ("", "", text)
     return key + equals + expand_path(value)
 
 
 def figure(name: str, value: float | None) -> str:
-    """`top-1  91.50 %`, `miou 45.1`: a figure of a task with its name."""
+    """A figure with its name, such as `top-1  91.50 %` or `miou 45.1`."""
     if name == "top1":
         return f"top-1 {percent(value)}"
     return f"{name} {value:.4g}" if value is not None else f"{name} —"
 
 
 def percent(value: float | None) -> str:
-    """` 91.50 %`, or a dash."""
+    """A percentage of fixed width such as ` 91.50 %`; a dash for None."""
     return f"{value:6.2f} %" if value is not None else "     — %"
 
 
 def say(line: str) -> None:
-    """A message for the person at the terminal: on stderr, so that stdout holds results alone."""
+    """Print a message for the person at the terminal, on stderr, so that stdout holds results alone."""
     click.echo(line, err=True)

@@ -35,7 +35,7 @@ def export(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write the reconstructed network for other programs; what was written is read back and compared."""
+    """Write the reconstructed network for other programs. The file is then read back and compared with the network."""
     from nern.artifact.reading import load
     from nern.config.overrides import parse_override
     from nern.own.export import export as write

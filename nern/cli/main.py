@@ -83,7 +83,7 @@ def presets(name: str | None, output: Path | None, as_json: bool) -> None:
 
 
 def _families(names: list[str]) -> dict[str, list[str]]:
-    """`table1/` → its rows; an experiment that stands alone is its own family."""
+    """Presets by family, such as `table1/`; a preset that is no row of a table is a family of its own."""
     families: dict[str, list[str]] = {}
     for name in names:
         family, row, _ = name.partition("/")
@@ -124,7 +124,7 @@ def train(
 
 
 def _reported(engine: Engine) -> list[str]:
-    """What the paper and the documentation's reproduction page have for the preset that was run."""
+    """The accuracies that the paper and the documentation's reproduction page give for the preset that was run."""
     from nern.config.structuring import unstructure
     from nern.studies.report.measured import measured
     from nern.studies.report.paper import paper_row
@@ -141,7 +141,7 @@ def _reported(engine: Engine) -> list[str]:
 
 
 def _headline(result: Any, whose: str) -> str:
-    """The first figure of a network on the test set; of a classifier the accuracy, without its name."""
+    """The first figure of a network on the test set as text, with its name unless it is a classifier's accuracy."""
     test = result.checkpoints["chosen"].get("test")
     figures = result.original if whose == "original" else test
     name = next(iter(test or result.original or {}), "top1")
@@ -161,7 +161,7 @@ def show_config(
     """Print the fully resolved YAML of an experiment, and check it; trains nothing.
 
     What nern train would refuse without looking at images, such as a missing weights file, ends with exit code 2 and
-    one line for each mistake on stderr, behind the YAML.
+    one line for each mistake on stderr, after the YAML.
     """
     from nern.config.structuring import to_yaml, unstructure
     from nern.engine import Engine
@@ -305,7 +305,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         words = [expanded_argument(text) for text in (sys.argv[1:] if arguments is None else arguments)]
         code = cli.main(args=words, standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0  # click returns what a verb has given to exit()
+        return code if isinstance(code, int) else 0  # click returns the exit code that a verb has passed to exit()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -323,9 +323,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except OSError as error:  # stdout on a full disk; files that a command writes say so themselves
+    except OSError as error:  # stdout is a file on a full disk; errors of other files are explained where they are written
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no place to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drop the rest of the buffer, which cannot be written either
         message = cannot_write(error.filename or "to stdout", error, "free space, or send the output elsewhere")
         print(f"nern: {message}", file=sys.stderr)
         return 1

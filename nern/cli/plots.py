@@ -51,7 +51,7 @@ def training(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
 @OUTPUT
 @JSON
 def losses(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
-    """Losses over the steps, logarithmic, with the phases shaded: every term of one run, or the totals of several."""
+    """Losses over the steps on a logarithmic scale, with the phases shaded: every term of one run, or the totals of several runs."""
     from nern.studies import run_figures
     from nern.studies.curves import labelled, read_curves
 

@@ -1,4 +1,4 @@
-"""How results look in a terminal: lists and tables whose words stay whole, and the end of a run."""
+"""Prints results in a terminal: lists and tables, which are never broken inside a word, and the summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-#: What a file is made of: part → what it is, and what makes it smaller.
+#: Each part of a file: its description, and what makes it smaller.
 PARTS = {
     "predictor": ("the predictor's weights", "storage=int8 keeps about a quarter of them, a smaller predictor.hidden fewer"),
     "embedding": ("trained vectors for the coordinates", "embedding.name=positional stores none"),
@@ -32,10 +32,10 @@ def width_of_terminal() -> int | None:
 
 
 def two_columns(rows: Iterable[tuple[str, str]], indent: str = "", width: int | None = None) -> str:
-    """Names and what they are: one line each, wrapped between words below the second column where they are too long.
+    """Names and their descriptions in two columns; long descriptions are wrapped between words, inside their column.
 
     Args:
-        width: columns at hand; None leaves every row on one line.
+        width: columns of the terminal; None leaves every row on one line.
     """
     listed = list(rows)
     first = max((len(name) for name, _ in listed), default=0)
@@ -48,7 +48,7 @@ def two_columns(rows: Iterable[tuple[str, str]], indent: str = "", width: int | 
             lines.append(f"{start}{text}".rstrip())
             continue
         hang = indent + " " * (first + 2)
-        if len(start) > len(hang):  # a long name has a line of its own
+        if len(start) > len(hang):  # a long name gets a line of its own
             lines.append(start.rstrip())
             start = hang
         options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
@@ -59,7 +59,7 @@ def two_columns(rows: Iterable[tuple[str, str]], indent: str = "", width: int | 
 
 
 def one_line_each(rows: Iterable[tuple[str, str]], width: int | None = None) -> str:
-    """Names and what they are, each on one line; what is too long for the width ends in an ellipsis behind a whole word."""
+    """Names and their descriptions, each on one line; a line that is too long is cut after a whole word and ends in an ellipsis."""
     listed = list(rows)
     first = max((len(name) for name, _ in listed), default=0)
     room = None if width is None else max(20, width - first - 2)
@@ -69,7 +69,7 @@ def one_line_each(rows: Iterable[tuple[str, str]], width: int | None = None) -> 
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; columns of numbers are aligned at the right. A pipe gets every row whole, however wide."""
+    """Print a table, with columns of numbers aligned at the right. In a file or a pipe every row stays on one line, however wide."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -85,7 +85,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def end_of_run(result: Any, headlines: Mapping[str, str], stored_as: str) -> list[str]:
-    """What a person wants to know when a run has ended: accuracies, their difference, bytes, and what they are made of.
+    """The summary of a run that has ended: accuracies, their difference, and the bytes of the file and its parts.
 
     Args:
         result: the run's `nern.Result`.

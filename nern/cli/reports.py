@@ -1,4 +1,4 @@
-"""`nern report` and `nern info`: what runs and files hold."""
+"""`nern report` and `nern info`: show what runs and files hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def report(
 ) -> None:
     """Write one HTML page about runs, to be read or sent: accuracy, bytes, curves, errors and kernels.
 
-    The page needs no network and no other file. No images are needed to make it.
+    The page needs no internet connection and no other file. Making it needs no images.
     """
     from nern.studies.report.page import report as make
 

@@ -1,4 +1,4 @@
-"""`nern represent`: a weights file and a network become a representation, in one command."""
+"""`nern represent`: represents a network of one's own, given by a weights file and its code, in one command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = {"": 1, "b": 1, "k": 1_000, "kb": 1_000, "m": 1_000_000, "mb": 1_000_00
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
-    """A number of bytes, such as `100k`, `1.5MB` or `64KiB`."""
+    """The type of an argument that is a number of bytes, such as `100k`, `1.5MB` or `64KiB`."""
 
     name = "size"
 
@@ -90,9 +90,9 @@ def represent(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Represent a network of your own: its weights in a file, and what builds it.
+    """Represent a network of your own, from its weights file and what builds it.
 
-    The original network is measured first; what will be represented and copied is said; the run's folder is an ordinary one.
+    First measures the original network and says what will be represented and what copied. The run's folder is like that of nern train.
     """
     from nern.own.by_reference import own_network
     from nern.own.represent import prepared, run

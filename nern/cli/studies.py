@@ -1,4 +1,4 @@
-"""Verbs around runs: grids of them, original networks for them, and what can be learnt from them."""
+"""Verbs around runs: sweeps, training of original networks, and studies of finished runs."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def compare(
 
 
 def _draw_comparison(folder: Path, table: dict[str, Any]) -> None:
-    """The plot of a comparison, where it can be drawn."""
+    """Draw the plot of a comparison where matplotlib is installed."""
     from nern.errors import DataError, PluginError
     from nern.studies import drawing, figures
 
@@ -233,7 +233,7 @@ def _draw_comparison(folder: Path, table: dict[str, Any]) -> None:
 
 
 def _beside(run: Path, study: str) -> Path:
-    """The folder of a study where none is named: in the run directory, or beside the file."""
+    """The default folder of a study: inside the run directory, or beside the representation file."""
     return run / study if run.is_dir() else run.with_name(f"{run.stem}-{study}")
 
 

@@ -1,4 +1,4 @@
-"""What a configuration that leaves a section out gets. Reading YAML and presets needs no more of nern than this."""
+"""The defaults of sections that a configuration leaves out; a module of their own, so that reading presets imports little else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from nern.registry.kinds import with_own_names
 
-#: Section → its content where a configuration has none: the paper's choices.
+#: Default content of each section: the choices of the paper.
 DEFAULTS: dict[str, Any] = with_own_names(
     {
         "embedding": {"name": "positional"},

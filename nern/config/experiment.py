@@ -52,7 +52,7 @@ class Pretrain:
 
 @attrs.frozen
 class Experiment:
-    """Everything a run is made of."""
+    """A complete experiment: everything that a run needs."""
 
     architecture: Architecture = option(help="the original network")
     task: Task = option(help="where images come from")
@@ -171,7 +171,7 @@ class Experiment:
 
 
 def phase_place(experiment: Experiment, index: int) -> str:
-    """What overrides call a phase: `phases.distillation`, or `phases.1` where two phases have the same name."""
+    """The dotted path of a phase in overrides: `phases.distillation`, or `phases.1` where two phases have the same name."""
     names = [phase.name for phase in experiment.phases]
     name = names[index] if index < len(names) else ""
     return f"phases.{name if names.count(name) == 1 else index}"

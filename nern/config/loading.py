@@ -49,7 +49,7 @@ def load_experiment(
         local = [plugin for plugin in named if isinstance(plugin, str)] if isinstance(named, list) else []
         registry = create_registry(local, folder=source.folder, disabled=disabled)
         for failure in registry.failures:
-            if failure.plugin in local:  # named in the file, so somebody waits for it
+            if failure.plugin in local:  # the file names the plugin, so the experiment needs it
                 log.warning("nern: plugin %s; the run continues without it", failure)
     if isinstance(values.get("output", "runs/{name}"), str):
         values["output"] = values.get("output", "runs/{name}").replace("{name}", source.name)
@@ -57,7 +57,7 @@ def load_experiment(
 
 
 def _all_plugins(named: Any, folder: Path | None, more: Sequence[str]) -> Any:
-    """The plugins of a file and those that are added, files with their full path; a wrong type stays for the check."""
+    """The plugins of a file and the added ones, paths made absolute. A value of a wrong type stays as it is, for the check to report."""
     if named is not None and not isinstance(named, list):
         return named
     place = folder or Path.cwd()

@@ -11,7 +11,7 @@ from nern.options import kind_of
 from nern.registry.kinds import HOOKS
 from nern.support.messages import shortened
 
-LEVELS = 20  # parts of a dotted path; the longest that means something has five
+LEVELS = 20  # most parts of a dotted path; the longest valid one has five
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -38,7 +38,8 @@ def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any], defaul
             raise ConfigError(
                 f"override {shortened(path)}: the path to a value is text of at most {LEVELS} parts, such as predictor.hidden"
             )
-    for path in sorted(overrides, key=lambda path: (path.count("."), not path.endswith(".name"))):  # a section before what is in it
+    # Shorter paths first: a section must be set before its entries
+    for path in sorted(overrides, key=lambda path: (path.count("."), not path.endswith(".name"))):
         _set(values, path, overrides[path], defaults)
     return values
 
@@ -49,7 +50,7 @@ def _set(values: Any, path: str, value: Any, defaults: Mapping[str, Any]) -> Non
         if isinstance(values, dict):
             if isinstance(values.get(key), str) and key in HOOKS:  # `predictor: mlp` is short for {name: mlp}
                 values[key] = {"name": values[key]}
-            if values.get(key) is None:  # a section that is left out starts from its defaults, one that null switched off from nothing
+            if values.get(key) is None:  # a missing section starts from its defaults; a section that null switched off starts empty
                 values[key] = copied(defaults.get(key, {})) if depth == 0 and key not in values else {}
             values = values[key]
         elif isinstance(values, list):

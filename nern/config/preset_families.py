@@ -52,7 +52,7 @@ def rows(family: str, title: str, values: Mapping[str, Any]) -> dict[str, Row]:
 
 
 def spelled(value: Any) -> str:
-    """A value as names and commands write it."""
+    """A value as text, for names and commands."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {spelled(item)}" for key, item in value.items()) + "}"
     if value is None or isinstance(value, bool):
@@ -61,7 +61,7 @@ def spelled(value: Any) -> str:
 
 
 def _filled(value: Any, case: Mapping[str, Any]) -> Any:
-    """`value` with placeholders replaced; one that is nothing but a placeholder becomes the case's value itself."""
+    """`value` with its placeholders replaced; a text that is nothing but one placeholder becomes the value itself, with its type."""
     if not isinstance(value, str):
         return value
     whole = _PLACEHOLDER.fullmatch(value)

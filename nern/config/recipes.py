@@ -1,4 +1,4 @@
-"""Recipes: the part of an experiment that names neither a network nor data."""
+"""Recipes: experiments without a network and data."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def recipe(name: Any) -> dict[str, Any]:
 
 @functools.cache
 def recipes() -> Mapping[str, str]:
-    """The shipped recipes: name → YAML text, which begins with a comment that says what the recipe is for."""
+    """The YAML texts of the shipped recipes, by name; each begins with a comment on what the recipe is for."""
     files = [file for file in resources.files("nern").joinpath("presets", "recipes").iterdir() if file.name.endswith(".yaml")]
     return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)}
 
 
 def expanded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration in which `recipe` and a recipe's name for `phases` are replaced by what they stand for.
+    """A configuration in which the recipe that `recipe` or `phases` names is replaced by its content.
 
     The sections that the configuration writes itself replace those of the recipe; `set` changes single values of the
     result by their dotted paths.
@@ -54,7 +54,7 @@ def expanded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`apply_overrides`, for which `recipe=NAME` replaces every section of that recipe and `phases=NAME` its phases."""
+    """Like `apply_overrides`; in addition, `recipe=NAME` replaces all sections of that recipe, and `phases=NAME` the phases."""
     values, overrides = dict(values), dict(overrides)
     if "recipe" in overrides:
         values.update(recipe(overrides.pop("recipe")))

@@ -23,15 +23,15 @@ from nern.registry.kinds import with_own_names
 from nern.support.files import expand_path, is_file
 from nern.support.messages import did_you_mean, shortened
 
-DEEPEST = 20  # files that extend each other
+DEEPEST = 20  # most files that may extend each other in a chain
 
 
-#: What the configuration in a run's folder begins with.
+#: The first line of the configuration in a run's folder.
 RUN_HEADER = "# written by a run of nern\n"
 
 
 class Presets(Mapping[str, str]):
-    """Shipped experiments: name → complete YAML text, which begins with a comment that says what it is."""
+    """The complete YAML texts of the shipped experiments, by name; each begins with a comment that says what it is."""
 
     def __init__(self, rows: Mapping[str, str | Row]) -> None:
         self._rows = dict(sorted(rows.items(), key=lambda item: _natural(item[0])))
@@ -49,12 +49,12 @@ class Presets(Mapping[str, str]):
         return len(self._rows)
 
     def summary(self, name: str) -> str:
-        """What a preset is, in a line."""
+        """One line that says what a preset is."""
         row = self._rows[name]
         return row.splitlines()[0].removeprefix("# ") if isinstance(row, str) else row.summary
 
     def values_of(self, name: str) -> dict[str, Any]:
-        """The configuration of a preset, complete."""
+        """The complete configuration of a preset."""
         row = self._rows[name]
         if isinstance(row, str):
             return _extended(read_yaml(row, f"preset {name}"), None, (name,))
@@ -74,17 +74,17 @@ def presets() -> Presets:
 
 
 def no_such_preset(name: str) -> str:
-    """What to tell a user who asked for a preset that does not exist."""
+    """The error message for a preset that does not exist."""
     return f"there is no preset and no YAML file called '{shortened(name)}'" + did_you_mean(name, presets(), " (nern presets lists them)")
 
 
 @attrs.frozen
 class Source:
-    """A configuration before it is checked."""
+    """A configuration that has been read but not checked."""
 
     name: str
-    place: str  # what messages call it
-    folder: Path | None  # local plugins are relative to it
+    place: str  # its name in messages
+    folder: Path | None  # paths of local plugins are relative to this folder
     values: dict[str, Any]
 
 
@@ -125,19 +125,19 @@ def _read_source(reference: str | Path, folder: Path | None, seen: tuple[str, ..
 
 
 def _of_a_run(path: Path) -> bool:
-    """Whether a run wrote this file, not a user."""
+    """Whether a run wrote this file, and not a user."""
     return _of_an_older_run(path) or (path.name == "config.yaml" and path.read_text(encoding="utf-8").startswith(RUN_HEADER))
 
 
 def _of_an_older_run(path: Path) -> bool:
-    """Whether a run wrote this file when `layers: all` stood for convolutions alone: it has no comment at its head then."""
+    """Whether a run of an old version wrote this file, when `layers: all` meant convolutions alone: it has no comment at its top."""
     if path.name != "config.yaml" or not (path.parent / "metrics.jsonl").is_file():
         return False
     return not path.read_text(encoding="utf-8").startswith(RUN_HEADER)
 
 
 def _extended(values: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
-    """The values of a file over those of the experiment that it extends."""
+    """The values of a file, merged into those of the experiment that it extends."""
     changes = values.get("set") or {}
     if not isinstance(values.get("extends", ""), str) or not isinstance(changes, dict):
         raise ConfigError(f"{seen[-1]}: 'extends' is the name of a preset or file, and 'set' a mapping of dotted paths to values")

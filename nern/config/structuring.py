@@ -34,7 +34,7 @@ from nern.registry.registry import KINDS, Registry
 from nern.support.files import expand_path, unknown_start
 from nern.support.messages import did_you_mean, shortened
 
-LARGEST = 1e30  # of floating-point options, whose products with other numbers float32 can hold
+LARGEST = 1e30  # bound of floating-point options, so that their products with other numbers stay within float32
 
 _INTERFACES = {interface: kind for kind, (_, interface) in KINDS.items()}
 
@@ -53,7 +53,7 @@ def structure(values: Mapping[str, Any], registry: Registry, place: str = "confi
         problems = [str(error)]
     except NernError:
         raise
-    except Exception as error:  # values that no check expected: nested without end, of types of another library
+    except Exception as error:  # values that no check foresees, such as endlessly nested ones or objects of another library
         raise ConfigError(f"{place}: cannot be read as an experiment ({type(error).__name__}: {shortened(error)})") from error
     raise ConfigError("\n".join(f"{place}: {problem}" for problem in problems))
 
@@ -98,7 +98,7 @@ def to_yaml(experiment: Experiment, registry: Registry) -> str:
 
 
 def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse null for a section that every experiment needs; for the base, the ordering and the observers it means that there are none."""
+    """Refuse null for a section that every experiment needs; for the base, the ordering and the observers null means "none"."""
     off = {"base": OwnName("none"), "smoother": OwnName("none"), "observers": {}}
     changed = {key: off[key] if value is None and key in off else value for key, value in values.items()}
     needed = [
@@ -148,7 +148,7 @@ def _component(converter: cattrs.Converter, registry: Registry, kind: str, value
 
 
 def _checked(converter: cattrs.Converter, make: Callable[..., Any], values: Any, cls: type) -> Any:
-    """Structure first, validate every field then, so that all wrong types and impossible values are reported together."""
+    """Convert types first and run the validators afterwards, so that wrong types and impossible values are reported together."""
     values = _mapping(values)
     try:
         with attrs.validators.disabled():
@@ -165,7 +165,7 @@ def _checked(converter: cattrs.Converter, make: Callable[..., Any], values: Any,
 
 
 def _impossible(cls: type, values: Mapping[str, Any]) -> list[Exception]:
-    """What the validators of a class say of the fields in `values`."""
+    """The errors that the validators of a class raise for the fields in `values`."""
     errors: list[Exception] = []
     for field in attrs.fields(cls):
         try:
@@ -177,7 +177,7 @@ def _impossible(cls: type, values: Mapping[str, Any]) -> list[Exception]:
 
 
 def _readable(converter: cattrs.Converter, values: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """The fields in `values` that have the right type."""
+    """The fields in `values` whose values have the right type."""
     hints, readable = typing.get_type_hints(cls), {}
     for field in attrs.fields(cls):
         if field.validator and option_name(field) in values:
@@ -187,7 +187,7 @@ def _readable(converter: cattrs.Converter, values: Mapping[str, Any], cls: type)
 
 
 def _by_name(converter: cattrs.Converter, registry: Registry, kind: str, value: Any, _: Any = None) -> dict[str, Any]:
-    """`{kd: {weight: 1}}`: components by their own name, or by a label with `name` inside; null switches one off."""
+    """Convert a mapping `{kd: {weight: 1}}`: keys are names of components, or labels where `name` stands inside; null switches one off."""
     built, errors = {}, []
     for label, options in _mapping(value).items():
         if options is None:
@@ -229,7 +229,7 @@ def _term(converter: cattrs.Converter, values: dict[str, Any]) -> dict[str, Any]
                 for validate in [field.validator] if field.validator else []:
                     validate(None, field, checked[field.name])
             except Exception as error:
-                if not isinstance(error, OptionError):  # which names its field itself
+                if not isinstance(error, OptionError):  # the error names its field itself
                     error.__notes__ = [AttributeValidationNote("", field.name, None)]
                 errors.append(error)
     if errors:
@@ -258,7 +258,7 @@ def _primitive(value: Any, hint: type) -> Any:
 
 
 def _text(value: str) -> str:
-    """Text; of a path, with its `~` or `$HOME` replaced."""
+    """Convert to text; in a path, `~` or `$HOME` at the beginning is replaced."""
     if "\0" in value:
         raise ValueError("must not hold the character NUL")
     unknown = unknown_start(value)
@@ -284,7 +284,7 @@ def _is_optional(hint: Any) -> bool:
 
 
 def _optional(converter: cattrs.Converter, value: Any, hint: Any) -> Any:
-    """`X | None` and small unions such as `str | list[str]`: the first member that takes the value."""
+    """Convert `X | None` and small unions such as `str | list[str]`: the first member type that accepts the value is taken."""
     members = [member for member in typing.get_args(hint) if member is not type(None)]
     if value is None and len(members) < len(typing.get_args(hint)):
         return None

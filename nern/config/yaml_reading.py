@@ -1,4 +1,4 @@
-"""Reads and writes YAML as experiments use it: safely, with the words and numbers of YAML 1.2, and within bounds."""
+"""Reads and writes the YAML of experiments safely, by the core schema of YAML 1.2, and with limits on length and nesting."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from nern.errors import ConfigError
 from nern.registry.kinds import OwnName
 from nern.support.messages import first_line
 
-LONGEST = 200_000  # characters of a text; the longest configuration that ships has a few thousand
-DEEPEST = 40  # levels of lists and mappings inside each other
-MOST = 100_000  # values, each counted as often as aliases repeat it
+LONGEST = 200_000  # most characters of a text; the longest shipped configuration has a few thousand
+DEEPEST = 40  # most levels of nested lists and mappings
+MOST = 100_000  # most values, each counted as often as aliases repeat it
 
 _NUMBERS = {
     "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
     "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
 }
-#: Tag → (pattern, first characters): the core schema of YAML 1.2, in which 010 is ten, and 1:30, yes and off are text.
+#: The core schema of YAML 1.2, in which 010 is ten, and 1:30, yes and off are text: tag → (pattern, possible first characters).
 _SCHEMA = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -33,7 +33,7 @@ _SCHEMA = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain values alone, refuses what is nested too deep or repeated too often, and a key that appears twice."""
+    """Reads plain values only; refuses values that are nested too deep or repeated too often, and keys that appear twice."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}  # type: ignore[misc]
     yaml_constructors: ClassVar[dict[Any, Any]] = {
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        self._sizes: dict[int, int] = {}  # values under each node that is complete
+        self._sizes: dict[int, int] = {}  # number of values below each finished node
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         mark, alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)  # type: ignore[no-untyped-call]
@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
         except (yaml.YAMLError, RecursionError):
             raise
-        except Exception as error:  # a value that its tag does not fit fails in any way
+        except Exception as error:  # a value that does not match its tag can raise anything
             problem = f"{_shortened(node.value)} is not {node.tag.replace('tag:yaml.org,2002:', '!!')}"
             raise ConstructorError(None, None, problem, node.start_mark) from error
 
@@ -93,7 +93,7 @@ class _Loader(yaml.SafeLoader):
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
     def text(self, node: yaml.ScalarNode) -> str:
-        """Text without the character NUL, which no name and no path can hold."""
+        """Text; the character NUL is refused, because no name and no path can hold it."""
         value = str(self.construct_scalar(node))
         if "\0" in value:
             raise ConstructorError(None, None, "text must not hold the character NUL", node.start_mark)
@@ -101,7 +101,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text into quotes that YAML 1.1 or 1.2 would read as something else."""
+    """Writes text in quotes where YAML 1.1 or 1.2 would read it as something else."""
 
 
 for _tag, (_pattern, _first) in _SCHEMA.items():
@@ -119,7 +119,7 @@ def read_yaml(text: str, source: str) -> Any:
     """Parse YAML safely.
 
     Raises:
-        ConfigError: the text is not YAML, is too long, nested too deep, or repeats values too often; names `source`, line
+        ConfigError: the text is not YAML, too long, nested too deep, or repeats values too often; the message names `source`, line
             and column.
     """
     if len(text) > LONGEST:
@@ -130,7 +130,7 @@ def read_yaml(text: str, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         raise ConfigError(f"{place}: {getattr(error, 'problem', None) or first_line(error)}") from error
-    except Exception as error:  # what the library does not expect itself
+    except Exception as error:  # errors that the library itself does not foresee
         raise ConfigError(f"{source}: cannot be read as YAML ({first_line(error)})") from error
 
 
@@ -138,7 +138,7 @@ def read_yaml_file(path: Path) -> Any:
     """Parse a file of YAML.
 
     Raises:
-        ConfigError: the file cannot be read, is no ordinary file, or see `read_yaml`.
+        ConfigError: the file cannot be read or is no ordinary file, or its text is refused by `read_yaml`.
     """
     try:
         if not path.is_file():
@@ -147,13 +147,13 @@ def read_yaml_file(path: Path) -> Any:
             )
         with path.open(encoding="utf-8") as file:
             text = file.read(LONGEST + 1)
-    except (OSError, ValueError) as error:  # of bytes that are not UTF-8, and of a path that no file can have
+    except (OSError, ValueError) as error:  # ValueError: the bytes are not UTF-8, or no file can have this path
         raise ConfigError(f"cannot read the configuration {_shortened(str(path))}: {getattr(error, 'strerror', None) or error}") from error
     return read_yaml(text, str(path))
 
 
 def write_yaml(value: Any) -> str:
-    """Nested dictionaries, lists, text and numbers as YAML that `read_yaml` reads as the same."""
+    """Write nested dictionaries, lists, text and numbers as YAML from which `read_yaml` reads the same values."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 

@@ -13,7 +13,7 @@ from nern import Architecture, LayerMapping, OptionError, Preprocessing, at_leas
 
 
 class Shortcut(nn.Module):
-    """Option A: every second pixel, and zeros for the channels that are new; no parameters."""
+    """The paper's shortcut "option A", without parameters: takes every second pixel and fills additional channels with zeros."""
 
     def __init__(self, new_channels: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class CifarResNet(Architecture):
         for name in ("mean", "std"):
             if len(getattr(self, name)) != self.channels:
                 raise OptionError(name, f"must have one value per channel ({self.channels}), got {len(getattr(self, name))}")
-        self.preprocessing()  # refuses means and deviations that no image has
+        self.preprocessing()  # raises where mean or std are impossible
 
     def build(self) -> nn.Module:
         return ResNet(self.depth, self.shortcut, self.classes, self.channels, self.width)
@@ -107,7 +107,7 @@ class CifarResNet(Architecture):
         return [LayerMapping(name, tuple(weight.shape), index) for index, (name, weight) in enumerate(weights)]
 
     def features(self, network: nn.Module) -> Sequence[str]:
-        """After each batch norm and each residual sum, before the activation."""
+        """The outputs of every batch norm and every residual sum, before the activation."""
         return [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d) or name.endswith(".sum")]
 
     def preprocessing(self) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""A network of one's own: any torch module, handed over in memory or built by a class or function."""
+"""The user's own network: any torch module, passed in memory or built by a class or function."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nern.toolkit.references import build_reference
 
 @attrs.frozen
 class OwnModule(DiscoveredArchitecture):
-    """Any torch.nn.Module: what builds it is named by `build`, or it is handed over by `nern.represent`."""
+    """Any torch.nn.Module, which `build` names or which `nern.represent` passes in memory."""
 
     _build: str | None = option(
         None, help="class or function that builds the network: file.py:Class or package.module:function; null for one handed over in memory"
@@ -34,12 +34,12 @@ class OwnModule(DiscoveredArchitecture):
     resize: int | None = option(None, help="shorter side of photographs before the crop, in pixels; null for none", check=at_least(1))
     interpolation: str = option("bilinear", help="how photographs are resized")
     network: str | None = option(None, help="name of the network's class, for messages")
-    #: Not kept in a file: reading one must not import what it names.
+    #: Options that a file does not hold: reading a file must never import the user's code.
     private: ClassVar[tuple[str, ...]] = (*Architecture.private, "build", "arguments")
     _module: nn.Module | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
     def hand_over(self, module: nn.Module) -> None:
-        """From now on, `module` in memory is the network."""
+        """Take `module`, which is in memory, as the network from now on."""
         object.__setattr__(self, "_module", module)
 
     @property
@@ -62,7 +62,7 @@ class OwnModule(DiscoveredArchitecture):
         return {name: value.dtype for name, value in self._module.state_dict().items()}
 
     def keep(self, folder: Path) -> None:
-        """Leave the weights of a network in memory in a run's folder, from which the run can go on."""
+        """Write the weights of a network in memory into the run's folder, so that the run can be resumed."""
         if self._module is not None:
             state = {name.replace("_orig_mod.", ""): value.detach().clone() for name, value in self._module.state_dict().items()}
             write_tensors(folder / "original.safetensors", state)

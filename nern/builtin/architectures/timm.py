@@ -58,7 +58,7 @@ class Timm(LibraryArchitecture):
         return {} if settings is None else dict(settings.to_dict())  # type: ignore[no-untyped-call]
 
     def preprocessing(self) -> Preprocessing:
-        """What timm's evaluation transforms do, for square inputs."""
+        """The same preprocessing as timm's evaluation transforms, for square inputs."""
         from timm.data.config import resolve_data_config
 
         config = resolve_data_config(args={}, pretrained_cfg=self._published() or {"input_size": (3, 224, 224)})  # type: ignore[no-untyped-call]

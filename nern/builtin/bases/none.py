@@ -1,4 +1,4 @@
-"""Nothing is added to predicted kernels."""
+"""The base that adds nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nern import Base, KernelGrid, hookimpl
 
 @attrs.frozen
 class NoBase(Base):
-    """Nothing: predicted kernels are the network's."""
+    """No base: predicted kernels are the kernels of the reconstructed network."""
 
     def build(self, grid: KernelGrid) -> None:
         return None

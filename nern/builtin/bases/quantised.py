@@ -1,4 +1,4 @@
-"""A coarse copy of the original kernels, to which the predictor adds what is missing."""
+"""A base that is a coarse copy of the original kernels: the predictor only has to learn the rounding errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from nern import Base, ConfigError, KernelGrid, at_least, at_most, hookimpl, option
 from nern.toolkit.bases import WeightPlaces, pack_integers, unpack_integers
 
-PARTS = torch.linspace(0.2, 1.02, 42)  # of the step that reaches the largest weight; the one with the least squared error is taken
+# Candidate steps, as parts of the step that reaches the largest weight; the one with the least squared error is taken
+PARTS = torch.linspace(0.2, 1.02, 42)
 
 
 def least_steps(values: Tensor, most: int) -> Tensor:
-    """The steps [n] bfloat16 that are nearest to groups of values [n, m] with integers from -`most` to `most`."""
+    """The steps [n] bfloat16 by which integers from -`most` to `most` come nearest to groups of values [n, m]."""
     candidates = (values.abs().amax(1) / most).unsqueeze(0) * PARTS.unsqueeze(1)
     errors = torch.stack(
         [(values - counts(values, steps, most) * steps.unsqueeze(1)).square().sum(1) for steps in candidates.bfloat16().float()]
@@ -25,7 +26,7 @@ def least_steps(values: Tensor, most: int) -> Tensor:
 
 
 def counts(values: Tensor, steps: Tensor, most: int) -> Tensor:
-    """Whole steps [n] of groups of values [n, m] float32."""
+    """The integers for groups of values [n, m] float32 at steps [n]."""
     return (values / torch.where(steps > 0, steps, 1).unsqueeze(1)).round().clamp(-most, most)
 
 
@@ -38,7 +39,7 @@ class Quantised(nn.Module):
     integers: Tensor
 
     def __init__(self, grid: KernelGrid, bits: int, groups: list[int]) -> None:
-        """`groups`: how many rows share each step."""
+        """`groups`: how many rows share each step, one number for each step."""
         super().__init__()
         self.bits, self.groups, self.places = bits, groups, WeightPlaces(grid)
         self.register_buffer("packed", torch.zeros((grid.weights * bits + 7) // 8, dtype=torch.uint8))
@@ -50,7 +51,7 @@ class Quantised(nn.Module):
 
     @torch.no_grad()
     def keep(self, kernels: list[Tensor], each: list[int]) -> None:
-        """Take over original kernels layer by layer, each of which has so many groups."""
+        """Round the original kernels layer by layer and keep them; `each` is the number of steps of each layer."""
         most, integers, steps = 2 ** (self.bits - 1) - 1, [], []
         for part, count in zip(kernels, each, strict=True):
             values = part.float().cpu().reshape(count, -1)
@@ -61,7 +62,7 @@ class Quantised(nn.Module):
         self.unpack()
 
     def unpack(self) -> None:
-        """Make the integers from their bits."""
+        """Unpack the integers from the packed bits of the state dict."""
         self.integers.copy_(unpack_integers(self.packed.cpu(), len(self.integers), self.bits))
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -77,10 +78,11 @@ def _unpack(module: nn.Module, _: Any) -> None:
 
 @attrs.frozen
 class QuantisedBase(Base):
-    """A copy of the original kernels in integers of a few bits; the predictor stands for what it gets wrong.
+    """A copy of the original kernels in integers of a few bits; the predictor then represents the rounding errors.
 
-    Integers of b bits go from −(2^(b−1) − 1) to 2^(b−1) − 1. The step of each filter or layer is the one with the least squared
-    error among some, as bfloat16; filters are those of the coordinates, behind the ordering.
+    Integers of b bits go from −(2^(b−1) − 1) to 2^(b−1) − 1. The step of each filter or layer is bfloat16 and the one with the
+    least squared error among several candidates. Filters are meant in the order of the coordinates, after the kernels were
+    reordered.
     """
 
     bits: int = option(4, help="bits of a weight in the file", check=[at_least(2), at_most(8)])
@@ -94,12 +96,12 @@ class QuantisedBase(Base):
         return Quantised(grid, self.bits, groups)
 
     def initialise(self, module: nn.Module, kernels: list[Tensor]) -> None:
-        """Round the original kernels."""
+        """Fill the base with the rounded original kernels."""
         assert isinstance(module, Quantised)
         module.keep(kernels, self._groups(module.places.grid))
 
     def _groups(self, grid: KernelGrid) -> list[int]:
-        """How many steps each layer has."""
+        """The number of steps of each layer."""
         return [layer.filters if self.steps == "filter" else 1 for layer in grid.layers]
 
 

@@ -32,7 +32,7 @@ def basis(height: int, width: int, transform: str) -> Tensor:
 
 
 class CodesAndCoordinates(nn.Module):
-    """Every kernel's code, turned into a kernel, and behind it the sines and cosines of its coordinate.
+    """Embeds a kernel's coordinate as the kernel that its code gives, followed by sines and cosines of the coordinate.
 
     The codes of layer i are the parameter `codes<i>` [filters, channels, numbers].
     """
@@ -59,12 +59,12 @@ class CodesAndCoordinates(nn.Module):
         self.dim = grid.outputs + 3 * 2 * options.frequencies
 
     def _basis(self, index: int) -> Tensor:
-        """The kernels that the code of layer `index` adds up, [numbers, kh · kw]."""
+        """The basis of layer `index`, [numbers, kh · kw]: a code holds the coefficients of these kernels."""
         height, width = self.grid.layers[index].kernel
         return self.get_buffer(f"basis{height}x{width}")[: self.numbers[index]]
 
     def _of_layer(self, index: int) -> Tensor:
-        """What the codes of layer `index` stand for, [filters · channels, kh · kw]."""
+        """The kernels that the codes of layer `index` give, [filters · channels, kh · kw]."""
         layer, count = self.grid.layers[index], self.numbers[index]
         if not count:
             return self.get_buffer("table0").new_zeros(layer.count, layer.area)
@@ -72,18 +72,18 @@ class CodesAndCoordinates(nn.Module):
         return codes.reshape(layer.count, count) @ self._basis(index)
 
     def kernels(self) -> Tensor:
-        """What the codes of all kernels stand for, [rows, k²]; smaller kernels stand in the middle."""
+        """The kernels that all codes give, [rows, k²]; kernels smaller than k × k are centred."""
         layers = enumerate(self.grid.layers)
         return torch.cat([self.grid.pad_up(self._of_layer(index).reshape(layer.count, *layer.kernel)) for index, layer in layers])
 
     def weights(self) -> Tensor:
-        """What the codes of all kernels stand for, kernel after kernel without padding, [weights]."""
+        """The kernels that all codes give, one after the other without padding, [weights]."""
         with torch.autocast(self.get_buffer("places").device.type, enabled=False):
             return torch.cat([self._of_layer(index).reshape(-1) for index in range(len(self.grid.layers))])
 
     @torch.no_grad()
     def represent(self, kernels: list[Tensor]) -> None:
-        """Set the codes to those that give kernels [filters · channels, kh, kw], layer by layer, as nearly as they can."""
+        """Set the codes to those that come nearest to the kernels [filters · channels, kh, kw] of each layer."""
         for index, (layer, count) in enumerate(zip(self.grid.layers, self.numbers, strict=True)):
             if count:
                 code = kernels[index].flatten(1) @ self._basis(index).T
@@ -93,7 +93,7 @@ class CodesAndCoordinates(nn.Module):
         """[n, 3] int64 → [n, k² + 6 · frequencies]."""
         with torch.autocast(coordinates.device.type, enabled=False):
             start, channels = self.get_buffer("places")[coordinates[:, 0]].unbind(1)
-            # not by brackets, whose backward pass takes one row after the other
+            # index_select instead of brackets, whose backward pass adds one row after the other
             coded = self.kernels().index_select(0, start + coordinates[:, 1] * channels + coordinates[:, 2])
             waves = [F.embedding(coordinates[:, axis], self.get_buffer(f"table{axis}")) for axis in range(3)]
             return torch.cat([coded, *waves], dim=1)
@@ -101,10 +101,10 @@ class CodesAndCoordinates(nn.Module):
 
 @attrs.frozen
 class Codes(Embedding):
-    """A trained code of a few numbers for every kernel, as in transform coding, and the kernel's coordinate behind it.
+    """A trained code of a few numbers for every kernel, as in transform coding, followed by sines and cosines of its coordinate.
 
-    It belongs to the predictor `codes`. Without a number for each kernel it is the paper's NeRN, without frequencies it is
-    transform coding; in between, a kernel is predicted from its coordinate and corrected by its code.
+    Use it with the predictor `codes`. With no numbers for each kernel it is the paper's NeRN; with no frequencies it is transform
+    coding; in between, a kernel is predicted from its coordinate and corrected by its code.
     """
 
     numbers: int | None = option(
@@ -124,7 +124,7 @@ class Codes(Embedding):
         return CodesAndCoordinates(grid, self)
 
     def initialise(self, module: nn.Module, kernels: list[Tensor]) -> None:
-        """Start from the codes of the original kernels."""
+        """Initialise the codes with those of the original kernels."""
         assert isinstance(module, CodesAndCoordinates)
         module.represent(kernels)
 

@@ -13,7 +13,7 @@ from nern import Embedding, KernelGrid, OptionError, at_least, hookimpl, option
 
 
 class RandomFourier(nn.Module):
-    """[sin(2πBv), cos(2πBv)] with a fixed Gaussian matrix B [features, 3], or as many columns as coordinates have."""
+    """[sin(2πBv), cos(2πBv)] with a fixed Gaussian matrix B [features, 3]; it has more columns where coordinates have more."""
 
     def __init__(self, features: int, scales: list[float]) -> None:
         super().__init__()

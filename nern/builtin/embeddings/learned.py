@@ -1,4 +1,4 @@
-"""Vectors that are trained along with the predictor and stored beside it."""
+"""Embedding vectors that are trained together with the predictor and stored with it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Axes(nn.Module):
         self.axes = nn.ParameterList(nn.Parameter(spread * torch.randn(size, features)) for size in sizes)
 
     def tables(self) -> AxisTables:
-        """What lets a predictor replace its first matrix product by look-ups."""
+        """The tables by which a predictor can replace its first matrix product by look-ups."""
         return AxisTables(tuple(self.axes), tuple(range(0, self.dim, self.features)), self.dim)
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        """[n, 3] int64 → [n, 3 · features]; between two vectors where coordinates are fractions."""
+        """[n, 3] int64 → [n, 3 · features]; fractional coordinates are interpolated between two vectors."""
         if not coordinates.is_floating_point():
             return self.tables().dense(coordinates)
         below = coordinates.floor().long()
@@ -35,7 +35,7 @@ class Axes(nn.Module):
 
 @attrs.frozen
 class Learned(Embedding):
-    """One trained vector for every layer, filter and channel; its bytes are the embedding's in the file."""
+    """One trained vector for every layer, filter and channel. The file holds these vectors; they count as the embedding's bytes."""
 
     features: int = option(32, help="numbers per vector", check=at_least(1))
     spread: float = option(0.7, help="standard deviation at the start", check=above(0))

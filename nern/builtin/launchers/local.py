@@ -16,9 +16,9 @@ from nern.toolkit.commands import PARENT
 
 @attrs.frozen
 class Local(Launcher):
-    """Processes on this machine, which share its threads and take one GPU each.
+    """Runs processes on this machine, which share its threads and take one GPU each.
 
-    GPUs are those of CUDA_VISIBLE_DEVICES, or all. Where there are fewer of them than runs at a time, runs share them.
+    The GPUs are those of CUDA_VISIBLE_DEVICES, or all. With fewer GPUs than simultaneous runs, several runs share one.
     """
 
     threads: int | None = option(

@@ -20,7 +20,7 @@ from nern.toolkit.optional import import_optional
 class Ray(Launcher):
     """Tasks of a Ray cluster; the extra `ray` installs it.
 
-    Without an address a cluster of this machine alone is started for the sweep and ends with it. The machines of a larger
+    Without an address, a cluster of this machine alone is started for the sweep and stopped at its end. The machines of a larger
     cluster see the sweep's folder, the data and this Python under the same paths.
     """
 
@@ -76,7 +76,7 @@ class _Tasks(LaunchedJobs):
             self._running.remove(handle)
         try:
             return JobEnd(int(self._ray.get(handle.reference)))
-        except Exception as error:  # its worker or its machine is gone
+        except Exception as error:  # the worker or its machine died
             return JobEnd(None, f"the cluster lost it ({(str(error).splitlines() or [type(error).__name__])[0]})")
 
     def cancel(self, handle: _Task) -> None:

@@ -18,8 +18,8 @@ from nern.toolkit.optional import import_optional
 class Submitit(Launcher):
     """Jobs in the queue of a cluster (Slurm), by submitit; the extra `submitit` installs it.
 
-    The machines of the cluster see the sweep's folder, the data and this Python under the same paths. A run that is at its time
-    limit is ended by the cluster; the sweep tries it again, and it resumes from its checkpoint.
+    The machines of the cluster see the sweep's folder, the data and this Python under the same paths. The cluster ends a run that
+    reaches its time limit; the sweep then starts it again, and it resumes from its checkpoint.
     """
 
     cluster: Literal["auto", "slurm", "local"] = option(

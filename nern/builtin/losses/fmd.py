@@ -72,8 +72,8 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
 class _SquaredDistance(torch.autograd.Function):
     """With â = s_a·a, s_a = 1/(‖a‖ + ε), and d = ‖â − b̂‖²: ∂d/∂b = s_b·[(‖â‖² − ‖b̂‖² − d)/‖b‖ · b − 2(â − b̂)].
 
-    Written out, since the difference is then the only intermediate that is kept, and one pass gives the gradient. A CPU
-    takes a block of rows at a time through all that is computed of them, while they are in its cache.
+    The gradient is written out by hand, so that the difference is the only intermediate that is kept and one pass computes the
+    gradient. A CPU computes everything for one block of rows at a time, while the block is in its cache.
     """
 
     @staticmethod
@@ -105,7 +105,7 @@ class _SquaredDistance(torch.autograd.Function):
 
 
 def _blocks(rows: Tensor) -> list[slice]:
-    """All rows of [m, n] at once, or on a CPU some 2¹⁷ numbers at a time."""
+    """Slices of the rows of [m, n]: all rows at once, or on a CPU blocks of about 2¹⁷ numbers."""
     step = len(rows) if rows.device.type != "cpu" else max(1, (1 << 17) // max(1, rows.shape[1]))
     return [slice(start, start + step) for start in range(0, len(rows), max(1, step))]
 

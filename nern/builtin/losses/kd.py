@@ -17,7 +17,7 @@ from nern.toolkit.outputs import ClassLogits, PixelLogits, rows_of
 class KnowledgeDistillation(Loss):
     """KL(original ‖ reconstructed), mean over the batch (Ashkenazi et al. 2023, eq. 5).
 
-    For outputs that are not logits it is the distance that the task's kind of outputs says, and takes no options.
+    For outputs that are not logits it is the distance of the task's kind of outputs (`OutputKind.distance`), and options do not apply.
     """
 
     form: Literal["plain", "stable"] = option("plain", help="stable takes log(softmax + 1e-4) of the reconstructed logits")

@@ -1,4 +1,4 @@
-"""Bits: what the representation takes in its file."""
+"""The rate: how many bits the representation takes in its file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from nern import Loss, LossContext, StoredBits, above, at_least, hookimpl, option
 
-GAIN, SLOPE = 0.02, 20.0  # largest change of the factor in a step, and how soon it comes to that
+GAIN, SLOPE = 0.02, 20.0  # largest change of the factor in a step, and how fast the change grows towards it
 
 
 class SteeredRate:
-    """Bits a weight, with a gradient times a factor that rises while there are more of them than were asked for.
+    """Bits per weight, whose gradient is multiplied by a factor that rises while the representation takes more bits than the budget.
 
     Args:
-        budget: bits in all; None for a factor of 1.
-        steps: of the phase.
+        budget: total bits to reach; None keeps the factor at 1.
+        steps: number of steps of the phase.
         most: the factor stays between 1 / most and most.
-        start, ramp: the budget falls from `start` times itself to itself over this part of the phase.
+        start, ramp: during the first part `ramp` of the phase, the budget falls from `start` times its value to its value.
     """
 
     def __init__(self, budget: float | None, steps: int, most: float, start: float, ramp: float) -> None:
@@ -36,7 +36,7 @@ class SteeredRate:
             self.factor *= math.exp(GAIN * max(-1.0, min(1.0, excess)))
             self.factor = max(1 / self.most, min(self.most, self.factor))
             self.step += 1
-        # the factor belongs to the gradient; what is reported is the bits of a weight
+        # the factor applies to the gradient alone: the reported value stays bits per weight
         steered: Tensor = (stored.exact + self.factor * (stored.total - stored.total.detach())) / stored.weights
         return steered
 
@@ -49,10 +49,10 @@ class SteeredRate:
 
 @attrs.frozen
 class Rate(Loss):
-    """Bits for each represented weight, of everything that is stored as `entropy` (Ballé et al. 2017, eq. 7).
+    """Bits per represented weight of everything that is stored in the format `entropy` (Ballé et al. 2017, eq. 7).
 
-    Where the experiment asks for a size (`bytes`), the term's weight is where a search for the right one starts: it rises by
-    up to 2 % a step while the file would be larger, and falls while it would be smaller.
+    Where the experiment asks for a size (`bytes`), the term's weight is only a starting value: it rises by up to 2 % in a step
+    while the file would be too large, and falls while it would be too small.
     """
 
     most: float = option(5.0, help="how many times the weight may rise or fall in search of the size that was asked for", check=at_least(1))

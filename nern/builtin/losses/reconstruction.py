@@ -33,13 +33,13 @@ class Reconstruction(Loss):
         return lambda original, reconstructed: self._loss(original, reconstructed, rows)
 
     def _balanced(self, kernels: Kernels, layers: int) -> Tensor:
-        """(m / m_l)^balance [layers]."""
+        """The factor of each layer, (m / m_l)^balance [layers], where m_l is the layer's mean square and m that of all layers."""
         squares, counts = (torch.zeros(layers, dtype=torch.float64, device=kernels.index.device) for _ in range(2))
         for part in kernels.parts():
             squares.index_add_(0, part.layer, part.values.double().square().sum(1))
             counts.index_add_(0, part.layer, part.count.double())
         means, mean = squares / counts.clamp_min(1), squares.sum() / counts.sum()
-        # a layer of zeros has no scale of its own
+        # a layer that is all zero keeps the factor 1
         return torch.where(means > 0, (mean / means.clamp_min(1e-30)) ** self.balance, 1.0)
 
     def __call__(self, original: Kernels, reconstructed: Kernels) -> Tensor:
@@ -54,7 +54,7 @@ class Reconstruction(Loss):
         squares, count = torch.stack(terms).sum(), torch.stack(counts).sum()
         if self.form == "mse":
             return squares / count
-        # the root has no gradient at zero, where nothing is left to learn
+        # the square root has no gradient at zero, where the weights are equal already
         root = squares.clamp_min(1e-30).sqrt()
         return root / count.sqrt() if self.form == "rms" else root / count
 

@@ -43,9 +43,9 @@ class ClearML(ScalarObserver):
         identity = run_dir / "clearml.id"
         known = identity.read_text(encoding="utf-8").strip() if identity.exists() else None
         task_of.set_offline(self.offline)
-        # ClearML would take Ctrl-C and SIGTERM from the run, and add an offset to the steps of a task that is continued, where
+        # ClearML would install its own handlers of Ctrl-C and SIGTERM, and add an offset to the steps of a continued task, where
         # 0 is none
-        with _own_signals(), redirect_stdout(sys.stderr):  # stdout belongs to --json
+        with _own_signals(), redirect_stdout(sys.stderr):  # stdout is reserved for --json
             task = task_of.init(
                 project_name=self.project, task_name=self.title or run_dir.name, tags=self.tags,
                 reuse_last_task_id=known or False, continue_last_task=0 if known else False, auto_connect_arg_parser=False,
@@ -70,13 +70,13 @@ class ClearML(ScalarObserver):
             task.get_logger().report_single_value(name, value)
         if failed(error):
             task.mark_failed(status_message=str(error))
-        with _own_signals(), redirect_stdout(sys.stderr):  # it would put back those it found at the start
+        with _own_signals(), redirect_stdout(sys.stderr):  # ClearML would restore the handlers that it replaced
             task.close()
 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep the handlers of Ctrl-C and SIGTERM through a block."""
+    """Restore the present handlers of Ctrl-C and SIGTERM after a block."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try:

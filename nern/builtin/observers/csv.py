@@ -24,7 +24,7 @@ class _Table:
 
 @attrs.frozen
 class CSV(Observer):
-    """One row for every report and every evaluation; `split` is `train` for losses. Columns come as they are needed."""
+    """One row for every report and every evaluation; `split` is `train` for losses. New columns are added when a new figure appears."""
 
     file: str = option("metrics.csv", help="name of the table, inside the run directory")
     _table: _Table = attrs.field(init=False, factory=_Table, eq=False, repr=False)
@@ -32,7 +32,7 @@ class CSV(Observer):
     @hookimpl
     def nern_run_started(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
         self._table.path, self._table.columns = run_dir / self.file, list(FIRST)
-        repeated = {phase["name"] for phase in config["phases"]}  # other rows are of the original network's own training
+        repeated = {phase["name"] for phase in config["phases"]}  # other rows belong to the training of the original network
         rows = [row for row in self._rows() if row["phase"] not in repeated or int(row["iteration"]) <= iteration]
         self._write([row for row in rows if row["split"] != "test"])
 
@@ -45,7 +45,7 @@ class CSV(Observer):
         self._add({"iteration": iteration, "phase": phase, "split": split, **metrics})
 
     def _rows(self) -> list[dict[str, str]]:
-        """The rows so far, without one that an interruption cut off."""
+        """The complete rows that the file holds already; an interruption can have left the last one incomplete."""
         if not self._table.path.exists():
             return []
         text = self._table.path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Shows how a run is doing: a bar on a terminal, a line every few seconds elsewhere. Always on stderr."""
+"""Shows the progress of a run on stderr: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SPLITS = {"heldout": "held-out"}
 
 @attrs.frozen
 class _Span:
-    """The steps of a phase: those after `first`, up to `last`."""
+    """The steps of one phase: from `first` + 1 to `last`."""
 
     name: str
     first: int
     last: int
-    place: str = ""  # "1 of 2", where there are several
+    place: str = ""  # such as "1 of 2"; empty where the run has one phase
 
 
 @attrs.define
@@ -34,9 +34,9 @@ class _State:
     task: TaskID | None = None
     unit: str = "step"
     spans: list[_Span] = attrs.field(factory=list)
-    span: _Span | None = None  # the phase that is going on
-    started: float = 0.0  # when the first report of this phase came, or the run began
-    first: int = 0  # and at which step
+    span: _Span | None = None  # the phase that is running
+    started: float = 0.0  # time of the phase's first report, or of the run's start
+    first: int = 0  # step at that time
     latest: tuple[float, int] = (0.0, 0)  # time and step of the last report
     shown: float = float("-inf")
 
@@ -83,7 +83,7 @@ class ProgressBar(Observer):
     def nern_step(self, phase: str, iteration: int, total: int, losses: dict[str, float]) -> None:
         state = self._state
         span = next((span for span in state.spans if span.first < iteration <= span.last), None) or _Span(phase, 0, total)
-        if state.span != span:  # a step of another phase takes another time
+        if state.span != span:  # steps of different phases take different times
             state.span, (state.started, state.first) = span, state.latest
         state.latest = time.monotonic(), iteration
         rate = (iteration - state.first) / max(state.latest[0] - state.started, 1e-9)
@@ -130,7 +130,7 @@ class ProgressBar(Observer):
 
 
 def _spans(phases: list[dict[str, Any]]) -> list[_Span]:
-    """Where each phase of a configuration begins and ends."""
+    """The steps of each phase of a configuration."""
     spans: list[_Span] = []
     for number, phase in enumerate(phases, start=1):
         first = spans[-1].last if spans else 0

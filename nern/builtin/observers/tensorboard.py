@@ -20,7 +20,7 @@ class _State:
 
 @attrs.frozen
 class TensorBoard(ScalarObserver):
-    """Event files for TensorBoard, inside the run directory; a resumed run takes back what it does again."""
+    """Event files for TensorBoard, inside the run directory. A resumed run removes the events of the steps that it repeats."""
 
     folder: str = option("tensorboard", help="folder of the event files, inside the run directory")
     flush_seconds: int = option(30, help="seconds after which events are on disk", check=above(0))

@@ -21,7 +21,7 @@ class _State:
 
 @attrs.frozen
 class WeightsAndBiases(ScalarObserver):
-    """A run at Weights & Biases; a resumed run keeps the identity that its folder holds (`wandb.id`)."""
+    """A run at Weights & Biases; a resumed run continues the one whose identity its folder holds (`wandb.id`)."""
 
     project: str = option("nern", help="project of the run")
     title: str | None = option(None, help="name of the run; null takes the run directory's")

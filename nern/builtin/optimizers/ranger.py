@@ -28,7 +28,7 @@ class Ranger(Optimizer):
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         from torch_optimizer import Ranger as Implementation
 
-        # it calls add_ and addcmul_ by signatures that torch still takes, but warns about at every new place
+        # the library calls add_ and addcmul_ with deprecated signatures, and torch warns at every call site
         warnings.filterwarnings("ignore", message="This overload of add", category=UserWarning)
         return [
             Implementation(

@@ -1,4 +1,4 @@
-"""Optimisers that torch has."""
+"""Optimisers of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adds what a kernel's coordinate says of it to what its code says."""
+"""The predictor for codes: the kernel that a code gives, plus a correction computed from the kernel's coordinate."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nern import ConfigError, Predictor, at_least, hookimpl, option
 
 
 class Sum(nn.Module):
-    """The kernel in the first columns of the embedding, plus a perceptron of the other columns where there are any."""
+    """Takes the kernel in the first columns of the embedding and adds a perceptron of the other columns, if there are any."""
 
     def __init__(self, inputs: int, outputs: int, options: Codes) -> None:
         super().__init__()
         self.outputs = outputs
-        self.trained_by_embedding = True  # the codes
+        self.trained_by_embedding = True  # the embedding holds the codes
         self.correction: nn.Sequential | None = None
         if options.hidden and inputs > outputs:
             layers: list[nn.Module] = [nn.Linear(inputs - outputs, options.hidden), nn.GELU()]
@@ -33,7 +33,7 @@ class Sum(nn.Module):
         return coded if self.correction is None else coded + self.correction(embedded[:, self.outputs :]).float()
 
     def whole(self, embedding: nn.Module) -> Tensor | None:
-        """The weights [weights] that the codes alone stand for; None where the coordinate has a say, or there are no such codes."""
+        """All weights [weights] at once, from codes alone; None where coordinates correct the codes, or the embedding has no codes."""
         if self.correction is not None or not hasattr(embedding, "weights"):
             return None
         weights: Tensor = embedding.weights()  # type: ignore[operator]
@@ -42,9 +42,9 @@ class Sum(nn.Module):
 
 @attrs.frozen
 class Codes(Predictor):
-    """A kernel from its code and its coordinate; belongs to the embedding `codes`.
+    """A kernel from its code and its coordinate, for the embedding `codes`.
 
-    The code stands for its kernel by a linear map. A multilayer perceptron of the coordinate, if there is one, adds to it.
+    A linear map turns the code into a kernel; a multilayer perceptron of the coordinate, if there is one, adds a correction.
     """
 
     hidden: int = option(0, help="hidden size of the perceptron of the coordinate, 0 for none", check=at_least(0))

@@ -47,7 +47,7 @@ def mean_square(activation: nn.Module) -> float:
 
 
 class Layers(nn.Module):
-    """Linear layers with activations between them; at `skip` the embedding joins again, `residual` adds layer inputs."""
+    """Linear layers with activations. The embedding is a second input of layer `skip`; `residual` adds layer inputs to outputs."""
 
     accepts_lookup = True
 
@@ -92,19 +92,19 @@ class MLP(Predictor):
         return Layers(inputs, outputs, self)
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
-        """Appendix B: keep the variance of activations through the layers, then hit the kernels' mean and variance."""
+        """Keep the variance of activations through the layers and match the mean and variance of the kernels (appendix B)."""
         if self.init == "ordinary":
             return
         assert isinstance(module, Layers)
         mean, kept = expectation(module.activation), mean_square(module.activation)
 
-        def after(layers: int) -> float:  # mean square of what so many layers give: residual ones add up their outputs
+        def after(layers: int) -> float:  # mean square after this many layers: residual layers add up their outputs
             added = layers if module.residual else 1
             return added * (kept - mean**2) + (added * mean) ** 2
 
         paths = 1 if module.again is None else 2
         with torch.no_grad():
-            source = float(embedded.double().pow(2).mean()) or 1.0  # codes that start at zero have no variance to keep
+            source = float(embedded.double().pow(2).mean()) or 1.0  # an embedding that starts at zero has no variance
             square = source
             for done, layer in enumerate([module.first, *module.hidden], start=1):
                 assert isinstance(layer, nn.Linear)
@@ -112,7 +112,7 @@ class MLP(Predictor):
                 nn.init.zeros_(layer.bias)
                 square = after(done)
             if isinstance(module.again, nn.Linear) and module.skip is not None:
-                # two sources share the variance of the layer at which the embedding joins again
+                # at the skip layer, hidden values and embedding share the variance
                 nn.init.normal_(module.again.weight, std=1 / math.sqrt(paths * module.again.in_features * source))
                 joined = module.hidden[module.skip]
                 assert isinstance(joined, nn.Linear)
@@ -123,7 +123,7 @@ class MLP(Predictor):
 
 @attrs.frozen
 class SkipMLP(MLP):
-    """Multilayer perceptron in which the embedding joins again half way (Park et al. 2019)."""
+    """Multilayer perceptron whose middle layer gets the embedding as a second input (Park et al. 2019)."""
 
     layers: int = option(5, help="number of linear layers", check=at_least(3))
 

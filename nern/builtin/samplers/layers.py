@@ -1,4 +1,4 @@
-"""Whole layers carry gradient: a random one each step, or one after the other."""
+"""In each step all kernels of one layer carry gradient: of a random layer, or of the layers one after the other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RandomLayer(Sampler):
 
 @attrs.frozen
 class LayersInTurn(Sampler):
-    """All kernels of one layer, the layers in turn."""
+    """All kernels of one layer, which is the next layer in every step."""
 
     def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
         rows = _rows_by_layer(layers)

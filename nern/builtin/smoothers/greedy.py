@@ -13,7 +13,7 @@ from nern.toolkit.orders import greedy_paths
 
 @attrs.frozen
 class CrossFilter(Smoother):
-    """One greedy path through all kernels of a layer; F·C·⌈log₂(F·C)⌉ bits."""
+    """One greedy path through all F·C kernels of a layer; stored in F·C·⌈log₂(F·C)⌉ bits."""
 
     def order(self, kernels: Tensor) -> LayerOrder:
         filters, channels = kernels.shape[:2]
@@ -22,7 +22,7 @@ class CrossFilter(Smoother):
 
 @attrs.frozen
 class InFilter(Smoother):
-    """A greedy path inside each filter, then through the ordered filters; F·C·⌈log₂ C⌉ + F·⌈log₂ F⌉ bits."""
+    """A greedy path inside each filter, then through the ordered filters; stored in F·C·⌈log₂ C⌉ + F·⌈log₂ F⌉ bits."""
 
     def order(self, kernels: Tensor) -> LayerOrder:
         filters, channels = kernels.shape[:2]

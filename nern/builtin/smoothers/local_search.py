@@ -1,4 +1,4 @@
-"""Shorter paths than the greedy ones, at the same bits."""
+"""Paths that are shorter than the greedy ones and take as many bits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LocalSearch(Smoother):
 
 @attrs.frozen
 class CrossFilter2Opt(LocalSearch):
-    """A greedy path through all kernels of a layer, made shorter by 2-opt and Or-opt moves; F·C·⌈log₂(F·C)⌉ bits."""
+    """A greedy path through all kernels of a layer, shortened by 2-opt and Or-opt moves; stored in F·C·⌈log₂(F·C)⌉ bits."""
 
     def order(self, kernels: Tensor) -> LayerOrder:
         filters, channels = kernels.shape[:2]
@@ -36,7 +36,7 @@ class CrossFilter2Opt(LocalSearch):
 
 @attrs.frozen
 class InFilter2Opt(LocalSearch):
-    """Greedy paths inside each filter and through the filters, made shorter; F·C·⌈log₂ C⌉ + F·⌈log₂ F⌉ bits."""
+    """Greedy paths inside each filter and through the filters, shortened; stored in F·C·⌈log₂ C⌉ + F·⌈log₂ F⌉ bits."""
 
     def order(self, kernels: Tensor) -> LayerOrder:
         filters, channels = kernels.shape[:2]

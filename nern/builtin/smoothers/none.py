@@ -12,7 +12,7 @@ from nern import LayerOrder, Smoother, Unordered, hookimpl
 
 @attrs.frozen
 class NoSmoother(Smoother):
-    """Kernels stay in place, at no cost (Ashkenazi et al. 2023, sec. 4.5)."""
+    """Kernels stay in place, and nothing is stored (Ashkenazi et al. 2023, sec. 4.5)."""
 
     def order(self, kernels: Tensor) -> LayerOrder:
         return Unordered(kernels.shape[0], kernels.shape[1])

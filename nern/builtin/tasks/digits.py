@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn ships: a real task that needs no download."""
+"""The handwritten digits that scikit-learn contains: real images that need no download."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Digits(Task):
         digits = load_digits()
         images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)[:, None]
         labels = torch.from_numpy(digits.target).long()
-        order = torch.randperm(len(images), generator=generator(0, "digits", "test"))  # the same test set whatever the run's seed
+        # A fixed seed, so that all runs have the same test set
+        order = torch.randperm(len(images), generator=generator(0, "digits", "test"))
         test, train = order[:TEST_IMAGES], order[TEST_IMAGES:]
         return ImageData(
             (images[train], labels[train]), (images[test], labels[test]), preprocessing, classes=10, heldout=heldout, seed=seed

@@ -1,4 +1,4 @@
-"""Examples that were handed over in Python, and what the network gives for them."""
+"""The task of `nern.represent`: examples that were passed in Python, and the kind of outputs that the network gives for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS: dict[str, OutputKind] = {"classes": ClassLogits(), "pixels": PixelLogits(
 
 @attrs.frozen
 class Given(Task):
-    """Tensors, a data set or a loader that `nern.represent` was given."""
+    """Tensors, a data set or a loader that was passed to `nern.represent`."""
 
     root: str | None = option(None, help="file with the tensors, which nern.represent leaves in its run folder where they are few")
     gives: Literal["classes", "pixels", "numbers", "any"] = option(
@@ -33,7 +33,7 @@ class Given(Task):
     _metric: Any = attrs.field(default=None, init=False, eq=False, repr=False)
 
     def hand_over(self, examples: Examples, test: Examples | None, metric: Any) -> None:
-        """From now on, these examples in memory are the task's, and a metric of outputs and targets comes first."""
+        """Use these examples, which are in memory, from now on, and `metric`, where there is one, as the headline figure."""
         object.__setattr__(self, "_examples", examples)
         object.__setattr__(self, "_test", test)
         object.__setattr__(self, "_metric", metric)
@@ -62,7 +62,7 @@ class Given(Task):
         return parts[0], parts[1]
 
     def keep(self, folder: Path) -> None:
-        """Leave examples in memory in a run's folder, from which the run can go on."""
+        """Write examples in memory into the run's folder, so that the run can be resumed."""
         if self.root is None or self._examples is None or Path(self.root).exists():
             return
         tensors = {}

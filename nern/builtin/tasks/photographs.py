@@ -34,7 +34,7 @@ class Unlabelled(Data):
 
 @attrs.frozen
 class Photographs(Task):
-    """Images anywhere below one folder, of which some are held out and some are measured once; resized and cropped."""
+    """All images below one folder, resized and cropped. One part is held out to choose the checkpoint, another is the test set."""
 
     root: str | None = option(None, help="the folder")
     classes: Literal["folders", "none"] = option(
@@ -50,7 +50,8 @@ class Photographs(Task):
         if self.classes == "folders" and not names:
             raise DataError(f"{self.root} has images beside its folders, so that folders cannot be the classes; set task.classes=none")
         labels = [names.index(file.relative_to(self.root).parts[0]) if self.classes == "folders" else 0 for file in files]
-        order = torch.randperm(len(files), generator=generator(0, "photographs", "test")).tolist()  # the same whatever the seed
+        # A fixed seed, so that all runs have the same test set
+        order = torch.randperm(len(files), generator=generator(0, "photographs", "test")).tolist()
         apart = round(len(files) * self.tested)
         test, train = ([files[i] for i in part], [labels[i] for i in part]) if (part := order[:apart]) else None, order[apart:]
         data = FileData(
@@ -61,7 +62,7 @@ class Photographs(Task):
 
 
 def images_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """All images below a folder, and the names of the folders that hold them all; none where images lie beside folders.
+    """All images below a folder, and the names of its class folders; there are no class folders where images also lie beside the folders.
 
     Raises:
         DataError: the folder is missing, or holds no images.
