@@ -131,7 +131,7 @@ def whole_way(network: str) -> dict[str, Any]:
         except nern.NernError as error:
             if started.steps or isinstance(error, nern.TrainingError):  # the latter comes out of a step
                 raise
-            return {**row, "said": str(error)[:200]}
+            return {**row, "said": str(error)[:300]}
         loaded = nern.load(engine.save(place / "copy.nern") and place / "copy.nern")
         original, rebuilt = engine.original().state_dict(), loaded.reconstruct().state_dict()
         represented = {layer.parameter for layer in engine.representation.grid.layers}

@@ -64,7 +64,7 @@ def bearable(
     def tried(pair: NetworkPair) -> _Results:
         return _results(pair, batch, weights)
 
-    batch = map_tensors(lambda values: _noise(values).to(device), inputs)
+    batch = map_tensors(lambda values: noise_like(values).to(device), inputs)
     state = network.state_dict()
     # other weights than the original's, as predictions are: folding must scale what is put in place, too
     weights = {name: (state[name] * 1.01).float().to(device).requires_grad_() for name in changing}
@@ -158,7 +158,7 @@ def _joined(results: _Results) -> list[Tensor]:
     return [torch.cat([gradient.reshape(-1) for gradient in results.gradients])]
 
 
-def _noise(values: Tensor) -> Tensor:
+def noise_like(values: Tensor) -> Tensor:
     """Floating-point inputs as standard normal noise of their shape, the same each time; others as they are."""
     return torch.randn(values.shape, generator=generator(0, "speed-ups")) if values.is_floating_point() else values
 

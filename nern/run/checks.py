@@ -16,10 +16,11 @@ from nern.artifact.reading import load
 from nern.config.experiment import Experiment, phase_place
 from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Architecture, Data, Preprocessing, Task
+from nern.networks.speedups import noise_like
 from nern.networks.state_dicts import same_bits
 from nern.networks.tracing import cannot_take
 from nern.options import located
-from nern.outputs.nested import call, tensors_of
+from nern.outputs.nested import call, map_tensors, tensors_of
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.entropy import is_coded
@@ -29,10 +30,12 @@ from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
 from nern.run.pretraining import must_have_targets
 from nern.run.trial import check_components, check_phase
-from nern.training.step import StepContext
+from nern.training.step import StepContext, term_runs_networks
 
 #: Of one parameter; the squares of a network's parameters are added up in float32.
 LARGEST_SUM_OF_SQUARES = 1e36
+#: Steps of reconstruction after which outputs are usually finite; named where they are not at the start.
+LATER = 500
 
 
 def check_run(
@@ -102,6 +105,8 @@ def check_run(
         with tempfile.TemporaryDirectory() as folder:
             if not wrong:  # else the file is wrong for the same reason
                 check_file(pack(experiment, original, context.representation.eval(), registry, like_at_the_end()), Path(folder))
+        if not wrong and source.available:  # else the network has fresh weights, with which nothing is trained
+            _check_outputs_at_start(experiment, context)
         context.representation.train()
     for index, phase in enumerate(experiment.phases if context and not wrong else ()):
         with collected():
@@ -231,6 +236,34 @@ def check_numbers(network: nn.Module) -> None:
                 f"the original network's '{name}' is too large: the squares of its values add up to {squares:.4g}, and float32 ends at "
                 f"{torch.finfo(torch.float32).max:.4g}; the weights are damaged, or want to be divided by a factor that the network undoes"
             )
+
+
+@torch.no_grad()
+def _check_outputs_at_start(experiment: Experiment, context: StepContext) -> None:
+    """Run the network once with kernels that are not trained yet, where the first step does so.
+
+    Raises:
+        ConfigError: it gives numbers beyond float32, of which no loss can be computed.
+    """
+    phase = experiment.phases[0]
+    terms = {name: term for name, term in experiment.losses_of(phase).items() if term.weight > 0}
+    early = [name for name, term in terms.items() if term.warmup == 0 and term_runs_networks(term)]
+    if not early or context.processes.size > 1:  # processes that share a step share this prediction, too
+        return
+    weights = context.representation.reconstruct()
+    inputs = map_tensors(lambda values: noise_like(values).to(context.device), experiment.architecture.example_inputs(2))
+    outputs = context.networks.reconstructed(inputs, weights)
+    context.networks.release()
+    if all(bool(value.isfinite().all()) for value in tensors_of(outputs.logits)):
+        return
+    place = "losses" if phase.losses is None else f"{phase_place(experiment, 0)}.losses"
+    others = [name for name, term in terms.items() if not term_runs_networks(term)]
+    way = "" if others else f"add {place}.reconstruction={{}}, and "
+    later = " ".join(f"{place}.{name}.warmup={LATER}" for name in early)
+    raise ConfigError(
+        f"{place}: with untrained kernels the network's outputs are beyond float32, of which {' and '.join(early)} cannot be computed; "
+        f"{way}let {'it' if len(early) == 1 else 'them'} begin later: {later}"
+    )
 
 
 def _no_images(task: Task) -> Data:

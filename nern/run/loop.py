@@ -25,7 +25,7 @@ from nern.run.original import Original
 from nern.run.packing import coded_budget, room_for_codes
 from nern.support.seeding import derive, generator
 from nern.training.coding import start_coding
-from nern.training.step import PhaseTrainer, StepContext
+from nern.training.step import PhaseTrainer, StepContext, term_runs_networks
 
 log = logging.getLogger("nern")
 
@@ -125,7 +125,7 @@ class TrainingLoop:
         except TrainingError as error:
             good = self.folder.checkpoint
             where = f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet"
-            raise TrainingError(f"{error}; {where}. Lower the learning rate or clip the gradient (phases.{index}.clip)") from error
+            raise TrainingError(f"{error}; {where}. {self._way_out(index)}") from error
         if self.processes.first:
             self._report(phase, losses, trainer.learning_rate())
         if evaluate:
@@ -137,6 +137,14 @@ class TrainingLoop:
             raise Interrupted(
                 f"stopped at step {self.iteration} of {self.total}; continue with --resume (checkpoint {self.folder.checkpoint})"
             )
+
+    def _way_out(self, index: int) -> str:
+        """What to do about numbers that are not finite."""
+        phase = self.experiment.phases[index]
+        place = "losses" if phase.losses is None else f"phases.{index}.losses"
+        compared = [name for name, term in self.experiment.losses_of(phase).items() if term.weight > 0 and term_runs_networks(term)]
+        later = f", or let it compare outputs later ({place}.{compared[0]}.warmup)" if compared and index == 0 else ""
+        return f"Lower the learning rate or clip the gradient (phases.{index}.clip){later}"
 
     def _report(self, phase: Phase, losses: dict[str, float], rate: float) -> None:
         self.folder.log(

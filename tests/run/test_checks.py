@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from nern.builtin.architectures.cifar_resnet import CifarResNet
@@ -19,7 +20,7 @@ from nern.hookspecs import hookimpl
 from nern.interfaces import Architecture
 from nern.kernels.coordinates import LayerMapping
 from nern.registry.discovery import create_registry
-from tests.helpers import write_experiment
+from tests.helpers import network, write_experiment
 
 
 class Offer:
@@ -114,3 +115,21 @@ def test_a_check_neither_writes_nor_draws_from_torchs_own_generator(tmp_path: Pa
     Engine.from_yaml(path).check()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_network_that_untrained_kernels_take_beyond_float32_is_refused_with_what_to_set(tmp_path: Path) -> None:
+    small = network()
+    for name, module in small.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and name != "bn1":
+            module.weight.data.mul_(1e9)  # and the kernels in front are that much smaller than those of the first layer
+        elif isinstance(module, nn.Conv2d) and name != "conv1":
+            module.weight.data.mul_(1e-9)
+    save_file(small.state_dict(), str(tmp_path / "original.safetensors"))
+    terms = {"reconstruction": {}, "kd": {}, "fmd": {}}
+    path = write_experiment(tmp_path, losses=terms, phases=[{"iterations": 2, "batch": 4}])
+    with pytest.raises(ConfigError, match=r"beyond float32.*losses\.kd\.warmup=500 losses\.fmd\.warmup=500$"):
+        Engine.from_yaml(path).fit()
+    assert not (tmp_path / "run").exists()
+    Engine.from_yaml(path, {"losses.kd.warmup": 2, "losses.fmd.warmup": 2}).fit()
+    with pytest.raises(ConfigError, match=r"joint\.losses: .* add phases\.joint\.losses\.reconstruction=\{\}, and let it begin later"):
+        Engine.from_yaml(path, {"phases.0.losses": {"kd": {}}, "output": str(tmp_path / "other")}).fit()
