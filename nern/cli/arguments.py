@@ -29,6 +29,8 @@ def _check_overrides(context: click.Context, parameter: click.Parameter, words: 
     options = {name for option in context.command.params if isinstance(option, click.Option) for name in option.opts}
     for word in words:
         key, _, value = word.partition("=")
+        if key.strip() == "output" and "--run" in options:  # where -o names one file, not the run
+            raise click.UsageError(f"'{word}': the run's folder is an option of this command; write --run {value}".rstrip(), context)
         if f"--{key.strip()}" in options and not (key.strip() == "output" and takes_experiment):
             raise click.UsageError(f"'{word}': {key.strip()} is an option of this command; write --{key.strip()} {value}".rstrip(), context)
     return words
@@ -49,6 +51,24 @@ _NO_PLUGIN = click.option(
 def PLUGINS(command: Command) -> Command:  # noqa: N802
     """The options --plugin and --no-plugin, as the arguments `plugins` and `disabled`."""
     return _PLUGIN(_NO_PLUGIN(command))
+
+
+REFERENCES = "timm:NAME, torchvision:NAME, cifar-resnet:DEPTH, file.py:Class or package.module:function."
+NETWORK_ARGUMENTS = click.option(
+    "--arguments",
+    "options",
+    multiple=True,
+    show_default="none",
+    metavar="NAME=VALUE",
+    help="An argument of the class, the function or the library's constructor (may be repeated).",
+)
+
+
+def named(options: Sequence[str]) -> dict[str, Any]:
+    """The values that --arguments gives, by name."""
+    from nern.config.overrides import parse_override
+
+    return dict(parse_override(text) for text in options)
 
 
 def output(what: str, *, required: bool = False, default: str | None = None) -> Callable[[Command], Command]:

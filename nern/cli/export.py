@@ -9,25 +9,18 @@ import attrs
 import click
 
 from nern.cli import arguments
-from nern.cli.arguments import JSON, PATH, PLUGINS, example, say
+from nern.cli.arguments import JSON, NETWORK_ARGUMENTS, PLUGINS, REFERENCES, RUN, example, named, say
 
 
 @click.command(epilog=example("nern export model.nern -o model.onnx"))
-@click.argument("file", type=PATH)
+@RUN
 @arguments.output("the network: .onnx, .pt2 (torch.export), or its state dict as .safetensors, .pt or .pth", required=True)
-@click.option(
-    "--model",
-    metavar="REFERENCE",
-    show_default="what the file names",
-    help="What builds the network: file.py:Class or package.module:function.",
-)
-@click.option(
-    "--arguments", "options", multiple=True, show_default="none", metavar="NAME=VALUE", help="An argument of it (may be repeated)."
-)
+@click.option("--model", metavar="REFERENCE", show_default="what the run or the file names", help=REFERENCES)
+@NETWORK_ARGUMENTS
 @PLUGINS
 @JSON
 def export(
-    file: Path,
+    run: Path,
     output: Path,
     model: str | None,
     options: tuple[str, ...],
@@ -37,13 +30,16 @@ def export(
 ) -> None:
     """Write the reconstructed network for other programs. The file is then read back and compared with the network."""
     from nern.artifact.reading import load
-    from nern.config.overrides import parse_override
+    from nern.engine import Engine
+    from nern.own.by_reference import network_of
     from nern.own.export import export as write
     from nern.registry.discovery import create_registry
-    from nern.toolkit.references import build_reference
 
-    source = load(file, create_registry(plugins, disabled=disabled))
-    network = build_reference(model, dict(parse_override(text) for text in options)) if model is not None else None
+    if options and model is None:
+        raise click.UsageError("--arguments are those of the network that --model names; name it, too")
+    registry = create_registry(plugins, disabled=disabled)
+    source = Engine.from_run(run, plugins=plugins, disabled=disabled).artifact if run.is_dir() else load(run, registry)
+    network = network_of(model, named(options), registry) if model is not None else None
     exported = write(source, output, network)
     if as_json:
         click.echo(json.dumps(attrs.asdict(exported)))

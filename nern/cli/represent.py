@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nern.cli import arguments
-from nern.cli.arguments import JSON, OVERRIDES, PATH, PLUGINS, Numbers, example, say
+from nern.cli.arguments import JSON, NETWORK_ARGUMENTS, OVERRIDES, PATH, PLUGINS, REFERENCES, Numbers, example, named, say
 
 _UNITS = {"": 1, "b": 1, "k": 1_000, "kb": 1_000, "m": 1_000_000, "mb": 1_000_000, "kib": 1 << 10, "mib": 1 << 20}
 
@@ -37,18 +36,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 @click.command(epilog=example("nern represent net.pth --model net.py:Net --images photographs --bytes 100k -o net.nern"))
 @click.argument("weights", type=PATH)
 @OVERRIDES
-@click.option(
-    "--model", required=True, metavar="REFERENCE",
-    help="timm:NAME, torchvision:NAME, cifar-resnet:DEPTH, file.py:Class or package.module:function.",
-)  # fmt: skip
-@click.option(
-    "--arguments",
-    "options",
-    multiple=True,
-    show_default="none",
-    metavar="NAME=VALUE",
-    help="An argument of the class or function (may be repeated).",
-)
+@click.option("--model", required=True, metavar="REFERENCE", help=REFERENCES)
+@NETWORK_ARGUMENTS
 @click.option("--images", type=PATH, show_default="none", help="Folder of images, with or without folders for classes.")
 @click.option("--no-images", is_flag=True, help="Noise in place of images.")
 @click.option("--mean", type=Numbers(), show_default="the model's own", help="Mean of each channel, of values in [0, 1].")
@@ -65,7 +54,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 )
 @click.option("--drop", type=float, show_default="no such target", help="Find the smallest predictor that loses at most so many points.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
-@arguments.output("the representation", default="only into the run's folder, runs/NAME")
+@click.option("--run", "folder", type=PATH, metavar="RUN_DIR", show_default="a new one in runs/", help="The run: a new folder.")
+@arguments.output("the representation: one file", default="only into the run's folder")
 @PLUGINS
 @JSON
 def represent(
@@ -85,6 +75,7 @@ def represent(
     wanted: int | None,
     drop: float | None,
     dry_run: bool,
+    folder: Path | None,
     output: Path | None,
     plugins: tuple[str, ...],
     disabled: tuple[str, ...],
@@ -104,15 +95,15 @@ def represent(
         raise click.UsageError("--bytes and --drop are two targets; give one of them")
     registry = create_registry(plugins, disabled=disabled)
     own = own_network(
-        model, weights, images, arguments=_named(options), layers=_chosen(layers), size=_whole(size), mean=mean, std=std,
+        model, weights, images, arguments=named(options), layers=_chosen(layers), size=_whole(size), mean=mean, std=std,
         resize=resize, recipe=recipe, steps=steps, registry=registry,
     )  # fmt: skip
     target = _target(wanted, drop)
     if dry_run:
-        plan = prepared(own, overrides, target=target, quiet=as_json, registry=registry).plan()
+        plan = prepared(own, overrides, target=target, output=folder, quiet=as_json, registry=registry).plan()
         click.echo(json.dumps(plan.to_dict()) if as_json else str(plan))
         return
-    result = run(own, overrides, target=target, quiet=as_json, registry=registry)
+    result = run(own, overrides, target=target, output=folder, quiet=as_json, registry=registry)
     if output is not None:
         result.save(output)
         say(f"written: {output}")
@@ -126,12 +117,6 @@ def _target(wanted: int | None, drop: float | None) -> Any:
     if wanted is not None:
         return TargetBytes(wanted)
     return TargetDrop(points=drop) if drop is not None else None
-
-
-def _named(options: Sequence[str]) -> dict[str, Any]:
-    from nern.config.overrides import parse_override
-
-    return dict(parse_override(text) for text in options)
 
 
 def _chosen(layers: str) -> str | list[str]:

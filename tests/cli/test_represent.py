@@ -13,6 +13,9 @@ import nern
 from nern.cli.main import run
 from nern.cli.represent import Size
 from nern.networks.state_dicts import read_state_dict
+from nern.own.by_reference import network_of, own_network
+from nern.registry.discovery import create_registry
+from tests.helpers import same
 from tests.own.test_represent import NET, SHORT
 
 FAST = [f"{key}={value if value else '{}'}" for key, value in SHORT.items()]
@@ -53,14 +56,14 @@ def words(folder: Path, *more: str) -> list[str]:
 
 
 def test_a_class_in_a_file_with_a_helper_beside_it(folder: Path, capsys: Capture) -> None:
-    assert run([*words(folder, "-o", "net.nern"), *FAST]) == 0
+    assert run([*words(folder, "-o", "net.nern", "--run", "tries/first"), *FAST]) == 0
     said = capsys.readouterr().err
     assert "Net: 2 layers with 174 weights are represented" in said
     assert "original network on 2 test images" in said
     state, original = nern.load("net.nern").state_dict(), read_state_dict(folder / "net.pth")
     assert {name: value.shape for name, value in state.items()} == {name: value.shape for name, value in original.items()}
     assert torch.equal(state["stem.bias"], original["stem.bias"])
-    assert run(["evaluate", "runs/net", "--json"]) == 0
+    assert run(["evaluate", "tries/first", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["original"]["images"] == 2
 
 
@@ -86,6 +89,22 @@ def test_networks_of_libraries_and_noise(folder: Path, capsys: Capture) -> None:
     assert run(["represent", "again.pth", "--model", "timm:test_resnet", *more, "--dry-run"]) == 0
 
 
+def test_arguments_of_a_librarys_constructor_are_passed_on(folder: Path, capsys: Capture) -> None:
+    import timm
+
+    vit = timm.create_model("test_vit", num_classes=3, patch_size=8, img_size=32)
+    torch.save(vit.state_dict(), "vit.pth")
+    arguments, registry = {"patch_size": 8, "classes": 3}, create_registry(kinds=("architecture",))
+    own = own_network("timm:test_vit", "vit.pth", None, arguments=arguments, size=[32], registry=registry)
+    assert same(own.model.state_dict(), vit.state_dict())
+    assert own.described is not None
+    assert (own.described["arguments"], own.described["classes"]) == ({"patch_size": 8}, 3)  # options of nern stay its own
+    fresh = network_of("timm:test_vit", {**arguments, "size": 32}, registry).state_dict()
+    assert {name: value.shape for name, value in fresh.items()} == {name: value.shape for name, value in vit.state_dict().items()}
+    assert run(["represent", "vit.pth", "--model", "timm:test_vit", "--arguments", "patch_sice=8", "--no-images", "--dry-run"]) == 2
+    assert "architecture.arguments: (patch_sice) are refused by the library" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -103,6 +122,7 @@ def test_networks_of_libraries_and_noise(folder: Path, capsys: Capture) -> None:
         ({"--no-images": None}, "name a folder with --images, or give --no-images"),
         ({"--size": "1.5"}, "--size must be whole numbers"),
         ({"--steps": "0"}, "steps must be above 0"),
+        ({"output=mine": None}, "the run's folder is an option of this command; write --run mine"),
         ({"--recipe": "fats"}, "there is no recipe 'fats', did you mean 'fast'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",

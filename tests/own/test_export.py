@@ -61,6 +61,26 @@ def test_the_command_line_builds_the_network_by_reference(file: Path, tmp_path: 
     assert "read back with a largest relative difference of" in capsys.readouterr().err
 
 
+def test_what_represent_says_of_a_network_is_what_export_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file alone names no code, so the reference is given again; the run folder knows it."""
+    (tmp_path / "own_export_net.py").write_text(FILE)
+    torch.save(cnn().state_dict(), tmp_path / "net.pth")
+    reference = ["--model", f"{tmp_path}/own_export_net.py:net", "--arguments", "classes=4"]
+    short = [f"{key}={value or '{}'}" for key, value in SHORT.items()]
+    represent = ["represent", str(tmp_path / "net.pth"), *reference, "--no-images", "--size", "1,8,8"]
+    assert run([*represent, "-o", str(tmp_path / "net.nern"), "--run", str(tmp_path / "run"), *short]) == 0
+    assert run(["export", str(tmp_path / "net.nern"), "-o", str(tmp_path / "net.pt2")]) == 2
+    assert "or say what builds it with architecture.build=file.py:Class, for nern export with --model" in capsys.readouterr().err
+    assert run(["export", str(tmp_path / "net.nern"), *reference, "-o", str(tmp_path / "net.pt2")]) == 0
+    assert run(["export", str(tmp_path / "run"), "-o", str(tmp_path / "run.pt2")]) == 0
+    inputs = images(5)[0]
+    of_file, of_run = (torch.export.load(tmp_path / f"{name}.pt2").module()(inputs) for name in ("net", "run"))
+    torch.testing.assert_close(of_file, nern.load(tmp_path / "net.nern", into=cnn())(inputs))
+    torch.testing.assert_close(of_run, of_file)
+    assert run(["export", str(tmp_path / "run"), "-o", str(tmp_path / "x.pt2"), "--arguments", "classes=4"]) == 2
+    assert "--arguments are those of the network that --model names" in capsys.readouterr().err
+
+
 def test_what_cannot_be_exported_is_said(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = nern.load(file)
     with pytest.raises(ConfigError, match=r"m\.tflite: the file must end in \.onnx, \.pt2"):

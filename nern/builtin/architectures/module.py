@@ -51,8 +51,9 @@ class OwnModule(DiscoveredArchitecture):
             return out_of_place(copy.deepcopy(self._module).cpu().float().requires_grad_(False))
         if self._build is None:
             raise ConfigError(
-                f"this network ({self.network or 'a torch module'}) was handed over in memory: go on in Python with "
-                "nern.represent(model, …, resume=True), or say what builds it with architecture.build=file.py:Class"
+                f"nothing here says what builds this network ({self.network or 'a torch module'}): it was handed over in memory, or comes "
+                "from a file, which names no code; go on in Python with nern.represent(model, …, resume=True), or say what builds it "
+                "with architecture.build=file.py:Class, for nern export with --model"
             )
         return out_of_place(build_reference(self._build, self.arguments).float())
 

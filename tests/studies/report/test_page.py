@@ -174,7 +174,7 @@ def test_errors_of_a_network_in_memory_are_drawn_and_its_activations_are_refused
     _, folder, _ = regression
     assert run(["plot", "errors", str(folder), "-o", str(tmp_path / "errors")]) == 0
     assert run(["importance", str(folder), "-o", str(tmp_path / "importance")]) == 2
-    assert "was handed over in memory" in capsys.readouterr().err
+    assert "nothing here says what builds this network (Sequential): it was handed over in memory" in capsys.readouterr().err
     other = shutil.copytree(folder, tmp_path / "other")
     shutil.copy(other / "data.safetensors", other / "original.safetensors")
     assert run(["plot", "errors", str(other), "-o", str(tmp_path / "errors")]) == 2
