@@ -72,7 +72,7 @@ class Engine(Shown):
         self._calls = ObserverCalls(registry)
         self._data: dict[int, Data] = {}
         self.processes = Processes()
-        self._held = ExitStack()  # the lock of the run folder, while a run goes on
+        self._held = ExitStack()  # holds the lock of the run folder during a run
 
     def __repr__(self) -> str:
         experiment, architecture = self.experiment, self.experiment.architecture
@@ -260,11 +260,11 @@ class Engine(Shown):
         return make_plan(self.experiment, original, context, artifact, self._open)
 
     def prepared(self) -> Original:
-        """The original network with its kernels found and ordered."""
+        """The original network, with the order of its kernels."""
         return self._prepare()
 
     def untrained(self, original: Original, representation: Representation | None = None) -> Artifact:
-        """What `fit` will give before any training: its file has the size that the trained one has, where numbers have one."""
+        """An untrained artifact with the same contents as that of `fit`: its file has the same size, unless numbers are entropy-coded."""
         if representation is None:
             representation = self._context(original).representation
         return pack(self.experiment, original, representation.eval(), self.registry, like_at_the_end(measures_of(self.experiment).metrics))
@@ -287,7 +287,7 @@ class Engine(Shown):
         raise DataError("nothing can be measured on the held-out images")
 
     def tune(self, representation: Representation, steps: int, after: Callable[[], None]) -> None:
-        """Train a representation further, in place, as the last phase does; `after` is called behind every step."""
+        """Train a representation further, in place, as in the last phase; `after` is called after every step."""
         experiment = self.experiment
         phase = attrs.evolve(experiment.phases[-1], iterations=steps)
         context = self._context(self._prepare(), representation.to(self.device).train())
@@ -356,7 +356,7 @@ class Engine(Shown):
             check_run(experiment, self.source, self._context, self._open, registry=self.registry)
             if not resume:
                 self._held.enter_context(self.run.held(make=True))
-                self.run.check(resolved, resume)  # another run may have begun here meanwhile
+                self.run.check(resolved, resume)  # another run may have been started here in the meantime
             self.run.open(to_yaml(experiment, self.registry))
             for component in (experiment.architecture, experiment.task):
                 component.keep(self.run.path)

@@ -1,4 +1,4 @@
-"""Which kernel sits at which coordinate (layer, filter, channel), computed and never stored per kernel.
+"""The coordinate (layer, filter, channel) of every kernel; coordinates are computed when they are needed and never stored.
 
 A represented convolution's weight is a grid of kernels: filters × channels × (kh × kw). The *rows* of the whole grid
 are all kernels of all layers in coordinate order; an ordering says which original kernel stands in each row.
@@ -28,9 +28,9 @@ class LayerMapping:
     parameter: str
     """Name of the weight in the network's state dict."""
     shape: tuple[int, ...]
-    """Of the weight."""
+    """Shape of the weight."""
     layer: int
-    """First coordinate."""
+    """Position of the layer, which is the first coordinate of its kernels."""
 
     @property
     def filters(self) -> int:
@@ -60,7 +60,7 @@ class LayerMapping:
         return weight.reshape(self.count, *self.kernel)
 
     def join(self, kernels: Tensor) -> Tensor:
-        """Put kernels [filters · channels, kh, kw] together to a weight; the inverse of `split`."""
+        """Join kernels [filters · channels, kh, kw] to a weight; the inverse of `split`."""
         return kernels.reshape(self.shape)
 
     def coordinates(self) -> Tensor:
@@ -71,16 +71,16 @@ class LayerMapping:
 
 @attrs.frozen
 class KernelGroup:
-    """Rows of a grid, one after the other, whose kernels have one size."""
+    """Consecutive rows of a grid whose kernels have the same size."""
 
     kernel: tuple[int, int]
-    start: int  # its first row
-    end: int  # the row behind its last one
-    first: int  # its first weight, among all weights kernel after kernel
+    start: int  # first row
+    end: int  # last row + 1
+    first: int  # position of its first weight in the vector of all weights
 
     @property
     def rows(self) -> int:
-        """How many kernels there are."""
+        """Number of kernels."""
         return self.end - self.start
 
     @property
@@ -90,7 +90,7 @@ class KernelGroup:
 
     @property
     def weights(self) -> int:
-        """How many weights there are."""
+        """Number of weights in the group."""
         return self.rows * self.area
 
 
@@ -135,7 +135,7 @@ class KernelGrid(Shown):
 
     @cached_property
     def groups(self) -> tuple[KernelGroup, ...]:
-        """The rows in groups of one kernel size each, in order: as few as neighbouring layers allow."""
+        """The rows in groups of equal kernel size, in order; neighbouring layers of equal kernel size are one group."""
         groups: list[KernelGroup] = []
         row = weight = 0
         for layer in self.layers:
@@ -145,7 +145,7 @@ class KernelGrid(Shown):
         return tuple(groups)
 
     def unpadded(self, outputs: Tensor) -> Tensor:
-        """Predictor outputs for all rows [rows, k²] → the weights alone [weights], kernel after kernel."""
+        """Predictor outputs for all rows [rows, k²] → all weights [weights], kernel after kernel without padding."""
         if len(self.groups) == 1 and self.groups[0].kernel == self.size:
             return outputs.reshape(-1)
         parts = torch.split(outputs, [group.rows for group in self.groups])
@@ -188,7 +188,7 @@ class KernelGrid(Shown):
 
 
 class RowTable(nn.Module):
-    """Layers and coordinates of rows of a grid, computed from a few numbers for each layer."""
+    """Computes layers and coordinates of rows of a grid from a few numbers for each layer."""
 
     starts: Tensor
     counts: Tensor
@@ -203,18 +203,18 @@ class RowTable(nn.Module):
         self.register_buffer("counts", torch.tensor([layer.count for layer in grid.layers]), persistent=False)
         self.register_buffer("channels", torch.tensor([layer.channels for layer in grid.layers]), persistent=False)
         self.register_buffer("firsts", torch.tensor([layer.layer for layer in grid.layers]), persistent=False)
-        # mappings may have coordinates of their own
+        # other mappings may have other coordinates
         plain = all(type(layer).coordinates is LayerMapping.coordinates for layer in grid.layers)
         self.register_buffer("stored", None if plain else grid.coordinates(), persistent=False)
 
     def layers(self, rows: Tensor | None = None) -> Tensor:
-        """[m] int64: position of the layer of some rows [m] int64, or of all."""
+        """The position of the layer of some rows [m] int64, or of all rows: [m] int64."""
         if rows is None:
             return torch.repeat_interleave(self.counts, output_size=self.rows)
         return torch.bucketize(rows, self.starts, right=True) - 1
 
     def coordinates(self, rows: Tensor | None = None) -> Tensor:
-        """[m, 3] int64: layer, filter, channel of some rows, or of all."""
+        """The coordinates (layer, filter, channel) of some rows [m] int64, or of all rows: [m, 3] int64."""
         if self.stored is not None:
             return self.stored if rows is None else self.stored[rows]
         layers = self.layers(rows)

@@ -23,6 +23,6 @@ def pair_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def units(points: np.ndarray) -> np.ndarray:
-    """Vectors [..., d] at unit length; zero vectors stay zero."""
+    """Vectors [..., d] scaled to unit length; zero vectors stay zero."""
     norms = np.linalg.norm(points, axis=-1, keepdims=True)
     return points / np.where(norms > 0, norms, 1) + 0.0

@@ -12,22 +12,22 @@ from torch import Tensor
 from nern.kernels.distances import units
 from nern.support.threads import advance
 
-#: Distances closer than this count as equal, so that ties do not hang on rounding.
+#: Distances that differ by less than this count as equal, so that ties do not depend on rounding.
 TIE = 1e-12
-_FLAT = 16  # dimensions above which a tree visits nearly every point
-_FEW = 512  # points up to which the table of all distances is quicker than a tree
-_TABLE = 1 << 24  # distances held at a time
-_NEIGHBOURS = 8  # nearest neighbours looked up at once, the point itself among them
-_WIDE = 64  # neighbours looked up where those do not suffice
-_CHUNK = 1 << 14  # points whose neighbours are looked up in one call
+_FLAT = 16  # with more dimensions, a tree search visits nearly every point
+_FEW = 512  # up to this many points, a table of all distances is faster than a tree
+_TABLE = 1 << 24  # most distances in memory at a time
+_NEIGHBOURS = 8  # nearest neighbours that are looked up first, including the point itself
+_WIDE = 64  # nearest neighbours that are looked up where the first ones do not suffice
+_CHUNK = 1 << 14  # points whose neighbours one call looks up
 
 
 def greedy_path(vectors: Tensor) -> Tensor:
-    """The greedy nearest-neighbour path: from vector 0, always on to the nearest vector not yet visited.
+    """The greedy nearest-neighbour path: it starts at vector 0 and always continues with the nearest vector not yet visited.
 
-    Cosine distance for d > 1, ℓ2 for d = 1; a zero vector is at cosine distance 1 of everything. Among vectors that are
-    equally near, to 1e-12, the one with the lowest index. Exact, in float64. Up to 16 dimensions a k-d tree keeps the
-    cost far below quadratic; the memory is linear.
+    Cosine distance for d > 1, ℓ2 for d = 1; a zero vector is at cosine distance 1 of everything. Among vectors whose distances
+    differ by less than 1e-12, the one with the lowest index is taken. The path is exact, in float64. Up to 16 dimensions a k-d tree
+    keeps the time far below quadratic; the memory is linear.
 
     Args:
         vectors: [n, d] float.
@@ -66,7 +66,7 @@ def greedy_paths(vectors: Tensor) -> Tensor:
 
 
 def _walk_table(points: np.ndarray) -> np.ndarray:
-    """Greedy paths [b, n] through unit (or zero) vectors [b, n, d], all sets in step, from all distances at once."""
+    """Greedy paths [b, n] through unit (or zero) vectors [b, n, d], from a table of all distances, all sets at the same time."""
     sets, count, _ = points.shape
     distances = np.matmul(points, points.transpose(0, 2, 1))
     np.subtract(1, distances, out=distances)
@@ -82,13 +82,13 @@ def _walk_table(points: np.ndarray) -> np.ndarray:
 
 
 def _walk_flat(points: np.ndarray) -> np.ndarray:
-    """Greedy path [n] through unit (or zero) vectors [n, d] by comparing with every one that is left."""
+    """Greedy path [n] through unit (or zero) vectors [n, d], by comparing with all unvisited vectors in each step."""
     path = np.zeros(len(points), np.int64)
     left = np.arange(1, len(points))
     done = 1
     while len(left):
         rest, taken = points[left], np.zeros(len(left))
-        stretch = len(left) if len(left) <= 64 else len(left) // 4  # then what is taken is dropped
+        stretch = len(left) if len(left) <= 64 else len(left) // 4  # steps after which visited vectors are removed from the matrix
         for step in range(done, done + stretch):
             row = 1 - rest @ points[path[step - 1]] + taken
             at = int((row <= row.min() + TIE).argmax())
@@ -100,13 +100,13 @@ def _walk_flat(points: np.ndarray) -> np.ndarray:
 
 
 def _walk_line(values: np.ndarray) -> np.ndarray:
-    """Greedy path [n] through numbers [n]: the nearest unvisited has the next lower or the next higher value."""
+    """Greedy path [n] through numbers [n]: the nearest unvisited number is the next lower or the next higher one."""
     unique, group = np.unique(values, return_inverse=True)
-    members = np.argsort(group, kind="stable").tolist()  # by value, then by index
+    members = np.argsort(group, kind="stable").tolist()  # sorted by value, then by index
     ends = np.cumsum(np.bincount(group)).tolist()
     heads = [0, *ends[:-1]]  # first unvisited member of each value
     value, groups, last = unique.tolist(), group.tolist(), len(unique)
-    lower, higher = list(range(-1, last - 1)), list(range(1, last + 1))  # linked list of values with members left
+    lower, higher = list(range(-1, last - 1)), list(range(1, last + 1))  # linked list of the values that have unvisited members
     close = _Lowest(members) if last > 1 and np.diff(unique).min() <= TIE else None
     here, path = groups[0], [0]
     for _ in range(1, len(values)):
@@ -137,7 +137,7 @@ def _walk_line(values: np.ndarray) -> np.ndarray:
 
 
 class _Lowest:
-    """The lowest of the numbers left between two places of a list, in logarithmic time."""
+    """Finds the lowest of the remaining numbers between two positions of a list, in logarithmic time."""
 
     def __init__(self, numbers: list[int]) -> None:
         self._size = size = len(numbers)
@@ -153,7 +153,7 @@ class _Lowest:
             least[node] = min(least[2 * node], least[2 * node + 1])
 
     def between(self, start: int, end: int) -> int:
-        """The lowest number at places start to end - 1."""
+        """The lowest number at positions start to end - 1."""
         lowest, start, end = self._size, start + self._size, end + self._size
         while start < end:
             if start & 1:
@@ -167,19 +167,19 @@ class _Lowest:
 
 
 def _walk_tree(points: np.ndarray) -> np.ndarray:
-    """Greedy path [n] through unit (or zero) vectors [n, d], by a k-d tree over those that are left."""
-    walk = _TreeWalk(points)  # most of the time goes into the first look-up, which counts all kernels as done
+    """Greedy path [n] through unit (or zero) vectors [n, d], by a k-d tree over the unvisited vectors."""
+    walk = _TreeWalk(points)  # the first look-up takes most of the time, so it reports all kernels as done
     while walk.left:
         walk.go_on()
     return np.array(walk.path)
 
 
 class _TreeWalk:
-    """A greedy walk over *spots*: the distinct vectors, numbered so that near ones have near numbers.
+    """A greedy walk over *spots*: the distinct vectors, numbered so that vectors near each other have similar numbers.
 
-    Neighbours are looked up for all spots at once, which threads share, and again, whenever half of the spots are used
-    up, for those whose list is nearly spent. A list stays right when spots are taken: it holds the nearest ones of a set in
-    which all that are left lie.
+    At the start, the nearest neighbours of all spots are looked up at once, on several threads. Whenever half of the spots have
+    been visited, the look-up is repeated for the spots that have few unvisited neighbours left in their lists. Visits do not make a
+    list wrong: the unvisited neighbours in it are still the nearest of all unvisited spots.
     """
 
     def __init__(self, points: np.ndarray) -> None:
@@ -188,11 +188,11 @@ class _TreeWalk:
         zero = ~spots.any(axis=1)
         inside = np.flatnonzero(~zero)
         near = cKDTree(spots[inside], balanced_tree=False).indices if len(inside) else inside
-        sort = np.concatenate([inside[near], np.flatnonzero(zero)])  # the zero vector has no place in a tree: it comes last
+        sort = np.concatenate([inside[near], np.flatnonzero(zero)])  # a tree cannot hold the zero vector: it comes last
         self.spots, self.zero = spots[sort], len(inside)
         members, ends = order.tolist(), np.append(starts[1:], len(order))
         spans = zip(starts[sort].tolist(), ends[sort].tolist(), strict=True)
-        self.waiting = [members[start:end][::-1] for start, end in spans]  # unvisited indices at each spot, the lowest last
+        self.waiting = [members[start:end][::-1] for start, end in spans]  # unvisited indices of the vectors at each spot, the lowest last
         self.spot_of = np.empty(len(points), np.int64)
         self.spot_of[order] = np.repeat(np.argsort(sort), ends - starts)
         self.taken, self.visited = bytearray(len(sort)), bytearray(len(points))
@@ -211,10 +211,10 @@ class _TreeWalk:
         return len(self.path) < len(self.visited)
 
     def go_on(self) -> None:
-        """Walk until half of the spots that were left are used up."""
+        """Walk until half of the remaining spots have been visited."""
         spots = len(self.rest) // 2 if len(self.rest) > 64 else len(self.rest)
         while spots > 0 and self.left:
-            if self.here == self.zero:  # all are equally far from here
+            if self.here == self.zero:  # all vectors are equally far from the zero vector
                 while self.visited[self.lowest]:
                     self.lowest += 1
                 self.here = int(self.spot_of[self.lowest])
@@ -225,7 +225,7 @@ class _TreeWalk:
         self._renew()
 
     def _take(self, spot: int) -> bool:
-        """Visit the lowest index that waits at a spot; says whether none is left there."""
+        """Visit the lowest unvisited index at a spot; returns whether none is left there."""
         index = self.waiting[spot].pop()
         self.path.append(index)
         self.visited[index] = 1
@@ -235,7 +235,7 @@ class _TreeWalk:
         return True
 
     def _nearest(self, spots: list[int], distances: list[float]) -> int:
-        """The spot to go to, by the spots nearest to here and their distances, or -1 where these cannot tell."""
+        """The next spot, from the list of spots nearest to here and their distances; -1 where the list is not long enough to tell."""
         for place, (spot, distance) in enumerate(zip(spots, distances, strict=True)):
             if not self.taken[spot]:
                 limit = distance + TIE
@@ -249,7 +249,7 @@ class _TreeWalk:
         return -1
 
     def _search(self) -> int:
-        """The spot to go to where the list of this one does not say."""
+        """The next spot where the list of the present spot is not long enough."""
         here = self.spots[self.here]
         if len(self.inside) > _WIDE:
             distance, at = self.tree.query(here, k=_WIDE)
@@ -262,14 +262,14 @@ class _TreeWalk:
         return int(min(tied, key=lambda spot: self.waiting[spot][-1]))
 
     def _renew(self) -> None:
-        """Forget the spots that are used up."""
+        """Remove the visited spots."""
         taken = np.frombuffer(self.taken, np.uint8)
         self.rest = self.rest[taken[self.rest] == 0]
         inside = self.rest[self.rest < self.zero]
         self._look_up(inside[(taken[self.near[inside]] == 0).sum(axis=1) < 3])
 
     def _look_up(self, spots: np.ndarray, advances: int = 0) -> None:
-        """Make the tree of all that are left, and with it the lists of some spots."""
+        """Build the tree of all remaining spots, and renew the neighbour lists of some spots."""
         self.rest_spots = self.spots[self.rest]
         self.inside = self.rest[self.rest < self.zero]
         self.tree = cKDTree(self.spots[self.inside], leafsize=24, balanced_tree=False)
@@ -283,9 +283,10 @@ class _TreeWalk:
 
 
 def distinct(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Equal rows of [n, d] float64 side by side: their indices, ascending among equals, and where each group starts."""
+    """Group equal rows of [n, d] float64: the indices of all rows, group by group and ascending in each, and where each group starts."""
     odd = np.random.default_rng(0).integers(1 << 62, size=points.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     keys = (np.ascontiguousarray(points).view(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
     order = np.argsort(keys, kind="stable")
-    new = (points[order][1:] != points[order][:-1]).any(axis=1)  # should two keys be equal by chance, equals may stay apart
+    # If two different rows have the same key by chance, a group may be split, which does no harm
+    new = (points[order][1:] != points[order][:-1]).any(axis=1)
     return order, np.concatenate([[0], np.flatnonzero(new) + 1])

@@ -1,4 +1,4 @@
-"""Orders of a layer's kernels, and their packing into bits."""
+"""The orders of a layer's kernels, and how they are packed into bits."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class LayerOrder(ABC):
 
     @abstractmethod
     def fields(self) -> Iterator[tuple[np.ndarray, int]]:
-        """What a file stores of the order: arrays of integers, each with the number of bits for an entry."""
+        """The arrays of integers that a file stores, each with the number of bits for an entry."""
 
     @classmethod
     @abstractmethod
     def from_bits(cls, filters: int, channels: int, reader: BitReader) -> LayerOrder:
-        """The order of a layer, from the integers that `fields` gave."""
+        """Read the order of a layer from the integers that `fields` returned."""
 
     @property
     def bits(self) -> int:
@@ -73,7 +73,7 @@ class KernelOrder(LayerOrder):
     """One permutation of all kernels of the layer: F·C·⌈log₂(F·C)⌉ bits (cross-filter)."""
 
     permutation: Tensor
-    """[filters · channels] int64: original kernel at each place."""
+    """[filters · channels] int64: the original kernel at each position."""
     kind: ClassVar[str] = "kernels"
     """What a file calls such an order."""
 
@@ -95,7 +95,7 @@ class FilterOrder(LayerOrder):
     inner: Tensor
     """[filters, channels] int64: row f orders the kernels of original filter f."""
     outer: Tensor
-    """[filters] int64: original filter at each place."""
+    """[filters] int64: the original filter at each position."""
     kind: ClassVar[str] = "filters"
     """What a file calls such an order."""
 
@@ -116,7 +116,7 @@ ORDER_KINDS: dict[str, type[LayerOrder]] = {cls.kind: cls for cls in (Unordered,
 
 
 def pack_orders(orders: Sequence[LayerOrder]) -> Tensor:
-    """Orders → uint8 [bytes], every entry at its own ⌈log₂ n⌉ bits, most significant bit first, no gaps."""
+    """Pack orders into uint8 [bytes]: every entry takes ⌈log₂ n⌉ bits, most significant bit first, without gaps."""
     parts = [to_bits(values, width) for order in orders for values, width in order.fields() if width]
     return pack(np.concatenate(parts) if parts else np.zeros(0, np.uint8))
 

@@ -1,4 +1,4 @@
-"""How smooth the kernels of a network are (Ashkenazi et al. 2023, eq. 6)."""
+"""The smoothness of a network's kernels (Ashkenazi et al. 2023, eq. 6)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def grid_smoothness(grid: KernelGrid, parameters: dict[str, Tensor], orders: lis
 
 
 def weights_smoothness(layers: Sequence[LayerMapping], weights: Sequence[Tensor]) -> Tensor:
-    """Eq. 6 of layers' weights, cut into kernels by their mappings, differentiable: the regularisation term of sec. 3.3."""
+    """Eq. 6 for the weights of layers, differentiable: the regularisation term of sec. 3.3."""
     terms = []
     for layer, weight in zip(layers, weights, strict=True):
         terms.append(layer_smoothness(layer.split(weight).reshape(layer.filters, layer.channels, -1)))

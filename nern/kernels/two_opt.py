@@ -1,4 +1,4 @@
-"""Makes a path through kernels shorter by local search; storing the shorter path takes as many bits."""
+"""Shortens a path through kernels by local search; the shorter path takes as many bits as the longer one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor
 from nern.kernels.distances import units
 from nern.support.threads import advance
 
-_FLAT = 16  # dimensions above which distances to all are compared
-_TABLE = 1 << 22  # distances held at a time
-_SEGMENT = 3  # most kernels that an Or-opt move carries
+_FLAT = 16  # with more dimensions, all distances are compared
+_TABLE = 1 << 22  # most distances in memory at a time
+_SEGMENT = 3  # most kernels that an Or-opt move relocates
 _GAIN = 1e-9  # smallest gain of a move, well above rounding
 
 
 def shorter_path(vectors: Tensor, path: Tensor, neighbours: int = 8, rounds: int = 50) -> Tensor:
     """Improve an open path by 2-opt and Or-opt moves among near neighbours (Bentley 1992; Or 1976).
 
-    Each round looks, for every kernel whose surroundings have changed (don't-look bits), at all moves that make one of its
-    `neighbours` nearest kernels its neighbour on the path, and applies the best ones, best first, as far as they do not
-    disturb each other. Both ends of the path are free. For d = 1 the shortest path is known: the numbers in order.
+    Each round considers every kernel whose neighbourhood on the path has changed (don't-look bits) and all moves that make one of
+    its `neighbours` nearest kernels its neighbour on the path. The best moves are applied, best first, as far as they do not
+    interfere. Both ends of the path are free. For d = 1 the shortest path is known: the sorted numbers.
 
     Args:
         vectors: [n, d] float; cosine distance, ℓ2 for d = 1.
         path: [n] int64, a permutation.
-        neighbours: nearest kernels that are tried.
-        rounds: most rounds; fewer are made where no move is left.
+        neighbours: how many nearest kernels are tried for each kernel.
+        rounds: most rounds; the search ends earlier where no move is left.
 
     Returns:
         [n] int64, never longer than `path`.
@@ -46,7 +46,7 @@ def shorter_path(vectors: Tensor, path: Tensor, neighbours: int = 8, rounds: int
 
 
 def nearest(points: np.ndarray, count: int) -> np.ndarray:
-    """The `count` nearest others of every unit (or zero) vector [n, d], about: [n, count] int64."""
+    """The `count` nearest other vectors of every unit (or zero) vector [n, d], approximately: [n, count] int64."""
     near = np.empty((len(points), count + 1), np.int64)
     if points.shape[1] <= _FLAT:
         tree = cKDTree(points, leafsize=24, balanced_tree=False)
@@ -58,32 +58,32 @@ def nearest(points: np.ndarray, count: int) -> np.ndarray:
             near[part] = np.argpartition(points[part] @ -points.T, count, axis=1)[:, : count + 1]
             advance(0)
     own = near == np.arange(len(points))[:, None]
-    own[~own.any(axis=1), -1] = True  # one column goes from every row: the vector itself, or the farthest
+    own[~own.any(axis=1), -1] = True  # every row loses one column: the vector itself, or else the farthest one
     others: np.ndarray = near[~own].reshape(len(points), count)
     return others
 
 
 class _Tour:
-    """A path with a stop n at both ends that is at distance 0 of everything, so that the ends are like any other place."""
+    """A path with an additional point n at both ends, at distance 0 from every kernel, so that the ends need no special treatment."""
 
     def __init__(self, points: np.ndarray, path: np.ndarray, neighbours: int) -> None:
         count = len(points)
         self.stop = count
         self.points = np.concatenate([points, np.zeros((1, points.shape[1]))])
         self.near = nearest(points, min(neighbours, count - 1))
-        self.order = np.concatenate([[count], path, [count]])  # kernel at each place
+        self.order = np.concatenate([[count], path, [count]])  # the kernel at each position
         self.place = np.empty(count, np.int64)
         self.place[path] = np.arange(1, count + 1)
         self.look = np.ones(count, bool)
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Cosine distance of kernels, 0 where one of them is the stop."""
+        """Cosine distance of kernels; 0 where one of them is the additional point."""
         distance: np.ndarray = 1 - np.einsum("...d,...d->...", self.points[a], self.points[b])
         distance[(a == self.stop) | (b == self.stop)] = 0
         return distance
 
     def improve(self) -> bool:
-        """One round; says whether any move was made. Before that is denied, all kernels are looked at once more."""
+        """Make one round; returns whether any move was made. Before it returns False, it considers all kernels once more."""
         if not self.look.any():
             self.look[:] = True
         looked = np.flatnonzero(self.look)
@@ -96,7 +96,7 @@ class _Tour:
         return made or len(looked) < self.stop
 
     def _moves(self, kernels: np.ndarray) -> np.ndarray:
-        """The best move of each kernel that has one, best first: [m, 6] as the arguments of `_reverse` and `_carry`."""
+        """The best move of each kernel that has one, best first: [m, 6], the arguments of `_reverse` and `_carry`."""
         gains, moves = [np.empty(0)], [np.empty((0, 6), np.int64)]
         for start in range(0, len(kernels), 1 << 13):
             a, c = self._pairs(kernels[start : start + (1 << 13)])
@@ -113,14 +113,14 @@ class _Tour:
         return ranked
 
     def _pairs(self, kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Kernels and near ones that are nearer than a neighbour that one of them has on the path: [m] each."""
+        """Pairs of kernels that are nearer to each other than to one of their neighbours on the path: [m] each."""
         a, c = np.repeat(kernels, self.near.shape[1]), self.near[kernels].ravel()
         around = [self.distance(x, self.order[self.place[x] + side]) for x in (a, c) for side in (1, -1)]
         chosen = self.distance(a, c) < np.maximum.reduce(around)
         return a[chosen], c[chosen]
 
     def _reversals(self, a: np.ndarray, c: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """2-opt: edges (a, b) and (c, d), where b and d lie on the same side of a and c, become (a, c) and (b, d)."""
+        """2-opt moves: edges (a, b) and (c, d), where b and d lie on the same side of a and c, become (a, c) and (b, d)."""
         b, d = self.order[self.place[a] + side], self.order[self.place[c] + side]
         gain = self.distance(a, b) + self.distance(c, d) - self.distance(a, c) - self.distance(b, d)
         rows = np.flatnonzero(gain > _GAIN)
@@ -128,7 +128,7 @@ class _Tour:
         return gain[rows], np.stack([a[rows], b[rows], c[rows], d[rows], none, none], axis=1)
 
     def _carries(self, a: np.ndarray, c: np.ndarray, length: int, way: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Or-opt: a … e between p and q moves between c and x; a comes next to c."""
+        """Or-opt moves: the kernels a … e between p and q are relocated between c and x, with a next to c."""
         at, last = self.place[a], self.stop + 1
         end = at + way * (length - 1)
         inside = (end >= 1) & (end < last)
@@ -165,9 +165,9 @@ class _Tour:
         if self.order[at + way] != p or self.order[end - way] != q or (a != e and (at - end) * way < 0):
             return False
         segment = self.order[low : high + 1].copy()
-        if (segment[0] == a) != (side > 0):  # a stands next to c: first where c is before it
+        if (segment[0] == a) != (side > 0):  # a is placed next to c: it comes first where c comes before it
             segment = segment[::-1]
-        slot = max(to, to + side)  # the place behind which everything is pushed on
+        slot = max(to, to + side)  # the position after which everything moves
         if slot > high:
             self._write(low, np.concatenate([self.order[high + 1 : slot], segment]))
         else:

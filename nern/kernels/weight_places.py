@@ -1,4 +1,4 @@
-"""Where the weights of a kernel stand among all represented weights, which are held one kernel after the other."""
+"""The positions of a kernel's weights in the vector of all represented weights, which holds one kernel after the other."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from nern.kernels.coordinates import KernelGrid, RowTable
 
 
 class WeightPlaces(nn.Module):
-    """For rows of a grid, which of all its weights fill the k² places of each; smaller kernels stand in the middle.
+    """For rows of a grid, the positions of the weights that fill the k² entries of each row; smaller kernels are centred.
 
     Weights are in one vector without padding, as `KernelGrid.flatten` gives them: most kernels of a network may be 1 × 1 and
-    the largest 7 × 7. A module that holds one keeps nothing of it in its state dict.
+    the largest 7 × 7. It adds nothing to the state dict of the module that holds it.
     """
 
     areas: Tensor
-    """[layers] int64: weights of a kernel of each layer."""
+    """[layers] int64: number of weights in a kernel of each layer."""
     firsts: Tensor
-    """[layers] int64: the first weight of each layer."""
+    """[layers] int64: position of the first weight of each layer."""
     size_of_layer: Tensor
-    """[layers] int64: which of the kernel sizes each layer has."""
+    """[layers] int64: index of each layer's kernel size."""
     places: Tensor
-    """[sizes, k²] int64: which weight of a kernel fills each place; -1 where none does."""
+    """[sizes, k²] int64: for every kernel size, which of the kernel's weights fills each entry; -1 for padding."""
 
     def __init__(self, grid: KernelGrid) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class WeightPlaces(nn.Module):
         self.sizes = list(dict.fromkeys(layer.kernel for layer in grid.layers))
         self.mixed = self.sizes != [grid.size]
         weights = torch.tensor([layer.area * layer.count for layer in grid.layers])
-        # for every size, which of its weights fills each of the k² places; -1 where none does
+        # for every kernel size, which of the kernel's weights fills each of the k² entries; -1 for padding
         places = torch.stack([self._filled(kernel) for kernel in self.sizes])
         self.register_buffer("areas", torch.tensor([layer.area for layer in grid.layers]), persistent=False)
         self.register_buffer("firsts", weights.cumsum(0) - weights, persistent=False)
@@ -38,14 +38,14 @@ class WeightPlaces(nn.Module):
         self.register_buffer("places", places, persistent=False)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """For each of the k² places of some rows [m] int64: which weight fills it [m, k²] int64, and whether one does, bool."""
+        """For some rows [m] int64: the position of the weight in each of the k² entries [m, k²] int64, and whether there is one, bool."""
         layers = self.table.layers(rows)
         places = self.places[self.size_of_layer[layers]]
         first = self.firsts[layers] + (rows - self.table.starts[layers]) * self.areas[layers]
         return first.unsqueeze(1) + places.clamp_min(0), places >= 0
 
     def gather(self, flat: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Kernels [m, k²] of some rows, or of all, from values held like the weights [weights]; zeros around smaller kernels."""
+        """Take kernels [m, k²] of some rows, or of all, from a vector [weights]; smaller kernels are padded with zeros."""
         if not self.mixed:
             kernels = flat.reshape(self.grid.rows, self.grid.outputs)
             return kernels if rows is None else kernels[rows]
@@ -57,7 +57,7 @@ class WeightPlaces(nn.Module):
         return torch.where(there, values, torch.zeros_like(values))
 
     def by_group(self, flat: Tensor) -> list[Tensor]:
-        """Values held like the weights, [kernels, weights of a kernel] for each group of the grid."""
+        """Split a vector [weights] into [kernels, weights of a kernel] for each group of the grid."""
         parts = torch.split(flat, [group.weights for group in self.grid.groups])
         return [part.reshape(group.rows, group.area) for part, group in zip(parts, self.grid.groups, strict=True)]
 

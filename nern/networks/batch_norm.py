@@ -1,4 +1,4 @@
-"""Folds batch norms into the convolutions in front of them."""
+"""Folds batch norms into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from torch import Tensor, nn
 
 @attrs.frozen
 class Pair:
-    """A convolution and the batch norm that alone follows it, by their names."""
+    """The names of a convolution and of the batch norm that is the only user of its output."""
 
     convolution: str
     norm: str
 
 
 def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
-    """The batch norms that alone follow a convolution, in the order in which a forward pass comes to them.
+    """The pairs of a convolution and a batch norm that is the only user of its output, in the order of a forward pass.
 
-    Left out are convolutions named in `keep`, those whose weight has another holder, is computed or is read a second time,
-    those that carry a hook, and those behind which a batch norm still normalises by the batch. A network that torch.fx
-    cannot trace has none for all that is known here.
+    Left out are convolutions that `keep` names, that carry a hook, or whose weight is shared, computed or read a second time, and
+    batch norms that normalise by the statistics of the batch. Of a network that torch.fx cannot trace, no pair is found.
     """
     try:
         graph = torch.fx.symbolic_trace(network).graph
@@ -30,7 +29,7 @@ def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
         return []
     modules = dict(network.named_modules(remove_duplicate=False))
     calls: dict[str, int] = {}
-    read: set[int] = set()  # modules whose parameters are used besides calling them
+    read: set[int] = set()  # modules whose parameters are used by something else than their own call
     for node in graph.nodes:
         if node.op == "call_module":
             calls[node.target] = calls.get(node.target, 0) + 1
@@ -61,14 +60,14 @@ def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
 def fold_batch_norms(
     network: nn.Module, keep: Collection[str] = (), skip: Collection[str] = (), layout: torch.memory_format = torch.channels_last
 ) -> dict[str, Tensor]:
-    """Fold every batch norm that alone follows a convolution into it, in place.
+    """Fold the batch norms that `foldable` finds into their convolutions, in place.
 
-    The network must be in eval mode. What `foldable` leaves out stays as it is: folding is a speed-up, not a need.
+    The network must be in eval mode. Batch norms that `foldable` leaves out stay as they are: folding only saves time.
 
     Args:
-        keep: convolutions that stay as they are.
-        skip: batch norms that stay as they are.
-        layout: of the folded weights in memory.
+        keep: names of convolutions that stay as they are.
+        skip: names of batch norms that stay as they are.
+        layout: memory layout of the folded weights.
 
     Returns:
         The scale [filters, 1, 1, 1] of every folded convolution's weight, by each of its names.
@@ -85,7 +84,7 @@ def fold_batch_norms(
         conv.bias = nn.Parameter(shift.detach(), requires_grad=False)
         for place in network.modules():
             for name, child in list(place._modules.items()):
-                if child is norm:  # under every name that it has
+                if child is norm:  # under every name of a shared weight
                     place._modules[name] = nn.Identity()
         scales |= {f"{name}.weight": scale.detach().view(-1, 1, 1, 1) for name, module in modules.items() if module is conv}
     return scales
@@ -105,7 +104,7 @@ def absorbable(network: nn.Module, represented: Collection[str]) -> list[Pair]:
 def absorb_batch_norms(network: nn.Module, pairs: Sequence[Pair]) -> None:
     """Move the scales of batch norms into the convolutions in front of them, in place.
 
-    The network computes what it did before; such a batch norm adds its bias and does nothing else from now on.
+    The network computes the same as before, but such a batch norm only adds its bias from now on.
     """
     for pair in pairs:
         conv, norm = network.get_submodule(pair.convolution), network.get_submodule(pair.norm)
@@ -117,7 +116,7 @@ def absorb_batch_norms(network: nn.Module, pairs: Sequence[Pair]) -> None:
 
 
 def constant_entries(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, float]:
-    """The entries of the state dict that are the same in every network whose batch norms are absorbed, with their values."""
+    """The state dict entries that are constants in every network whose batch norms are absorbed, with their values."""
     values: dict[str, float] = {}
     for pair in pairs:
         conv, norm = network.get_submodule(pair.convolution), network.get_submodule(pair.norm)
@@ -130,7 +129,7 @@ def constant_entries(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, flo
 
 @torch.no_grad()
 def set_constants(network: nn.Module, pairs: Sequence[Pair]) -> list[str]:
-    """Give the entries of absorbed batch norms that are the same in every network their values; returns their names."""
+    """Set the entries of absorbed batch norms that are constants; returns their names."""
     state, values = network.state_dict(), constant_entries(network, pairs)
     for name, value in values.items():
         state[name].fill_(value)
@@ -138,7 +137,7 @@ def set_constants(network: nn.Module, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _scale_and_shift(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a batch norm multiplies a convolution's weight with [filters], and the bias that they add together [filters]."""
+    """The factor of a convolution's weight that its batch norm makes [filters], and the bias of both together [filters]."""
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_var is not None
     assert norm.running_mean is not None
@@ -148,6 +147,6 @@ def _scale_and_shift(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Whether somebody looks at, or changes, what goes in and out of a module."""
+    """Whether a module has hooks, which may look at its inputs and outputs or change them."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, name, None) for name in hooks)

@@ -1,4 +1,4 @@
-"""Makes a network, as somebody has built it, ready for its weights."""
+"""Prepares a freshly built network for loading weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nern.support.messages import first_line
 
 
 def ready(network: nn.Module, inputs: Callable[[], Any]) -> nn.Module:
-    """The network without `torch.compile` around it or its parts, and with shapes for parts that are lazy.
+    """The network without `torch.compile` around it or its parts, and with lazy parts initialised.
 
-    A compiled network has other names in its state dict and hides its modules; what is inside computes the same. Parts
-    such as `LazyConv2d` take their shapes from a first forward pass, which a network that has some makes here.
+    A compiled network has other names in its state dict and hides its modules; the network inside computes the same. Parts such as
+    `LazyConv2d` get their shapes in a first forward pass, which is run here where a network has such parts.
 
     Args:
-        inputs: makes inputs that the network can run on.
+        inputs: function that makes inputs for the network.
 
     Raises:
         ConfigError: the network is no module, or has lazy parts and cannot take such inputs.
@@ -44,14 +44,14 @@ def ready(network: nn.Module, inputs: Callable[[], Any]) -> nn.Module:
 
 
 def uncompiled(network: nn.Module) -> nn.Module:
-    """The module inside `torch.compile`, wherever in a network that stands."""
+    """The network without `torch.compile`, which may be around the network or around any of its modules."""
     while isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
         network = inner
     for module in network.modules():
         for name, child in list(module._modules.items()):
             while child is not None and isinstance(inner := getattr(child, "_orig_mod", None), nn.Module):
                 child = module._modules[name] = inner
-        if getattr(module, "_compiled_call_impl", None) is not None:  # of module.compile()
+        if getattr(module, "_compiled_call_impl", None) is not None:  # set by module.compile()
             module._compiled_call_impl = None
     return network
 
@@ -59,7 +59,7 @@ def uncompiled(network: nn.Module) -> nn.Module:
 def copied(network: nn.Module, place: Callable[[Tensor], Tensor]) -> nn.Module:
     """A copy of a network whose parameters and buffers are what `place` gives for those of the original.
 
-    Modules and tensors that appear under two names do so in the copy. Nothing is copied that `place` does not copy.
+    Modules and tensors with two names have both in the copy, too. Tensors that `place` returns unchanged are shared with the original.
     """
     known: dict[int, Tensor] = {}
     for value in [*network.parameters(), *network.buffers()]:

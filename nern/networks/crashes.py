@@ -1,9 +1,9 @@
-"""Layers with which PyTorch itself ends the process, tried in a process of their own.
+"""Finds layers with which PyTorch crashes, by trying them in a process of their own.
 
 The backward pass of a 1 × 1 convolution with a stride and fewer than 16 input channels writes beyond its memory on some
-processors where images lie in memory channels last (oneDNN; seen with torch 2.14). That ends the process sooner or later, or
-leaves wrong numbers, and no `except` sees it. Such a layer is therefore tried in another process, whose C library checks
-every block of memory that is freed.
+processors where images lie in memory channels last (oneDNN; seen with torch 2.14). That crashes the process sooner or later, or
+gives wrong numbers, and no `except` can catch it. Such a layer is therefore tried in another process, whose C library checks every
+block of memory that is freed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import nn
 from nern.support import cache
 from nern.support.seeding import fingerprint
 
-FEWEST_CHANNELS = 16  # from so many on, the layer takes another way through oneDNN
-SECONDS = 120.0  # that the other process may take
+FEWEST_CHANNELS = 16  # with this many input channels or more, oneDNN takes another algorithm
+SECONDS = 120.0  # seconds that the other process may take
 
 #: The GNU C library's allocator that looks for writes beyond a block.
 _CHECKED = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"}
@@ -40,7 +40,7 @@ for i in range(4):
 
 
 def crashing_layer(network: nn.Module, size: Sequence[int]) -> str | None:
-    """The first convolution of a network whose backward pass ends a process where images lie in memory channels last.
+    """The name of the first convolution whose backward pass crashes where images lie in memory channels last; None where none does.
 
     Args:
         size: channels, height and width of the network's inputs.
@@ -52,7 +52,7 @@ def crashing_layer(network: nn.Module, size: Sequence[int]) -> str | None:
 
 
 def is_suspicious(layer: nn.Conv2d) -> bool:
-    """Whether a layer has to be tried."""
+    """Whether a layer is of the kind that may crash, and has to be tried."""
     return layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels // layer.groups < FEWEST_CHANNELS
 
 
@@ -63,7 +63,7 @@ def _crashes(layer: nn.Conv2d, size: Sequence[int]) -> bool:
     known = cache.load(key)
     if known is not None:
         return bool(known["crashes"])
-    crashes = platform.libc_ver()[0] != "glibc"  # nothing would tell whether it writes beyond its memory
+    crashes = platform.libc_ver()[0] != "glibc"  # without this allocator, writing beyond a block would not be noticed
     if not crashes:
         command = [sys.executable, "-c", _TRIAL, json.dumps(trial)]
         try:

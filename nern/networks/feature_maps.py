@@ -1,4 +1,4 @@
-"""Chooses feature maps to compare in any network, and captures them while it runs."""
+"""Chooses the feature maps of a network that are compared, and captures them while it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nern.support.messages import did_you_mean
 
 
 def choose_feature_maps(network: nn.Module, layers: Sequence[LayerMapping], size: Any, patterns: Sequence[str] | None = None) -> list[str]:
-    """Names of feature maps in forward order: modules, and sums by the name that `SumWatcher` gives them.
+    """Names of feature maps in forward order: modules, and sums by the names that `AdditionTracer` gives them.
 
     Without patterns these are the output of the batch norm behind each represented convolution, or the convolution's
     own where none follows, and every sum of two maps of one shape (residual sums, before the activation).
@@ -52,7 +52,7 @@ def choose_feature_maps(network: nn.Module, layers: Sequence[LayerMapping], size
 
 
 def _behind(layers: Sequence[LayerMapping], modules: dict[str, nn.Module], maps: dict[str, Event]) -> set[str]:
-    """The map behind each represented convolution: of its batch norm, or its own."""
+    """The name of the map after each represented convolution: the output of its batch norm, or else its own output."""
     weights = {id(_weight(modules[layer.parameter.rpartition(".")[0]])) for layer in layers}
     norms = {id(event.inputs[0]): name for name, event in maps.items() if isinstance(modules.get(name), _BatchNorm)}
     chosen = set()
@@ -64,7 +64,7 @@ def _behind(layers: Sequence[LayerMapping], modules: dict[str, nn.Module], maps:
 
 
 def _before_activation(norm: str, modules: dict[str, nn.Module], maps: dict[str, Event]) -> str:
-    """`norm`, or the first of its parts where it activates, too: timm's norms hand their output to `drop`, then `act`."""
+    """`norm`, or its first part where it contains an activation: timm's norm layers apply `drop` and `act` to their output."""
     inner = [name for name in maps if name.startswith(f"{norm}.") and not maps[name].sum]
     return inner[0] if inner and isinstance(modules[inner[0]], nn.Identity) else norm
 
@@ -84,7 +84,7 @@ def _unfit(pattern: str, made: dict[str, list[Event]], maps: dict[str, Event], m
 
 
 def sums_among(network: nn.Module, names: Sequence[str]) -> frozenset[str]:
-    """Those names of feature maps that are sums; the others are modules.
+    """The names of feature maps that are sums; all other names are modules.
 
     Raises:
         ConfigError: a name is neither a module nor the sum of one.
@@ -104,7 +104,7 @@ class FeatureCapture:
     """Keeps the outputs of modules and sums of a network while it runs.
 
     Args:
-        network: gets hooks that stay.
+        network: its modules get hooks, which stay.
         names: the maps to keep.
 
     Raises:
@@ -115,7 +115,7 @@ class FeatureCapture:
         modules = dict(network.named_modules())
         self.names = list(names)
         self._kept: dict[str, list[tuple[Any, int]]] | None = None
-        self._copied: set[str] = set()  # maps that the network changes after it has made them
+        self._copied: set[str] = set()  # names of maps that the network changes in place later on
         self._sums = sums_among(network, names)
         for name in self.names:
             if name not in self._sums:
@@ -126,9 +126,9 @@ class FeatureCapture:
 
     @contextmanager
     def running(self) -> Iterator[list[Tensor]]:
-        """Captures until the block ends, which fills the list in the order of the names.
+        """Capture maps while a block runs; at its end, the list that it was given holds them in the order of the names.
 
-        `spoiled` is true then where the network has changed a map in place: the next run keeps a copy of it.
+        Where the network has changed a map in place, `spoiled` is true afterwards, and the next run captures a copy of that map.
 
         Raises:
             ConfigError: a map was not made exactly once, or is no tensor.

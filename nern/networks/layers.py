@@ -1,4 +1,4 @@
-"""Finds the weights of any network that can be represented by walking its modules, and maps them to kernels."""
+"""Finds the weights of a network that can be represented, by walking its modules, and maps them to kernels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nern.support.messages import did_you_mean, some
 Kind = Literal["convolution", "linear", "table"]
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
-#: Matrices that attention keeps beside its linear layers.
+#: Weight matrices of `nn.MultiheadAttention` that are no linear layers.
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-#: Height and width of tiles: at least those of 3 × 3 kernels, 4 × 4 where no convolution is represented, at most 16 × 16.
+#: Bounds of the height and width of tiles: at least 3 × 3, at most 16 × 16; and 4 × 4 where no convolution is represented.
 SMALLEST_TILE, TILE_ALONE, LARGEST_TILE = 3, 4, 16
 
 
@@ -30,14 +30,14 @@ class WeightLayer:
 
     module: nn.Module
     kind: Kind
-    names: list[str]  # of the parameter, one for each module that holds it
+    names: list[str]  # names of the parameter, one for each module that holds it
     shape: tuple[int, ...]
-    obstacle: str | None = None  # why it cannot be represented
+    obstacle: str | None = None  # the reason why it cannot be represented; empty where it can
     calls: int = 0
 
     @property
     def possible(self) -> bool:
-        """Whether it can be represented and a forward pass uses it."""
+        """Whether the weight can be represented and a forward pass uses it."""
         return self.calls > 0 and self.obstacle is None
 
     def fits(self, pattern: str) -> bool:
@@ -54,7 +54,7 @@ class WeightLayer:
 
 
 def map_convolutions(network: nn.Module, size: Sequence[int], patterns: Sequence[str] | None = None) -> list[LayerMapping]:
-    """Mappings of the convolutions that a forward pass calls, or of what patterns name; see `map_layers`."""
+    """Mappings of the convolutions that a forward pass calls, or of the weights that patterns name; see `map_layers`."""
     return map_layers(network, size, "convolutions" if patterns is None else patterns)
 
 
@@ -109,7 +109,7 @@ def find_layers(network: nn.Module, size: Any) -> list[WeightLayer]:
 
 
 def _weights(name: str, module: nn.Module, network: nn.Module) -> Iterator[tuple[str, Kind, str]]:
-    """Attributes of a module that hold weights, their kind, and the module whose call uses them."""
+    """For every weight of a module: its attribute, its kind, and the name of the module whose call uses it."""
     if _is_convolution(module):
         yield "weight", "convolution", name
     elif isinstance(module, nn.MultiheadAttention):
@@ -119,7 +119,7 @@ def _weights(name: str, module: nn.Module, network: nn.Module) -> Iterator[tuple
     elif isinstance(module, nn.Linear):
         parent = name.rpartition(".")[0]
         attention = isinstance(network.get_submodule(parent), nn.MultiheadAttention) if name else False
-        yield "weight", "linear", parent if attention else name  # which multiplies by its output matrix itself
+        yield "weight", "linear", parent if attention else name  # attention uses its output matrix without calling the linear layer
     elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         yield "weight", "table", name
 
@@ -138,7 +138,7 @@ def _obstacle(module: nn.Module, attribute: str) -> str | None:
 
 
 def _tile(kernels: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Height and width of tiles beside convolutions of such kernels."""
+    """Height and width of the tiles of matrices, in a network whose convolutions have these kernel sizes."""
     if not kernels:
         return TILE_ALONE, TILE_ALONE
     height, width = (min(LARGEST_TILE, max(SMALLEST_TILE, *sides)) for sides in zip(*kernels, strict=True))
@@ -146,7 +146,7 @@ def _tile(kernels: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _fitting(pattern: str, convolutions: Sequence[WeightLayer], layers: Sequence[WeightLayer]) -> list[WeightLayer]:
-    """What a pattern names; raises ConfigError where that is nothing, or nothing that can be represented."""
+    """The weights that a pattern names; raises ConfigError where it names none, or none that can be represented."""
     fitting = [layer for layer in convolutions if layer.fits(pattern)] or [layer for layer in layers if layer.fits(pattern)]
     if not fitting:
         names = [name for layer in layers for name in layer.names]

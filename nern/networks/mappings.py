@@ -1,4 +1,4 @@
-"""Mappings of weights to kernels besides the plain one: depthwise and transposed convolutions, lines, volumes, and tiles of matrices."""
+"""Maps the weights of depthwise, transposed, 1D and 3D convolutions to kernels, and matrices, which are cut into tiles."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def _pair(value: Sequence[int]) -> tuple[int, int]:
 class TileMapping(LayerMapping):
     """A matrix [outputs, inputs], of a linear layer or a table of vectors, cut into tiles: coordinates (layer, row, column).
 
-    Filters are rows of tiles, channels columns of tiles. Where the tiles do not divide the matrix, those at its right and
-    lower edge are filled up with zeros, which `join` drops.
+    Filters are rows of tiles, channels columns of tiles. Where the tiles do not divide the matrix, those at its right and lower
+    edge are padded with zeros, which `join` drops.
     """
 
     tile: tuple[int, int] = attrs.field(default=(4, 4), converter=_pair)
@@ -129,12 +129,12 @@ class TileMapping(LayerMapping):
 
 
 def tile_of(shape: tuple[int, ...], most: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the tiles of a matrix: at most `most`, as few as that needs, and of these the best filled ones."""
+    """Height and width of the tiles of a matrix: at most `most`; as few tiles as possible, and among equally few the smallest tiles."""
     height, width = (-(-length // -(-length // side)) for length, side in zip(shape, most, strict=True))
     return height, width
 
 
-#: Mappings that a file can name, so that its weights can be put together without the network.
+#: Mappings that a file can name; with them, a file's weights can be put together without the network.
 MAPPINGS: dict[str, type[LayerMapping]] = {
     "plain": LayerMapping, "line": LineMapping, "volume": VolumeMapping, "transposed": TransposedMapping, "tiles": TileMapping,
     "depthwise": DepthwiseMapping,

@@ -20,23 +20,23 @@ from nern.outputs.nested import call, laid_out, lay_out, to_float32
 
 @attrs.frozen
 class Outputs:
-    """What one pass gives."""
+    """The results of one forward pass."""
 
-    logits: Any  # whatever the network gives: for a classifier logits [b, classes], else tensors in any nesting
-    features: list[Tensor]  # [b, ...] each, in the order of the feature names
+    logits: Any  # the outputs: logits [b, classes] of a classifier, otherwise tensors in any nesting
+    features: list[Tensor]  # feature maps [b, ...], in the order of their names
 
 
 @attrs.frozen
 class Speedups:
     """Ways of computing a network faster that must not change what it computes; see `nern.networks.speedups`."""
 
-    channels_last: bool = True  # images and weights lie in memory with the channels of a pixel side by side
-    fold: bool = True  # batch norms are folded into the convolutions in front of them
+    channels_last: bool = True  # images and weights lie in memory with the channels of each pixel side by side
+    fold: bool = True  # batch norms are folded into the convolutions before them
     dtype: torch.dtype = torch.float32  # torch.bfloat16 runs convolutions and products in it (weights stay float32)
 
     @property
     def layout(self) -> torch.memory_format:
-        """Of tensors with four dimensions."""
+        """Memory layout of tensors with four dimensions."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
@@ -48,10 +48,10 @@ class NetworkPair:
 
     Args:
         network: the original network; a copy runs, made when a loss first wants it.
-        features: names of the feature maps that are compared: modules, and sums in them (`nern.feature_maps`).
+        features: names of the feature maps that are compared: modules, and sums in them (`nern.networks.feature_maps`).
         dtype: torch.bfloat16 runs convolutions and products in bfloat16 (weights stay float32).
         fold: whether to fold batch norms.
-        trained: copied parameters that the reconstruction has values of its own for.
+        trained: names of copied parameters of which the reconstruction has its own, trained values.
         channels_last: whether images and weights lie in memory channels last.
     """
 
@@ -68,26 +68,26 @@ class NetworkPair:
     ) -> None:
         self.device, self.speedups = device, Speedups(channels_last, fold, dtype)
         self.features = list(features)
-        # a trained bias of a folded batch norm → the bias that it is part of now, and what else that holds
+        # trained bias of a folded batch norm → name of the bias that it became a part of, and the rest of that bias
         self._moved: dict[str, tuple[str, Tensor]] = {}
         self._source, self._trained = network, frozenset(trained)
-        sums_among(network, features)  # what is no feature map is said now, not when a loss first wants it
+        sums_among(network, features)  # a wrong name is reported now, not when a loss first needs the map
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which convolutions and products are computed."""
+        """The dtype in which convolutions and products are computed."""
         return self.speedups.dtype
 
     @cached_property
     def _original(self) -> tuple[_Runner, dict[str, Tensor]]:
-        """The original network as it runs, and the scales folded into it; made when a loss first wants it."""
+        """The runnable original network, and the scales folded into it; made when a loss first needs it."""
         network = copied(self._source, lambda value: value.to(self.device, copy=True)).eval()
         lay_out(network, self.speedups.layout)
         scales = self._folded(network) if self.speedups.fold else {}
         return _Runner(network, self.features, self.speedups, self.device), scales
 
     def _folded(self, network: nn.Module) -> dict[str, Tensor]:
-        """Fold batch norms in place, but those whose scale is trained; returns the scales."""
+        """Fold batch norms in place, except those whose scale is trained; returns the scales."""
         pairs = foldable(network, keep=self.features)
         skip = [pair.norm for pair in pairs if self._trained & {f"{pair.norm}.weight", f"{pair.convolution}.bias"}]
         before = {pair: network.get_submodule(pair.norm).bias for pair in pairs if pair.norm not in skip}
@@ -100,7 +100,7 @@ class NetworkPair:
 
     @cached_property
     def _reconstructed(self) -> _Runner:
-        """Modules of its own for the reconstructed network, with the tensors of the original one."""
+        """The runnable reconstructed network: modules of its own, which share the tensors of the original network."""
         return _Runner(copied(self._original[0].network, lambda value: value), self.features, self.speedups, self.device)
 
     @property
@@ -110,7 +110,7 @@ class NetworkPair:
 
     @property
     def scales(self) -> dict[str, Tensor]:
-        """What folding has multiplied weights with [filters, 1, 1, 1], by parameter name."""
+        """The factors that folding multiplied weights by [filters, 1, 1, 1], by parameter name."""
         return self._original[1]
 
     def original(self, inputs: Any, features: bool = False) -> Outputs:
@@ -124,7 +124,7 @@ class NetworkPair:
         The modules keep the weights until the next run or `release`: a network that computes activations a second
         time in the backward pass (`torch.utils.checkpoint`) needs them there.
         """
-        folded, scales = {}, self.scales  # which folds, so that it is known what has moved
+        folded, scales = {}, self.scales  # asking for the scales folds the batch norms and fills `_moved`
         for name, weight in weights.items():
             if name in self._moved:
                 place, rest = self._moved[name]
@@ -143,13 +143,13 @@ class NetworkPair:
 
 
 class _Runner:
-    """A network with what captures its feature maps."""
+    """A network that runs with replaced parameters and captures its feature maps."""
 
     def __init__(self, network: nn.Module, features: Sequence[str], speedups: Speedups, device: torch.device) -> None:
         self.network, self._speedups, self._device = network, speedups, device
         self._capture = FeatureCapture(network, features)
-        self._names: dict[int, list[tuple[nn.Module, str]]] = {}  # every place of a parameter
-        self._found: dict[str, list[tuple[nn.Module, str]]] = {}
+        self._names: dict[int, list[tuple[nn.Module, str]]] = {}  # all modules and attributes that hold a parameter, by its id
+        self._places: dict[str, list[tuple[nn.Module, str]]] = {}
         for place, module in network.named_modules(remove_duplicate=False):
             for name, value in module._parameters.items():
                 if value is None:
@@ -157,15 +157,15 @@ class _Runner:
                 spots = self._names.setdefault(id(value), [])
                 if (module, name) not in spots:
                     spots.append((module, name))
-                self._found[f"{place}.{name}" if place else name] = spots
-        self._own = {id(spots): spots[0][0]._parameters[spots[0][1]] for spots in self._found.values()}
+                self._places[f"{place}.{name}" if place else name] = spots
+        self._own = {id(spots): spots[0][0]._parameters[spots[0][1]] for spots in self._places.values()}
         self._changed: list[list[tuple[nn.Module, str]]] = []
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
-        """Let these tensors stand in place of parameters, and the network's own ones in every other place."""
+        """Replace parameters by these tensors; all other parameters are the network's own again."""
         for spots in self._changed:
             _put(spots, self._own[id(spots)])
-        self._changed = [self._found[name] for name in weights]
+        self._changed = [self._places[name] for name in weights]
         for spots, value in zip(self._changed, weights.values(), strict=True):
             _put(spots, value)
 
@@ -188,7 +188,7 @@ def _put(spots: list[tuple[nn.Module, str]], value: Any) -> None:
 
 
 class _Plainly:
-    """Stands in for `torch.utils.checkpoint.CheckpointFunction`, whose outputs have no gradient where its inputs have none."""
+    """Replaces `torch.utils.checkpoint.CheckpointFunction`, whose outputs have no gradient where its inputs have none, by a plain call."""
 
     @staticmethod
     def apply(function: Any, preserve_rng_state: bool, *inputs: Any) -> Any:
@@ -197,7 +197,7 @@ class _Plainly:
 
 @contextmanager
 def _nothing_computed_twice_outside_of_autograd() -> Iterator[None]:
-    """Run what is checkpointed in the reentrant way as it stands: it would give predicted weights no gradient."""
+    """Switch reentrant activation checkpointing off, under which predicted weights would get no gradient."""
     before = torch.utils.checkpoint.CheckpointFunction
     torch.utils.checkpoint.CheckpointFunction = _Plainly  # type: ignore[misc, assignment]
     try:

@@ -1,4 +1,4 @@
-"""Brings the names and tensors of a state dict found in the wild to those of a network, and tells which rules it took."""
+"""Translates the names and tensors of a state dict from any source into those of a network, and tells which rules that took."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Renaming:
     state: dict[str, Tensor]
     own: Mapping[str, Tensor]
     optional: frozenset[str]
-    rules: list[str] = attrs.field(factory=list)  # one phrase for each rule that was needed
+    rules: list[str] = attrs.field(factory=list)  # one phrase for each rule that was applied, for the log
     metadata: dict[str, Any] | None = None  # versions of modules, by module name (`state_dict()._metadata`)
 
     @property
@@ -43,7 +43,7 @@ class Renaming:
         return [name for name in self.state if name not in self.own]
 
     def apply(self, rename: Mapping[str, str] | None = None) -> None:
-        """Take the user's own renaming, and then each rule that brings names nearer to the network's.
+        """Apply the user's own renaming, and then every rule after which more names agree with the network's.
 
         Args:
             rename: beginning of a name in the file → beginning in the network.
@@ -61,7 +61,7 @@ class Renaming:
         if len(set(names.values())) < len(names):
             return False
         self.state = {names[name]: value for name, value in self.state.items()}
-        if self.metadata is not None:  # module names end where a parameter's last part begins
+        if self.metadata is not None:  # the last part is the parameter's, the others are module names
             self.metadata = {
                 change(f"{name}.x" if name else "x").removesuffix("x").rstrip("."): value for name, value in self.metadata.items()
             }
@@ -74,7 +74,7 @@ def without_wrappers(name: str) -> str:
 
 
 def _without_wrappers(names: Renaming) -> None:
-    """`module._orig_mod.features.module.0.weight` is `features.0.weight`; a network's own `module` stays."""
+    """Rename `module._orig_mod.features.module.0.weight` to `features.0.weight`; modules that the network itself calls `module` stay."""
     if "n_averaged" in names.foreign:
         names.state = {name: value for name, value in names.state.items() if name != "n_averaged"}
         names.rules.append("'n_averaged' of an averaged model left out")
@@ -89,7 +89,7 @@ def _without_wrappers(names: Renaming) -> None:
 
 
 def _from_parts(names: Renaming) -> None:
-    """Weights that torch's pruning, weight norm, spectral norm or a parametrization computes are computed from their parts."""
+    """Compute the weights that torch's pruning, weight norm, spectral norm or a parametrization stores in parts."""
     done: dict[str, int] = {}
     for group in _groups(names.state).values():
         weight = _computed(group, names.state)
@@ -124,7 +124,7 @@ def _groups(state: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[str, str]]
 
 
 def _computed(group: Mapping[str, tuple[str, str]], state: Mapping[str, Tensor]) -> tuple[str, Tensor, list[str]] | None:
-    """How a weight is computed, its value and the names of its parts; None where the parts make no weight that is known."""
+    """The method by which a weight is computed, its value and the names of its parts; None where the parts belong to no known method."""
     parts = {part: state[name].detach() for part, (name, _) in group.items()}
     names = [name for name, _ in group.values()]
     if {"orig", "mask"} == set(parts) and parts["orig"].shape == parts["mask"].shape:
@@ -146,13 +146,13 @@ def _computed(group: Mapping[str, tuple[str, str]], state: Mapping[str, Tensor])
 
 
 def _densenet(names: Renaming) -> None:
-    """`denselayer1.norm.1.weight`, as the first densenet files have it, is `denselayer1.norm1.weight`."""
+    """Rename `denselayer1.norm.1.weight`, as in the first files of densenet, to `denselayer1.norm1.weight`."""
     if any(_DENSENET.match(name) for name in names.foreign) and names._rename(lambda name: _DENSENET.sub(r"\1\2.", name)):
         names.rules.append("'norm.1.' read as 'norm1.', as in the first files of densenets")
 
 
 def _without_prefix(names: Renaming) -> None:
-    """Where every name of the network stands behind one beginning, as in Lightning's files, that part is taken."""
+    """Take the entries below one prefix, such as Lightning's `model.`, where these are all names of the network."""
     wanted = [name for name in names.own if name not in names.optional]
     if not wanted or not names.missing:
         return
@@ -174,7 +174,7 @@ def _without_prefix(names: Renaming) -> None:
 
 
 def _with_another_prefix(names: Renaming) -> None:
-    """Where the names that differ have the same ends and shapes behind one beginning each, such as `fc.` for `linear.`."""
+    """Rename one prefix, such as `fc.` to `linear.`, where this is the only difference between the names."""
     difference = beginnings_that_differ(names)
     if difference is None:
         return
@@ -186,7 +186,7 @@ def _with_another_prefix(names: Renaming) -> None:
 
 
 def beginnings_that_differ(names: Renaming) -> tuple[str, str] | None:
-    """The one beginning in the file and the one in the network by which all names differ, shapes being equal; None otherwise."""
+    """The prefixes in file and network that are the only difference between the names, with equal shapes; None where there are none."""
     missing, foreign = names.missing, [name for name in names.foreign if not name.endswith("num_batches_tracked")]
     if not missing or len(missing) != len(foreign):
         return None
@@ -203,7 +203,7 @@ def beginnings_that_differ(names: Renaming) -> tuple[str, str] | None:
 
 
 def _shared_beginning(names: list[str]) -> str:
-    """The parts, each with its dot, that all names begin with; the last part of a name is never among them."""
+    """The longest common prefix of all names that ends in a dot."""
     shared = names[0].split(".")[:-1]
     for name in names:
         parts = name.split(".")
@@ -213,7 +213,7 @@ def _shared_beginning(names: list[str]) -> str:
 
 
 def _with_beginning(name: str, rename: Mapping[str, str]) -> str:
-    """A name with the longest of the given beginnings replaced."""
+    """A name in which the longest matching prefix of the given ones is replaced."""
     for before in sorted(rename, key=len, reverse=True):
         if name.startswith(before):
             return rename[before] + name.removeprefix(before)

@@ -1,9 +1,9 @@
-"""Chooses, by measuring, which ways of computing a network faster leave what it computes as it was.
+"""Chooses the speed-ups with which a network still computes the same, by trying them.
 
 A network that flattens its maps with `view`, that reads a weight twice, or that carries hooks may fail or give other
 logits where images lie in memory channels last, where batch norms are folded, or in bfloat16. Before training, every
 combination is therefore compared with the plain network, the fastest first, on one batch of noise: outputs, feature maps
-and gradients. One kind of layer can end the process instead of failing: see `nern.networks.crashes`.
+and gradients. One kind of layer can crash the process instead of raising an error: see `nern.networks.crashes`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from nern.support.messages import first_line
 from nern.support.seeding import generator
 
 BATCH = 2
-FLOAT32_ERROR = 1e-2  # largest relative error in float32, where rounding gives 1e-5 or so
-BFLOAT16_ERROR = 0.5  # and of outputs in bfloat16, where rounding gives some per cent
+FLOAT32_ERROR = 1e-2  # largest relative error allowed in float32, where rounding alone causes about 1e-5
+BFLOAT16_ERROR = 0.5  # largest relative error of outputs allowed in bfloat16, where rounding alone causes a few per cent
 
 
 def bearable(
@@ -37,13 +37,13 @@ def bearable(
     dtype: torch.dtype,
     trained: Collection[str] = (),
 ) -> tuple[Speedups, list[str]]:
-    """The speed-ups with which a pair of networks computes what the plain network computes, and a line for each one left out.
+    """The speed-ups under which a pair of networks computes the same as the plain network, and one line for each that was left out.
 
     Args:
         features: names of feature maps, see `NetworkPair`.
         changing: names of the represented and the trained parameters.
-        inputs: of the form that the network takes; noise takes the place of their floating-point numbers.
-        dtype: torch.bfloat16 where it is wanted.
+        inputs: example inputs of the network; their floating-point numbers are replaced by noise.
+        dtype: torch.bfloat16 where the run wants it.
         trained: see `NetworkPair`.
 
     Raises:
@@ -66,7 +66,7 @@ def bearable(
 
     batch = map_tensors(lambda values: noise_like(values).to(device), inputs)
     state = network.state_dict()
-    # other weights than the original's, as predictions are: folding must scale what is put in place, too
+    # weights that differ from the original's, as predictions do: folding has to scale replaced weights, too
     weights = {name: (state[name] * 1.01).float().to(device).requires_grad_() for name in changing}
     plain = Speedups(channels_last=False, fold=False)
     try:
@@ -109,7 +109,7 @@ def bearable(
 
 @torch.no_grad()
 def memory_layout(network: nn.Module, inputs: Any, *, trains: bool = False) -> torch.memory_format:
-    """Channels last where a network in eval mode gives the same outputs so, else the usual layout.
+    """The layout "channels last" where a network in eval mode gives the same outputs in it, otherwise the usual layout.
 
     Args:
         inputs: some inputs on the network's device, of which the first two are run.
@@ -117,7 +117,7 @@ def memory_layout(network: nn.Module, inputs: Any, *, trains: bool = False) -> t
     """
     some = part(inputs, slice(BATCH))
     images = [values for values in tensors_of(some) if values.dim() == 4]
-    if not images or not any(value.dim() == 4 for value in network.parameters()):  # nothing would be faster
+    if not images or not any(value.dim() == 4 for value in network.parameters()):  # channels last would not be faster
         return torch.contiguous_format
     if trains and images[0].device.type == "cpu" and crashing_layer(network, images[0].shape[1:]):
         return torch.contiguous_format
@@ -135,14 +135,14 @@ def memory_layout(network: nn.Module, inputs: Any, *, trains: bool = False) -> t
 
 @attrs.frozen(eq=False)
 class _Results:
-    """What a pair of networks gives for one batch."""
+    """The results of a pair of networks for one batch."""
 
-    outputs: list[Tensor]  # of the original and of the reconstructed network
-    features: list[Tensor]  # of both
-    gradients: list[Tensor]  # of outputs and feature maps in the weights
+    outputs: list[Tensor]  # outputs of the original and of the reconstructed network
+    features: list[Tensor]  # feature maps of both
+    gradients: list[Tensor]  # gradients of outputs and feature maps by the weights
 
     def differs(self, other: _Results, dtype: torch.dtype) -> str:
-        """How another pair's results differ from these; an empty text where they do not."""
+        """Says how another pair's results differ from these; an empty text where they agree."""
         allowed = FLOAT32_ERROR if dtype == torch.float32 else BFLOAT16_ERROR
         parts = [("outputs", self.outputs, other.outputs)]
         if dtype == torch.float32:
@@ -159,13 +159,13 @@ def _joined(results: _Results) -> list[Tensor]:
 
 
 def noise_like(values: Tensor) -> Tensor:
-    """Floating-point inputs as standard normal noise of their shape, the same each time; others as they are."""
+    """Inputs in which floating-point tensors are replaced by standard normal noise, which is the same each time."""
     return torch.randn(values.shape, generator=generator(0, "speed-ups")) if values.is_floating_point() else values
 
 
 def _results(pair: NetworkPair, inputs: Any, weights: Mapping[str, Tensor]) -> _Results:
     features = bool(pair.features)
-    with torch.random.fork_rng(devices=[]):  # a network that draws at random draws the same again
+    with torch.random.fork_rng(devices=[]):  # so that a network that draws random numbers draws the same ones
         torch.manual_seed(0)
         original = pair.original(inputs, features)
         torch.manual_seed(0)

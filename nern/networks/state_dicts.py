@@ -1,4 +1,4 @@
-"""State dicts: taken out of the layouts found in the wild, loaded into a network, compared, written."""
+"""State dicts: extracts them from files of any layout, loads them into a network, compares and writes them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from nern.support.messages import cannot_write, some
 
 log = logging.getLogger("nern")
 
-#: Keys under which training scripts keep a network's state dict, the likelier first; averaged weights come last.
+#: Keys under which training scripts store a network's state dict, the most likely first; averaged weights come last.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params", "module", "weights")
-DEEPEST = 4  # mappings inside each other in which a state dict is looked for
+DEEPEST = 4  # how many nested mappings are searched for a state dict
 
 
 @attrs.frozen
 class Candidate:
-    """A state dict in a file: where it stands, and what it holds."""
+    """A state dict that was found in a file."""
 
     entry: str  # the keys that lead to it, joined by dots; empty where it is the whole file
     state: dict[str, Tensor]
@@ -53,7 +53,7 @@ def read_state_dict(path: str | Path, entry: str | None = None) -> dict[str, Ten
 
 
 def unwrap(content: Any, place: object = "state dict", entry: str | None = None) -> dict[str, Tensor]:
-    """The plain state dict in `{"state_dict": …}` and the like, with `module.` and the like left out of names."""
+    """The plain state dict inside wrappers such as `{"state_dict": …}`, with prefixes such as `module.` removed from its names."""
     state = _candidates(content, place, entry)[0].state
     plain = {without_wrappers(name): value for name, value in state.items()}
     return plain if len(plain) == len(state) else state
@@ -74,7 +74,7 @@ def load_weights(
     one line. `exact_entries` gives the values that float32 cannot hold.
 
     Args:
-        skip: beginnings of names that are passed over where only the file has them.
+        skip: prefixes of names that are ignored where only the file has them.
         entry: the keys that lead to the state dict, joined by dots, where the file holds several.
         rename: beginning of a name in the file → beginning of the network's name.
 
@@ -105,9 +105,9 @@ def load_weights(
 
 
 def exact_entries(network: nn.Module) -> dict[str, Tensor]:
-    """Entries of the state dict that was loaded whose values the network's own types cannot hold, as they stand in the file.
+    """The loaded entries whose values the network's own types cannot hold exactly, as the file holds them.
 
-    An entry that was changed since, in this network or the one that it is a copy of, is none of them.
+    Entries that have been changed since, in this network or in the network that it is a copy of, are left out.
     """
     kept: dict[str, Tensor] = network.__dict__.get("_nern_exact_entries", {})
     own = network.state_dict() if kept else {}
@@ -115,7 +115,7 @@ def exact_entries(network: nn.Module) -> dict[str, Tensor]:
 
 
 def set_exact_entries(network: nn.Module, entries: Mapping[str, Tensor]) -> None:
-    """What `exact_entries` of the network and of its copies gives from now on."""
+    """Set what `exact_entries` returns for the network and its copies."""
     network.__dict__["_nern_exact_entries"] = dict(entries)
 
 
@@ -140,7 +140,7 @@ def with_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Give a module the entries of a state dict, in the module's own types; returns the module.
+    """Load a state dict into a module, in the module's own types; returns the module.
 
     Raises:
         DataError: names or shapes differ.
@@ -202,7 +202,7 @@ def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _with_versions(state: Mapping[str, Tensor], metadata: Any) -> OrderedDict[str, Tensor]:
-    """A state dict that knows the versions of its modules, which some networks (torchvision's mnasnet) ask for."""
+    """A state dict with the versions of its modules, which some networks (torchvision's mnasnet) need."""
     versioned = OrderedDict(state)
     setattr(versioned, "_metadata", metadata or OrderedDict())  # noqa: B010 (an attribute that torch adds to the class)
     return versioned
@@ -212,7 +212,7 @@ def _with_versions(state: Mapping[str, Tensor], metadata: Any) -> OrderedDict[st
 
 
 def _candidates(content: Any, place: object, entry: str | None) -> list[Candidate]:
-    """The state dicts in what a file holds, the likeliest first.
+    """The state dicts in a file's content, the most likely first.
 
     Raises:
         DataError: there is none, or none at `entry`.
@@ -253,7 +253,7 @@ def _search(content: Any, entry: str, depth: int = 0) -> Iterator[Candidate]:
 
 
 def _likelihood(entry: str) -> tuple[bool, int]:
-    """A key for sorting: what is averaged comes last, then names that are not known."""
+    """Sort key: known names first, in their order, then unknown names; averaged weights come after all others."""
     first = entry.split(".")[0]
     return "ema" in entry.lower() or "teacher" in entry.lower(), WRAPPERS.index(first) if first in WRAPPERS else len(WRAPPERS)
 
@@ -262,14 +262,14 @@ def _likelihood(entry: str) -> tuple[bool, int]:
 
 
 def _optional(network: nn.Module) -> frozenset[str]:
-    """Names that a file may lack: counters of batch norm, and names whose tensor another name holds, too."""
+    """Names that a file may lack: counters of batch norm, and further names of shared tensors."""
     firsts: dict[int, str] = {}
     shared = {name for name, value in network.state_dict(keep_vars=True).items() if firsts.setdefault(id(value), name) != name}
     return frozenset(shared | {name for name in network.state_dict() if name.endswith("num_batches_tracked")})
 
 
 def _problems(names: Renaming) -> list[str]:
-    """Why a state dict is not the network's; nothing where it is."""
+    """The reasons why a state dict does not belong to the network; empty where it does."""
     shapes = [
         f"{name} is {list(names.state[name].shape)} in the file and {list(value.shape)} in the network"
         for name, value in names.own.items()
@@ -286,7 +286,7 @@ def _problems(names: Renaming) -> list[str]:
 
 
 def _explained(names: Renaming) -> str:
-    """The problems, and the option that would mend names which differ by their beginnings."""
+    """The problems as text, with the option that would help where names only differ in their prefix."""
     problems = "; ".join(_problems(names))
     computed = next((name for name in names.foreign if "parametrizations." in name), None)
     if computed is not None:
@@ -306,7 +306,7 @@ def _explained(names: Renaming) -> str:
 
 
 def _tell(path: str | Path, taken: Candidate, others: Sequence[Candidate], names: Renaming) -> None:
-    """Say in one line what was not plain about a file."""
+    """Log in one line what had to be done to read a file."""
     said = list(names.rules)
     if others:
         there = ", ".join(candidate.entry for candidate in others)
@@ -317,15 +317,15 @@ def _tell(path: str | Path, taken: Candidate, others: Sequence[Candidate], names
 
 @functools.lru_cache(maxsize=64)
 def _say(line: str) -> None:
-    """Once for each line, however often a run looks at its weights."""
+    """Log each line only once, however often a run reads its weights."""
     log.warning("%s", line)
 
 
 def _plain(value: Tensor, name: str, own: Tensor, path: str | Path) -> Tensor:
-    """A dense tensor of values that can stand in the network's own type.
+    """Check that a value of a file is a dense tensor whose values the network's own type can hold, and return it.
 
     Raises:
-        DataError: they cannot: quantised tensors, and complex ones in a real network.
+        DataError: the tensor is quantised, or complex where the network's is real.
     """
     value = value.detach()
     if value.is_quantized:
@@ -346,13 +346,13 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _keep_exact(network: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Remember the entries that the network's own types cannot hold."""
+    """Remember the entries that the network's own types cannot hold exactly."""
     own = network.state_dict()
     set_exact_entries(network, {name: value for name, value in stored.items() if not same_bits(own[name].to(value.dtype), value)})
 
 
 def _rounded(value: Tensor, like: Tensor) -> Tensor:
-    """A value as a network's own type holds it."""
+    """A value after conversion to the network's own type."""
     return (value.real if value.is_complex() and not like.is_complex() else value).to(like.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Runs a network once, without arithmetic, to see which modules it calls, what they give and which tensors it adds."""
+"""Runs a network once, without arithmetic, to see which modules it calls, their outputs, and which tensors it adds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nern.networks.building import copied
 from nern.outputs.nested import call, described, moved
 from nern.support.messages import first_line
 
-BATCH = 2  # more than one, so that a map of every image differs in shape from what all images share
+BATCH = 2  # images in the traced batch: more than one, so that a map with one entry per image can be told from a tensor shared by all
 
 
 @attrs.frozen(eq=False)
 class Event:
-    """A module gave an output, or two tensors were added."""
+    """One event of a forward pass: a module returned an output, or two tensors were added."""
 
     name: str
     inputs: tuple[Any, ...]
@@ -31,24 +31,24 @@ class Event:
 
     @property
     def is_map(self) -> bool:
-        """Whether the output can be compared as a feature map; of sums, whether both parts are maps of one shape."""
+        """Whether the output can be compared as a feature map; for a sum, whether both summands are maps of the same shape."""
         whole = isinstance(self.output, Tensor) and self.output.is_floating_point() and self.output.dim() >= 2
         return whole and (not self.sum or (self.output.dim() >= 3 and self.inputs[0].shape == self.inputs[1].shape))
 
 
 def hookable(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a network that tell when they run, by name: all but those inside TorchScript."""
+    """The modules of a network that can have hooks, by name: all except those inside TorchScript."""
     return {name: module for name, module in network.named_modules() if not isinstance(module, torch.jit.ScriptModule)}
 
 
 class AdditionTracer(TorchFunctionMode):
-    """Tells of every sum of two tensors while it is active, under the name of the module in which they are added.
+    """Reports every sum of two tensors while it is active, under the name of the module in which they are added.
 
     The first sum in a module `block` is `block.sum`, the next are `block.sum2`, `block.sum3`, …; a residual network
-    adds its shortcuts there. A module of such a name goes before the sum.
+    adds its shortcuts there. Where a module has such a name itself, the name means the module.
 
     Args:
-        seen: called with name, summands and sum.
+        seen: function that is called with the name, the summands and the sum.
     """
 
     _ADDITIONS = frozenset({"add", "add_", "__add__", "__iadd__", "__radd__"})
@@ -56,14 +56,14 @@ class AdditionTracer(TorchFunctionMode):
     def __init__(self, network: nn.Module, seen: Callable[[str, tuple[Tensor, Tensor], Tensor], None]) -> None:
         super().__init__()
         self._seen = seen
-        self._inside: list[tuple[str, list[Tensor]]] = []  # modules that are running, each with its sums so far
+        self._inside: list[tuple[str, list[Tensor]]] = []  # the modules that are running, each with the number of its sums so far
         self._hooks = []
         for name, module in hookable(network).items():
             self._hooks.append(module.register_forward_pre_hook(partial(self._enter, name)))
             self._hooks.append(module.register_forward_hook(self._leave))
 
     def remove(self) -> None:
-        """Take the hooks off the network."""
+        """Remove the hooks from the network."""
         for hook in self._hooks:
             hook.remove()
 
@@ -92,10 +92,10 @@ class AdditionTracer(TorchFunctionMode):
 
 
 def trace_forward(network: nn.Module, inputs: Any) -> list[Event]:
-    """What happens in a forward pass in eval mode, in order; the network is left as it was.
+    """The events of one forward pass in eval mode, in order; the network itself is not changed.
 
-    A copy runs whose parameters and inputs stand on the meta device, where only shapes are computed; where a network needs
-    values, a copy with its own parameters runs on zeros.
+    A copy is run whose parameters and inputs are on the meta device, where only shapes are computed. Where a network needs values,
+    a copy with its real parameters is run on zeros.
 
     Args:
         inputs: inputs that the network can take (see `Architecture.example_inputs`), or the shape of one image.
@@ -121,19 +121,19 @@ def trace_forward(network: nn.Module, inputs: Any) -> list[Event]:
 
 
 def cannot_take(inputs: Any, error: Exception) -> ConfigError:
-    """What to raise where a network fails on some inputs."""
+    """The error to raise where a network fails on its inputs."""
     what = " × ".join(map(str, inputs.shape[1:])) if isinstance(inputs, Tensor) else described(inputs)
     return ConfigError(f"the network cannot take inputs of {what} ({first_line(error)}); set architecture.size")
 
 
 def _moved(value: Tensor, device: torch.device | str) -> Tensor:
-    """A copy on a device: a network that changes its buffers while it runs must not change those of the original."""
+    """A copy on a device, with buffers of its own: running it must not change those of the original."""
     return value.to(device, copy=True)
 
 
 @contextmanager
 def recorded(network: nn.Module, events: list[Event]) -> Iterator[None]:
-    """Add what happens in forward passes to `events` while a block runs."""
+    """Append the events of forward passes to `events` while a block runs."""
 
     def add(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         events.append(Event(name, inputs, output))

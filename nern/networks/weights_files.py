@@ -1,4 +1,4 @@
-"""Reads what a weights file holds, whatever its ending, without running anything in it; says what a file is that holds no weights."""
+"""Reads weights files of any ending without executing anything in them; of another file, the error says what it is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nern.errors import DataError
 from nern.support.files import expand_path
 from nern.support.messages import did_you_mean, first_line
 
-#: A file that torch or safetensors wrote is as long as its content; one of compressed records may be some times shorter.
+#: How much longer than the file its content may be: torch and safetensors do not compress, other programs may do so a little.
 SHORTEST = 20
 SAVE = 'torch.save(model.state_dict(), "weights.pth")'
 
-#: How files begin that are no weights, and what they are.
+#: First bytes of files that hold no weights, and what such a file is.
 _BEGINNINGS: list[tuple[bytes, str]] = [
     (b"version https://git-lfs", "is a Git LFS pointer, which stands for the weights; get them with: git lfs pull"),
     (b"\x89HDF", f"is an HDF5 file, as Keras writes them; load it there and save PyTorch's names and tensors: {SAVE}"),
@@ -34,7 +34,7 @@ _BEGINNINGS: list[tuple[bytes, str]] = [
     (b"\x93NUMPY", f"is a NumPy array; save a state dict in PyTorch: {SAVE}"),
     (b"GGUF", f"is a GGUF file; save a state dict in PyTorch: {SAVE}"),
 ]
-#: Classes that checkpoints hold beside their tensors and that only hold values themselves.
+#: Harmless classes that checkpoints hold beside their tensors: they only hold values.
 _HARMLESS: list[Any] = [argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath, np.dtype]
 _HARMLESS += [np.float64(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSU")]
 
@@ -45,8 +45,8 @@ def read_weights_file(path: Path) -> Any:
     Torch files are read with weights-only loading: nothing in them is executed.
 
     Raises:
-        DataError: the file is missing, cannot be read, is incomplete, declares more than it can hold, or is none of weights;
-            the message says what it is and what to do.
+        DataError: the file is missing, unreadable or incomplete, declares more than it can hold, or holds no weights; the message
+            says what it is and what to do.
     """
     path = Path(expand_path(str(path)))
     try:
@@ -74,7 +74,7 @@ def read_weights_file(path: Path) -> Any:
 
 
 def _refuse_other_kinds(path: Path) -> None:
-    """Raise DataError where no ordinary file is at `path`."""
+    """Raise DataError unless `path` is an ordinary file."""
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar"))
         hint = f"; name the file in it, such as {path / inside[0]}" if inside else "; name a file (.safetensors, .pt, .pth)"
@@ -95,16 +95,16 @@ def _read_safetensors(path: Path) -> Any:
 
     try:
         return load_file(str(path))
-    except Exception as error:  # of the library, of the file system, of types that torch does not have
+    except Exception as error:  # safetensors, the file system, or a type that torch does not have
         raise DataError(f"weights file {path} is not a complete safetensors file ({plain(error)}); get it again") from error
 
 
 def _check_zip(path: Path, size: int) -> None:
-    """Refuse an archive that is no state dict, and one whose records unpack to far more than the file holds."""
+    """Refuse an archive that is no state dict, or whose records unpack to far more than the file's length."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
-    except Exception as error:  # a damaged directory fails in any way
+    except Exception as error:  # a damaged directory can raise anything
         raise DataError(f"weights file {path} is truncated or not a torch state dict ({plain(error)}); get it again") from error
     declared = sum(record.file_size for record in records)
     if declared > SHORTEST * size:
@@ -124,9 +124,10 @@ def _check_zip(path: Path, size: int) -> None:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:  # given a path, torch would go by its ending
+        # An open file, because torch judges a path by its ending
+        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle can raise anything
         wanted = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)) or re.search(
             r"(?:Unsupported class|instantiate|Unsupported global: GLOBAL) ([\w.]+)", str(error)
         )
@@ -141,7 +142,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def plain(error: Exception) -> str:
-    """The first sentence of an error, without what torch advises and without terminal codes."""
+    """The first sentence of an error, without torch's advice and without terminal codes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", first_line(error)).strip()
     text = re.split(r"\. |\. ?$|, do those steps|Weights only load failed", text)[0].strip()
     return text or type(error).__name__
