@@ -1,1 +1,1 @@
-"""The trained thing: from coordinates to kernels, from kernels to the weights of a network (Ashkenazi et al. 2023, sec. 3.1)."""
+"""The trained representation: from coordinates to kernels, from kernels to the weights of a network (Ashkenazi et al. 2023, sec. 3.1)."""

@@ -1,12 +1,12 @@
-"""The number format `entropy`: whole numbers of trained steps, whose distribution is trained along and stored.
+"""The number format `entropy`: integers times trained steps. The integers' distribution is trained, too, and stored in the file.
 
-A parameter with two or more axes is `integer · step`. The step of an entry is a product of one factor for each index of each
-axis: of a kernel's code [filters, channels, frequencies], one for the filter, one for the channel, one for the frequency. The
-mean size of the integer, which says how it is distributed (`nern.representation.laplace`), is such a product, too. A vector
-has one step and one mean size. Factors are kept as logarithms on a grid, so that the file holds small integers alone.
+An entry of a parameter is `integer · step`. The step is a product of one factor for each axis of the parameter: for the codes of
+kernels [filters, channels, frequencies], a factor of the filter, one of the channel and one of the frequency. The mean absolute
+value of the integer, which determines its distribution (`nern.representation.laplace`), is such a product, too. A vector has a
+single step and a single mean. Logarithms of factors are multiples of a small number, so that the file holds small integers alone.
 
-Training works on *latents*, the integers before rounding: a gradient passes the rounding as if it were not there
-(straight-through estimator; Bengio et al. 2013), and a change of a step leaves the integers as they are.
+The trained values are *latents*, the integers before rounding. Gradients ignore the rounding (straight-through estimator; Bengio et
+al. 2013), and a change of a step does not change the integers.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch.nn.utils import parametrize
 from nern.representation.laplace import GRID, HIGHEST, LARGEST, LOWEST, bits, level_of
 from nern.support.seeding import generator
 
-STEP_GRID = 0.03  # of the logarithms of steps
-# How far an optimiser moves each kind of number, as a multiple of what it moves a latent of a kernel's code.
+STEP_GRID = 0.03  # grid of the logarithms of steps
+# How fast each kind of number is trained, relative to the latents of kernels' codes.
 STEP_PACE, LEVEL_PACE, VECTOR_PACE = 0.2, 1.0, 4.0
 
 
 class EntropyCoded(nn.Module):
-    """Turns the latents of one parameter into its values, and says how many bits they take.
+    """Turns the latents of one parameter into its values, and counts the bits that they take.
 
     Args:
-        shape: of the parameter.
+        shape: shape of the parameter.
     """
 
     def __init__(self, shape: torch.Size) -> None:
@@ -45,52 +45,52 @@ class EntropyCoded(nn.Module):
         return 1.0 if len(self.shape) >= 2 else VECTOR_PACE
 
     def counts(self, latent: Tensor) -> Tensor:
-        """The integers, of the parameter's shape; differentiable as if they were not rounded."""
+        """The integers, in the parameter's shape; differentiable as if they were not rounded."""
         free = latent * self._pace
         return _rounded(free, 1.0, LARGEST)
 
     def log_steps(self) -> Tensor:
-        """Natural logarithm of each entry's step, of the parameter's shape or one that broadcasts to it."""
+        """Natural logarithm of each entry's step, in a shape that broadcasts to the parameter's."""
         return outer_sum([_rounded(part * STEP_PACE, STEP_GRID) for part in self.steps])
 
     def log_means(self) -> Tensor:
-        """Natural logarithm of the mean size of each entry's integer, of the parameter's shape or one that broadcasts to it."""
+        """Natural logarithm of the mean absolute value of each entry's integer, in a shape that broadcasts to the parameter's."""
         return outer_sum([_rounded(part * LEVEL_PACE, GRID) for part in self.levels]).clamp(GRID * LOWEST, GRID * HIGHEST)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Latents → values, as they stand in a file."""
+        """Latents → values, the same that a file gives."""
         return self.counts(latent) * self.log_steps().exp()
 
     def right_inverse(self, value: Tensor) -> Tensor:
-        """Values → latents, at the steps as they are now."""
+        """Values → latents, by the present steps."""
         return value.detach() / self.log_steps().detach().exp() / self._pace
 
     def bits(self, latent: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The bits of the integers, twice: with a gradient for the latents, and with one for the distribution.
+        """The bits of the integers, computed twice: with a gradient for the latents, and with a gradient for the distribution.
 
-        The first takes each latent moved by `noise` in [−½, ½), of the same shape, in place of rounding it
-        (Ballé et al. 2017, sec. 3); the second takes the integers.
+        The first adds `noise` in [−½, ½), of the same shape, to the latents instead of rounding them (Ballé et al. 2017, sec. 3);
+        the second uses the integers.
         """
         means = self.log_means().expand(self.shape)
         relaxed = bits(latent * self._pace + noise, means.detach())
         return relaxed, bits(self.counts(latent).detach(), means)
 
     def entry_levels(self, levels: list[Tensor]) -> Tensor:
-        """The level of each entry, int64 of the parameter's shape, from the factors of the mean sizes by axis."""
+        """The level of each entry, int64 in the parameter's shape, from the factors of the means by axis."""
         return outer_sum(levels).clamp(LOWEST, HIGHEST).expand(self.shape)
 
     # -- as integers, for a file -------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def to_integers(self, latent: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """The integers [n], the factors of the steps and those of the mean sizes by axis, all int64 on the CPU."""
+        """The integers [n], the factors of the steps and the factors of the means by axis, all int64 on the CPU."""
         steps = [(part * STEP_PACE / STEP_GRID).round().long().cpu() for part in self.steps]
         levels = [(part * LEVEL_PACE / GRID).round().long().cpu() for part in self.levels]
         return self.counts(latent).round().long().cpu().reshape(-1), steps, levels
 
     @torch.no_grad()
     def from_integers(self, integers: Tensor, steps: list[Tensor], levels: list[Tensor]) -> Tensor:
-        """Undo `to_integers`: take over the factors, and give the latents."""
+        """Undo `to_integers`: set the factors, and return the latents."""
         for own, part in zip(self.steps, steps, strict=True):
             own.copy_(part * STEP_GRID / STEP_PACE)
         for own, part in zip(self.levels, levels, strict=True):
@@ -99,7 +99,7 @@ class EntropyCoded(nn.Module):
 
     @torch.no_grad()
     def start(self, integers: Tensor, log_steps: list[Tensor]) -> None:
-        """Take over the logarithms of steps by axis, and mean sizes that fit integers of the parameter's shape."""
+        """Set the logarithms of steps by axis, and fit the means to integers of the parameter's shape."""
         for own, part in zip(self.steps, log_steps, strict=True):
             own.copy_(part / STEP_PACE)
         for own, part in zip(self.levels, fitted_levels(integers), strict=True):
@@ -107,7 +107,7 @@ class EntropyCoded(nn.Module):
 
 
 def _rounded(values: Tensor, grid: float, largest: float | None = None) -> Tensor:
-    """The nearest multiples of `grid`, differentiable as if they were the values themselves."""
+    """The nearest multiples of `grid`, differentiable as if nothing were rounded."""
     nearest = (values.detach() / grid).round()
     if largest is not None:
         nearest = nearest.clamp(-largest, largest)
@@ -124,7 +124,7 @@ def outer_sum(parts: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def fitted_levels(integers: Tensor) -> list[Tensor]:
-    """Factors of the mean size by axis, as logarithms, that fit the sizes of some integers (iterative proportional fitting)."""
+    """Logarithms of the factors of the mean by axis, fitted to the absolute values of integers (iterative proportional fitting)."""
     sizes = integers.abs().float()
     if sizes.dim() < 2:
         return [torch.tensor([GRID * level_of(integers)])]
@@ -146,13 +146,13 @@ def fitted_levels(integers: Tensor) -> list[Tensor]:
 
 
 def is_coded(module: nn.Module) -> bool:
-    """Whether the parameters of a representation are coded already; before, they are plain floats."""
+    """Whether the parameters of a representation are coded already; until coding starts, they are plain floats."""
     return any(isinstance(part, EntropyCoded) for part in module.modules())
 
 
 @attrs.frozen(eq=False)
 class CodedParameter:
-    """A parameter of a representation together with what codes it."""
+    """A parameter of a representation together with its `EntropyCoded` module."""
 
     name: str
     latent: Tensor
@@ -160,7 +160,7 @@ class CodedParameter:
 
 
 def coded_parameters(module: nn.Module) -> Iterator[CodedParameter]:
-    """The coded parameters of a module, in a fixed order; a parameter that several modules share comes once."""
+    """The coded parameters of a module, in a fixed order; a shared parameter comes once."""
     seen: set[int] = set()
     for place, owner in module.named_modules():
         if not parametrize.is_parametrized(owner):
@@ -176,8 +176,8 @@ def code_parameters(module: nn.Module, values: Mapping[str, tuple[Tensor, list[T
     """Turn every floating-point parameter of a module into a coded one, in place.
 
     Args:
-        values: by parameter name, the latents that training starts from, and the logarithms of the steps by axis. Without
-            them every step is 1, for integers that are about to be loaded.
+        values: by parameter name, the latents at the start of training, and the logarithms of the steps by axis. Without them every
+            step is 1, which is meant for modules into which integers are loaded afterwards.
     """
     shared: dict[int, EntropyCoded] = {}
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
@@ -198,14 +198,14 @@ def code_parameters(module: nn.Module, values: Mapping[str, tuple[Tensor, list[T
 
 @attrs.frozen(eq=False)
 class StoredBits:
-    """What the coded parameters of a representation take in its file."""
+    """The bits that the coded parameters of a representation take in its file."""
 
     total: Tensor
-    """Bits, a scalar; differentiable in the latents and in the distribution."""
+    """All bits, a scalar that is differentiable in the latents and in the distribution."""
     exact: Tensor
-    """Bits of the integers as they are, a scalar without gradient."""
+    """All bits of the rounded integers, a scalar without gradient."""
     weights: int
-    """Represented weights."""
+    """Number of represented weights."""
 
 
 def stored_bits(module: nn.Module, weights: int, seed: int, step: int) -> StoredBits:
@@ -213,7 +213,7 @@ def stored_bits(module: nn.Module, weights: int, seed: int, step: int) -> Stored
 
     Args:
         weights: how many weights the module represents.
-        seed, step: the noise that stands for rounding is a function of both.
+        seed, step: determine the noise that replaces rounding.
     """
     relaxed, exact, source = [], [], generator(seed, step)
     for parameter in coded_parameters(module):
@@ -226,9 +226,9 @@ def stored_bits(module: nn.Module, weights: int, seed: int, step: int) -> Stored
 
 
 def refit_distributions(module: nn.Module, steps: int = 60) -> None:
-    """Fit the mean sizes of all coded integers to the integers as they are now, in place; no value changes, only bits.
+    """Fit the means of all coded parameters to their present integers, in place. Values stay the same; only the bits change.
 
-    Where fewer bits are not found, a parameter keeps the distribution that it has.
+    A parameter keeps its distribution where the fitted one does not take fewer bits.
     """
     for parameter in coded_parameters(module):
         code, integers = parameter.code, parameter.code.counts(parameter.latent).detach()

@@ -1,4 +1,4 @@
-"""Kernels that are predicted together: whole filters, or whole layers."""
+"""Groups of kernels that are predicted together: whole filters, or whole layers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Wants = Literal["rows", "filters", "layers"]
 
 
 class RowGroups:
-    """The rows of a grid in groups that lie one behind the other.
+    """The rows of a grid in consecutive groups.
 
     Args:
-        wants: what a group is: all kernels of one filter, or of one layer.
+        wants: whether a group is all kernels of one filter, or all kernels of one layer.
     """
 
     def __init__(self, grid: KernelGrid, wants: Literal["filters", "layers"], device: torch.device) -> None:
@@ -27,7 +27,7 @@ class RowGroups:
         self.starts = self.sizes.cumsum(0) - self.sizes
 
     def rows(self, groups: Tensor) -> Tensor:
-        """All rows [m] int64 of some groups, one group behind the other."""
+        """All rows [m] int64 of some groups, one group after the other."""
         sizes, firsts = self.sizes[groups], self.starts[groups]
         before = sizes.cumsum(0) - sizes
         return torch.arange(int(sizes.sum()), device=groups.device) + torch.repeat_interleave(firsts - before, sizes)
@@ -37,18 +37,18 @@ class RowGroups:
         return torch.bucketize(rows, self.starts, right=True) - 1
 
     def norms(self, norms: Tensor) -> Tensor:
-        """The norm of each group from those of its kernels."""
+        """The norm of each group, from the norms of its kernels."""
         every = self.of(torch.arange(len(norms), device=norms.device))
         return torch.zeros(len(self.sizes), device=norms.device).index_add_(0, every, norms.square()).sqrt()
 
     def means(self, values: Tensor, groups: Tensor) -> Tensor:
-        """Means over each of some groups of values [m] of their rows."""
+        """For each of some groups, the mean over the values [m] of its rows."""
         sizes = self.sizes[groups]
         place = torch.repeat_interleave(torch.arange(len(groups), device=groups.device), sizes)
         return torch.zeros(len(groups), device=values.device).index_add_(0, place, values) / sizes
 
     def cuts(self, rows: Tensor, chunk: int) -> list[int]:
-        """Where rows of whole groups can be cut into parts of about `chunk` rows, first and last end included."""
+        """Positions that cut rows of whole groups into parts of about `chunk` rows, including 0 and the number of rows."""
         groups = self.of(rows)
         ends = [*((groups[1:] != groups[:-1]).nonzero().squeeze(1) + 1).tolist(), len(rows)]
         cuts = [0]

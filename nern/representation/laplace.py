@@ -1,9 +1,9 @@
-"""The distribution of entropy-coded integers: Laplace, cut into intervals of width 1, with a mean size on a grid.
+"""The distribution of entropy-coded integers: a Laplace distribution, integrated over intervals of width 1.
 
 An integer q has the probability that a Laplace variable falls between q − ½ and q + ½: 1 − e^(−k/2) for q = 0, and
-e^(−k|q|) · sinh(k/2) otherwise. The mean of |q| is then 1 / (2 sinh(k/2)), which is how the decay k is stored: as the *level*,
-a whole number of steps of `GRID` in the logarithm of the mean size. A level is thus an integer, and every machine draws the
-same table of frequencies from it.
+e^(−k|q|) · sinh(k/2) otherwise. The mean of |q| is then 1 / (2 sinh(k/2)). A file stores the decay k as a *level*: the logarithm of
+this mean, as an integer multiple of `GRID`. Since a level is an integer, every machine computes the same table of frequencies from
+it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-GRID = 0.2  # step of levels, in natural logarithms of the mean size
-LOWEST, HIGHEST = -40, 25  # levels: mean sizes from 0.0003 to 148
-LARGEST = 1023  # the largest integer that can be coded; larger ones are cut
-PRECISION = 24  # bits of a frequency: those of a table sum to 2^24
+GRID = 0.2  # difference between two levels in the natural logarithm of the mean of |q|
+LOWEST, HIGHEST = -40, 25  # range of levels: means of |q| from 0.0003 to 148
+LARGEST = 1023  # the largest integer that can be coded; larger ones are clipped
+PRECISION = 24  # the frequencies of a table sum to 2^24
 
 
 @functools.cache
 def frequencies(level: int) -> np.ndarray:
-    """How often each of −1023, …, 1023 is expected among 2^24 integers of a level, at least once: int64 [2047]."""
+    """The expected number of each of −1023, …, 1023 among 2^24 integers of a level, but at least one: int64 [2047]."""
     decay = 2 * math.asinh(0.5 * math.exp(-GRID * min(max(level, LOWEST), HIGHEST)))
     sizes = np.arange(LARGEST + 1)
     one_sided = np.exp(-decay * sizes) * math.sinh(decay / 2)
@@ -38,24 +38,24 @@ def frequencies(level: int) -> np.ndarray:
 
 
 def level_of(values: Tensor) -> int:
-    """The level whose mean size is nearest to that of some integers."""
+    """The level whose mean is nearest to the mean absolute value of some integers."""
     mean = float(values.abs().double().mean()) if values.numel() else 0.0
     return min(max(round(math.log(mean + 1e-9) / GRID), LOWEST), HIGHEST)
 
 
 def bits(values: Tensor, logarithm: Tensor) -> Tensor:
-    """The bits that numbers take, summed to a scalar; numbers between the integers take those of an interval around them.
+    """The bits that numbers take, summed to a scalar. A number between the integers takes the bits of the interval of width 1 around it.
 
     Args:
-        values: of any shape.
-        logarithm: natural logarithm of the mean size, of the same shape. The sum is differentiable in both.
+        values: numbers in any shape.
+        logarithm: natural logarithm of the mean absolute value, in the same shape. The sum is differentiable in both arguments.
     """
     total: Tensor = _Bits.apply(values, logarithm)  # type: ignore[no-untyped-call]
     return total
 
 
 class _Bits(torch.autograd.Function):
-    """−log₂ P and its derivatives, written out: one pass over the numbers, and nothing but the gradients is kept."""
+    """−log₂ P with its derivatives written out by hand, so that one pass over the numbers is enough and only the gradients are kept."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, logarithm: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Embedded coordinates that are never stored: a first matrix product becomes a sum of three table look-ups."""
+"""Look-up tables in place of stored embeddings: a predictor's first matrix product becomes a sum of three look-ups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 @attrs.frozen(eq=False)
 class AxisTables:
-    """An embedding that is a concatenation or sum of one vector per coordinate.
+    """The tables of an embedding that is a concatenation or sum of one vector per coordinate.
 
     `tables[a]` [values, d_a] holds the vector of every value of coordinate `a`, which fills the columns
     `offsets[a]` to `offsets[a] + d_a` of the embedding [n, dim]; where columns overlap, vectors are added.
@@ -19,9 +19,9 @@ class AxisTables:
     tables: tuple[Tensor, ...]
     """For each coordinate, its vectors [values, d_a]."""
     offsets: tuple[int, ...]
-    """First column of each table's vectors in the embedding."""
+    """For each table, the first column of the embedding that its vectors fill."""
     dim: int
-    """Columns of the embedding."""
+    """Number of columns of the embedding."""
 
     def dense(self, coordinates: Tensor) -> Tensor:
         """[n, 3] int64 → [n, dim]."""
@@ -33,12 +33,12 @@ class AxisTables:
 
 @attrs.frozen(eq=False)
 class Lookup:
-    """Coordinates [n, 3] int64 together with the tables that embed them."""
+    """Coordinates [n, 3] int64 with the tables that embed them; it takes the place of the embedding [n, dim]."""
 
     tables: AxisTables
     """The vectors of each coordinate."""
     coordinates: Tensor
-    """Of the rows, [n, 3] int64."""
+    """Coordinates of the rows, [n, 3] int64."""
 
     def dense(self) -> Tensor:
         """The embedding itself, [n, dim]."""
@@ -46,12 +46,12 @@ class Lookup:
 
 
 def linear(layer: nn.Linear, embedded: Tensor | Lookup) -> Tensor:
-    """`layer(embedded)`; for a Lookup the product is taken once per table row instead of once per kernel."""
+    """Compute `layer(embedded)`; for a Lookup, the matrix product is computed once for each table row instead of once for each kernel."""
     if isinstance(embedded, Tensor):
         result: Tensor = layer(embedded)
         return result
     tables, coordinates = embedded.tables, embedded.coordinates
-    with torch.autocast(coordinates.device.type, enabled=False):  # the tables are small, and their sum wants float32
+    with torch.autocast(coordinates.device.type, enabled=False):  # the tables are small, and their sum needs float32
         total: Tensor | None = layer.bias
         for axis, (table, offset) in enumerate(zip(tables.tables, tables.offsets, strict=True)):
             product = table @ layer.weight[:, offset : offset + table.shape[1]].T

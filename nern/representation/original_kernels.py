@@ -18,12 +18,12 @@ from nern.kernels.weight_places import WeightPlaces
 class OriginalKernels:
     """The original network's kernels in coordinate order, and views of predictions in the same shape.
 
-    They are held as their weights alone, one kernel after the other. Where kernels differ in size, those of a sample are
-    padded when they are looked at; all of them together come in groups of one size (`Kernels.parts`), since most kernels of
-    a network may be 1 × 1 and the largest 7 × 7.
+    They are stored without padding, one kernel after the other. Where kernels differ in size, those of a sample are padded when
+    they are used; all kernels together are given in groups of equal size (`Kernels.parts`), since padding would waste much memory
+    where most kernels of a network are 1 × 1 and the largest is 7 × 7.
 
     Args:
-        masks: see `Representation.keep_zeros`; weights that stay zero do not count.
+        masks: see `Representation.keep_zeros`; losses do not count the weights that stay zero.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class OriginalKernels:
         self._mixed = self.places.mixed
 
     def less(self, flat: Tensor) -> OriginalKernels:
-        """What is left of these kernels without weights of all rows [weights], kernel after kernel."""
+        """These kernels minus weights of all rows [weights], kernel after kernel."""
         rest = copy.copy(self)
         rest._flat = self._flat - flat
         return rest
 
     def weights_in_rows(self, scales: Tensor | None = None) -> Tensor:
-        """All original kernels [rows, k²]; where they differ in size, their weights without padding, in rows of k².
+        """All original kernels [rows, k²]; where kernels differ in size, the unpadded weights reshaped to rows of k².
 
         Args:
             scales: what each layer's weights are divided by, [layers].
@@ -86,13 +86,13 @@ class OriginalKernels:
         return torch.cat(norms)
 
     def original(self, rows: Tensor | None = None) -> Kernels:
-        """The original kernels of some rows, or of all."""
+        """The original kernels of some rows, or of all rows."""
         if rows is None and self._mixed:
             return self._grouped(self._flat)
         return self._kernels(self.places.gather(self._flat, rows), rows, self._kept(rows))
 
     def predicted(self, outputs: Tensor, rows: Tensor | None = None) -> Kernels:
-        """Predictor outputs [m, k²] of the same rows as kernels: what smaller kernels do not use is zero."""
+        """Turn predictor outputs [m, k²] of some rows, or of all, into kernels: entries outside a smaller kernel become zero."""
         if rows is None and self._mixed:
             return self.of_weights(self.grid.unpadded(outputs))
         values = outputs if rows is None or not self._mixed else self._shaped(outputs, rows)
@@ -100,32 +100,32 @@ class OriginalKernels:
         return self._kernels(values if kept is None else values * kept, rows, kept)
 
     def of_weights(self, flat: Tensor) -> Kernels:
-        """Predicted weights of all rows [weights], kernel after kernel, as kernels."""
+        """Turn predicted weights of all rows [weights] into kernels."""
         if self._mixed:
             return self._grouped(flat if self._mask is None else flat * self._mask)
         return self.predicted(flat.reshape(self.grid.rows, self.grid.outputs))
 
     def with_sample(self, flat: Tensor, outputs: Tensor, rows: Tensor) -> Tensor:
-        """Predicted weights of all rows [weights], of which those of a sample carry gradient.
+        """Predicted weights of all rows [weights], where only the weights of the sample carry gradient.
 
         Args:
             flat: predictions of all rows without gradient.
             outputs: predictor outputs of the sample [m, k²].
-            rows: of the sample [m] int64.
+            rows: rows of the sample [m] int64.
         """
-        # A kernel that was drawn twice is the same kernel: the gradient of the networks reaches it once.
+        # A kernel that was drawn twice gets the gradient of the networks only once.
         place = torch.arange(len(rows), device=rows.device, dtype=torch.int32)
         last = torch.zeros(self.grid.rows, device=rows.device, dtype=torch.int32).index_put_((rows,), place)
         outputs = torch.where((last[rows] == place).unsqueeze(1), outputs, outputs.detach())
         if not self._mixed:
             return flat.reshape(self.grid.rows, -1).index_copy(0, rows, outputs).reshape(-1)
         at, there = self.places(rows)
-        beyond = torch.where(there, at, len(flat))  # where the numbers go that a smaller kernel does not have
+        beyond = torch.where(there, at, len(flat))  # padding of smaller kernels is written to one additional place at the end
         extended = torch.cat([flat, flat.new_zeros(1)])
         return extended.index_copy(0, beyond.reshape(-1), self._shaped(outputs, rows).reshape(-1))[:-1]
 
     def _grouped(self, flat: Tensor) -> Kernels:
-        """All kernels, each size on its own without padding."""
+        """All kernels in groups of equal size, without padding."""
         parts: list[Kernels] = []
         kept = [None] * len(self.grid.groups) if self._mask is None else self.places.by_group(self._mask)
         for group, values, mask in zip(self.grid.groups, self.places.by_group(flat), kept, strict=True):
@@ -141,7 +141,7 @@ class OriginalKernels:
         return Kernels(PaddedValues(tuple(parts), cache(padded)), self.rows, cache(self.table.layers), counts)
 
     def _kept(self, rows: Tensor | None) -> Tensor | None:
-        """Which weights count [m, k²] bool, where some stay zero."""
+        """Mask of the weights that are not kept zero [m, k²] bool; None where no weight is."""
         return None if self._mask is None else self.places.gather(self._mask, rows)
 
     def _kernels(self, values: Tensor, rows: Tensor | None, kept: Tensor | None) -> Kernels:
@@ -154,10 +154,11 @@ class OriginalKernels:
         """Predictor outputs of some rows [m, k²] as padded kernels."""
         grid = self.grid
         size, shaped = self.places.size_of_layer[self.table.layers(rows)].unsqueeze(1), torch.zeros_like(outputs)
-        for number, kernel in enumerate(self.places.sizes):  # every size for all rows: which rows have it, only the device knows
+        # Every size is computed for all rows, since asking the device which rows have it would stall
+        for number, kernel in enumerate(self.places.sizes):
             shaped = torch.where(size == number, grid.pad_up(grid.sample_down(outputs, kernel)), shaped)
         return shaped
 
     def _layerwise(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """The part of each layer of values held like the weights."""
+        """Split a vector [weights] into the parts of the layers."""
         return torch.split(flat, [layer.count * layer.area for layer in self.grid.layers])

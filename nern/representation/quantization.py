@@ -1,10 +1,11 @@
-"""How the numbers of a representation stand in its file: as floats of a type, or as integers with a step for each row.
+"""The number formats of a representation's file: floats of some type, or integers with one step for each row.
 
-An integer of b bits counts the steps of its row, from −(2^(b−1) − 1) to 2^(b−1) − 1; the step is the smallest number of 16
-significant bits for which the row's largest entry needs no more of them. Rounding what is rounded therefore changes
-nothing, and the file holds exactly what was measured. Vectors, biases above all, are stored as float16 then.
+A number is an integer times the step of its row, where an integer of b bits lies between −(2^(b−1) − 1) and 2^(b−1) − 1. The step
+is the smallest number with 16 significant bits for which the row's largest entry stays in this range. Rounding a second time
+therefore changes nothing, and the file holds exactly the numbers that were measured. In these formats, vectors such as biases are
+stored as float16.
 
-`entropy` is the format of `nern.representation.entropy`, whose numbers are rounded wherever they are looked at.
+The numbers of the format `entropy` (`nern.representation.entropy`) are rounded whenever they are read.
 """
 
 from __future__ import annotations
@@ -25,34 +26,34 @@ NAMES: tuple[str, ...] = get_args(Name)
 
 @attrs.frozen
 class NumberFormat:
-    """One way to store numbers, by its name."""
+    """A number format, by its name."""
 
     name: str = "float32"
 
     @property
     def bits(self) -> int | None:
-        """Of an integer; None where numbers are stored as floats."""
+        """Bits of an integer; None where numbers are stored as floats."""
         return int(self.name[3:]) if self.name.startswith("int") else None
 
     @property
     def is_coded(self) -> bool:
-        """Whether numbers are integers of trained steps in a stream that an entropy coder writes."""
+        """Whether this is the format `entropy`: integers times trained steps, written by an entropy coder."""
         return self.name == "entropy"
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what is stored as a float."""
+        """The dtype of numbers that are stored as floats."""
         if self.is_coded:
             return torch.float32
         dtype: torch.dtype = torch.float16 if self.bits else getattr(torch, self.name)
         return dtype
 
     def has_steps(self, value: Tensor) -> bool:
-        """Whether a parameter is stored as integers: it is a matrix or has more dimensions."""
+        """Whether a parameter is stored as integers with steps: those with two or more dimensions are, in an integer format."""
         return self.bits is not None and value.dim() >= 2 and value.numel() > 0
 
     def rounded(self, value: Tensor) -> Tensor:
-        """The nearest values that can be stored, in the type of `value`."""
+        """The nearest values that the format can store, in the type of `value`."""
         if not self.has_steps(value):
             return value.to(self.dtype).to(value.dtype)
         steps = row_steps(value, self.bits or 0)
@@ -74,11 +75,11 @@ class NumberFormat:
 
     @contextmanager
     def rounded_while(self, parameters: Iterable[Tensor]) -> Iterator[None]:
-        """While the block lasts, parameters have the values of a file of integers; then they are as they were.
+        """While a block runs, parameters have the rounded values that a file of integers holds; afterwards they have their own again.
 
-        A gradient that is taken inside is thus that at the values of the file, and the optimiser applies it to the values
-        from which they come (the straight-through estimator; Bengio et al. 2013, Courbariaux et al. 2015). Where floats
-        are stored, nothing changes: their rounding is too small to be trained with.
+        A gradient computed inside is thus the gradient at the file's values, and the optimiser applies it to the unrounded ones
+        (straight-through estimator; Bengio et al. 2013, Courbariaux et al. 2015). Where floats are stored, parameters stay as they
+        are, because such rounding is too small to matter in training.
         """
         chosen = list(parameters) if self.bits else []
         before = [value.detach().clone() for value in chosen]
@@ -94,21 +95,21 @@ class NumberFormat:
 
 
 def row_steps(value: Tensor, bits: int) -> Tensor:
-    """Of a parameter [n, ...] with integers of so many bits: [n, 1] float32, 0 for a row of zeros."""
+    """The steps of a parameter [n, ...] for integers of `bits` bits: [n, 1] float32; 0 for a row of zeros."""
     largest = value.detach().float().flatten(1).abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
-    whole = largest.contiguous().view(torch.int32)  # a positive float's bits are ordered like the float
+    whole = largest.contiguous().view(torch.int32)  # positive floats are ordered like the integers that their bits are
     steps: Tensor = ((whole + 0xFF) & ~0xFF).view(torch.float32)
     return steps
 
 
 def counts(value: Tensor, steps: Tensor, bits: int) -> Tensor:
-    """Whole steps [n, entries of a row] float32 that are nearest to a parameter [n, ...]."""
+    """The nearest integers for a parameter [n, ...] and its steps: [n, entries of a row] float32."""
     most = 2 ** (bits - 1) - 1
     return (value.detach().float().flatten(1) / steps.where(steps > 0, 1)).round().clamp(-most, most)
 
 
 def rounded_copy(value: Tensor, form: str) -> Tensor:
-    """A copied floating-point tensor as a file holds it: exact, as float16, or as int8 with one step for all of it."""
+    """A copied floating-point tensor with the values that a file holds: exact, float16, or int8 with one step for the whole tensor."""
     if form == "exact" or value.numel() == 0:
         return value
     if form == "float16":

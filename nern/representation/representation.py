@@ -1,4 +1,4 @@
-"""The trained thing: kernels from coordinates, and the network from kernels."""
+"""The trained representation: predicts kernels from coordinates, and rebuilds the network's weights from kernels."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from nern.support.subsets import call_with, takes
 class Representation(Shown, nn.Module):
     """A predictor, its embedding, and the order in which predicted kernels fill the network.
 
-    Nothing in it grows with the network but the order, and a base where there is one: coordinates are computed where they are
-    needed.
+    Only the order, and a base where there is one, grow with the network: coordinates are computed when they are needed.
 
     Args:
         embedding: module from coordinates [n, 3] to [n, d].
@@ -46,7 +45,7 @@ class Representation(Shown, nn.Module):
         self.wants: Wants = getattr(predictor, "wants", "rows")
         self._groups: RowGroups | None = None
         self._offered = [name for name in ("rows", "groups") if takes(predictor.forward, name)]
-        self.storage = NumberFormat()  # how a file holds its numbers
+        self.storage = NumberFormat()  # the number format of its file
         self.register_buffer("scales", None)
         self.copies: TrainedCopies | None = None
         for index, order in enumerate(self.orders):
@@ -60,25 +59,25 @@ class Representation(Shown, nn.Module):
         return f"Representation by {predictor} of {embedding}{based}: {count:,} parameters as {self.storage.name}, for {self.grid!r}"
 
     def keep_zeros(self, masks: Mapping[str, Tensor]) -> None:
-        """From now on, weights are zero wherever `masks` (parameter name → bool of the weight's shape) are false."""
+        """Keep weights at zero from now on wherever `masks` (parameter name → bool of the weight's shape) are false."""
         for index, layer in enumerate(self.grid.layers):
             if layer.parameter in masks:
                 self.register_buffer(f"mask{index}", masks[layer.parameter].to(self.device), persistent=False)
 
     def scale(self, scales: Tensor) -> None:
-        """From now on, predictions of layer i are multiplied by `scales[i]`; they are stored with the parameters."""
+        """Multiply predictions of layer i by `scales[i]` from now on; the scales are stored with the parameters."""
         self.register_buffer("scales", scales.to(self.device, torch.float32))
 
     def train_copies(self, values: Mapping[str, Tensor], form: str = "exact") -> None:
-        """From now on, these copied parameters (name → value) are trained along, and are part of what is rebuilt.
+        """Train these copied parameters (name → value), too, from now on; rebuilt networks then have the trained values.
 
         Args:
-            form: how a file holds them where they are not coded: exact, float16 or int8.
+            form: how a file stores them unless they are entropy-coded: exact, float16 or int8.
         """
         self.copies = TrainedCopies(values, form).to(self.device) if values else None
 
     def round(self) -> None:
-        """Round the parameters to what a file holds of them.
+        """Round the parameters to the values that a file stores.
 
         Raises:
             TrainingError: a parameter is too large for the type.
@@ -93,17 +92,17 @@ class Representation(Shown, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the predictor is."""
+        """The device that the representation is on."""
         return self.table.starts.device
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """What `keep_zeros` was given, in the order of the layers."""
+        """The masks that `keep_zeros` set, in the order of the layers."""
         masks = {layer.parameter: self._buffers.get(f"mask{index}") for index, layer in enumerate(self.grid.layers)}
         return {name: mask for name, mask in masks.items() if mask is not None}
 
     def embed(self, rows: Tensor | None = None) -> Tensor | Lookup:
-        """Embedded coordinates of some rows [m] int64, or of all."""
+        """Embedded coordinates of some rows [m] int64, or of all rows."""
         coordinates = self.table.coordinates(rows)
         if getattr(self.predictor, "accepts_lookup", False) and hasattr(self.embedding, "tables"):
             make: Callable[[], AxisTables] = self.embedding.tables  # type: ignore[assignment]
@@ -112,14 +111,14 @@ class Representation(Shown, nn.Module):
         return embedded
 
     def predict(self, rows: Tensor | None = None) -> Tensor:
-        """Predicted kernels [m, k²] of some rows, or of all, in coordinate order."""
+        """Predicted kernels [m, k²] of some rows [m] int64, or of all rows in coordinate order."""
         outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         outputs = outputs.float()
         scaled = outputs if self.scales is None else outputs * self.scales[self.table.layers(rows)].unsqueeze(1)
         return scaled if self.base is None else scaled + self.added(rows)
 
     def added(self, rows: Tensor | None = None) -> Tensor:
-        """What the base adds to predictions of some rows, or of all, [m, k²] float32."""
+        """The kernels that the base adds to predictions of some rows, or of all rows: [m, k²] float32."""
         assert self.base is not None
         rows = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
         with torch.autocast(self.device.type, enabled=False):
@@ -127,13 +126,12 @@ class Representation(Shown, nn.Module):
         return added.float()
 
     def predict_at(self, coordinates: Tensor) -> Tensor:
-        """Predicted kernels [m, k²] at coordinates [m, 3] that need not be those of a kernel, nor whole numbers.
+        """Predicted kernels [m, k²] at any coordinates [m, 3], also fractional ones and ones where the network has no kernel.
 
-        A kernel between two others is what the predictor makes of an embedding between theirs; layers that are scaled
-        have a scale between theirs.
+        Between two kernels, embeddings are interpolated where the embedding allows it, and so are the scales of layers.
 
         Raises:
-            ConfigError: the predictor needs to know which row it predicts, or a base does, or the embedding takes whole numbers only.
+            ConfigError: the predictor or a base needs to know which rows of the grid are predicted, or the embedding takes no fractions.
         """
         if self.base is not None:
             raise ConfigError(f"the base {type(self.base).__name__} adds to kernels of the network: it has none at other coordinates")
@@ -152,7 +150,7 @@ class Representation(Shown, nn.Module):
 
     @property
     def groups(self) -> RowGroups | None:
-        """The kernels that are predicted together, where the predictor wants whole filters or layers."""
+        """The groups of kernels that are predicted together, where the predictor wants whole filters or layers; None otherwise."""
         if self.wants == "rows":
             return None
         if self._groups is None or self._groups.sizes.device != self.device:
@@ -160,7 +158,7 @@ class Representation(Shown, nn.Module):
         return self._groups
 
     def _places(self, rows: Tensor | None) -> dict[str, Tensor]:
-        """What the predictor asks for besides embedded coordinates: `rows`, and the `groups` that they belong to."""
+        """The further arguments that the predictor takes: the `rows`, and the `groups` that these belong to."""
         if not self._offered:
             return {}
         rows = torch.arange(self.grid.rows, device=self.device) if rows is None else rows
@@ -178,7 +176,7 @@ class Representation(Shown, nn.Module):
         return kernels
 
     def _cuts(self, rows: Tensor, chunk: int) -> list[int]:
-        """Where rows are cut into parts of about `chunk`, first and last end included; groups that are predicted together stay whole."""
+        """Positions that cut rows into parts of about `chunk` rows, including both ends; groups that are predicted together stay whole."""
         groups = self.groups
         return [*range(0, len(rows), chunk), len(rows)] if groups is None else groups.cuts(rows, chunk)
 
@@ -189,11 +187,11 @@ class Representation(Shown, nn.Module):
 
     @torch.no_grad()
     def added_weights(self, chunk: int = 1 << 16) -> Tensor:
-        """What the base adds to every weight [weights], kernel after kernel without padding, and without gradient."""
+        """The number that the base adds to every weight [weights], kernel after kernel without padding, and without gradient."""
         return self._every_weight(lambda rows, kernel: self.grid.sample_down(self.added(rows), kernel), chunk)
 
     def _every_weight(self, kernels_of: Callable[[Tensor, tuple[int, int]], Tensor], chunk: int) -> Tensor:
-        """[weights] from a function of rows, whose kernels have one size, and of that size, `chunk` rows at a time."""
+        """Compute [weights], `chunk` rows at a time, by a function of rows of equal kernel size and of this size."""
         whole = self.predict_whole()
         if whole is not None:
             return whole
@@ -207,9 +205,9 @@ class Representation(Shown, nn.Module):
         return flat
 
     def predict_whole(self) -> Tensor | None:
-        """Every predicted weight [weights] at once, differentiable, where the predictor knows kernels at their own size.
+        """Every predicted weight [weights] at once, differentiable, where the predictor can give unpadded kernels (`whole`).
 
-        None where it does not, and where a base adds to its kernels.
+        None where it cannot, and where there is a base.
         """
         whole = getattr(self.predictor, "whole", None) if self.base is None else None
         flat: Tensor | None = None if whole is None else whole(self.embedding)
@@ -219,7 +217,7 @@ class Representation(Shown, nn.Module):
         return flat * self.scales.repeat_interleave(counts, output_size=len(flat))
 
     def _kernels(self, rows: Tensor, kernel: tuple[int, int]) -> Tensor:
-        """Predicted kernels [m, kh, kw] of rows whose kernels have one size; the middle is cut out before anything else is done."""
+        """Predicted kernels [m, kh, kw] of rows of equal kernel size; where small kernels are read from the middle, it is cut out first."""
         if self.grid.sampling != "centre":
             return self.grid.sample_down(self.predict(rows), kernel)
         outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
@@ -228,9 +226,9 @@ class Representation(Shown, nn.Module):
         return scaled if self.base is None else scaled + self.grid.sample_down(self.added(rows), kernel)
 
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Predictions for all rows → weights by parameter name, differentiable.
+        """Turn predictions for all rows into weights by parameter name, differentiable.
 
-        Copied parameters that are trained along are among them.
+        Trained copied parameters are among them.
 
         Args:
             outputs: [rows, k²], or the weights alone [weights], kernel after kernel.
@@ -256,11 +254,11 @@ class Representation(Shown, nn.Module):
 
 
 class TrainedCopies(nn.Module):
-    """Parameters of the network that no predictor stands for and that are trained along.
+    """Parameters of the network that are copied instead of predicted, but trained together with the predictor.
 
     Args:
-        values: by name in the network's state dict.
-        form: how a file holds them: exact, float16 or int8.
+        values: the initial values, by name in the network's state dict.
+        form: how a file stores them: exact, float16 or int8.
     """
 
     def __init__(self, values: Mapping[str, Tensor], form: str = "exact") -> None:
@@ -271,7 +269,7 @@ class TrainedCopies(nn.Module):
 
     @torch.no_grad()
     def round(self) -> None:
-        """Round the values to what a file holds of them."""
+        """Round the values to those that a file stores."""
         for value in self.parameters():
             value.copy_(rounded_copy(value, self.form))
 
@@ -281,7 +279,7 @@ class TrainedCopies(nn.Module):
 
 
 def _inverse(order: LayerOrder) -> Tensor:
-    """[kernels] int32: for every original kernel of a layer, the place that predicts it."""
+    """[kernels] int32: for every original kernel of a layer, the position at which it is predicted."""
     indices = order.indices()
     places = torch.empty(len(indices), dtype=torch.int32)
     places[indices] = torch.arange(len(indices), dtype=torch.int32)
@@ -291,10 +289,10 @@ def _inverse(order: LayerOrder) -> Tensor:
 def assemble(
     grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, predictor: Predictor, base: Base | None = None
 ) -> Representation:
-    """A representation with fresh modules.
+    """Build a representation with freshly initialised modules.
 
     Raises:
-        ConfigError: the embedding, predictor or base does not keep its contract, or has an option that is impossible here.
+        ConfigError: the embedding, predictor or base violates its contract, or has an option that is impossible for this network.
     """
     with located("embedding"):
         embed = embedding.build(grid)

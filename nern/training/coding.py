@@ -1,10 +1,10 @@
-"""The start of training with the number format `entropy`: steps from the network's curvature, integers from rounding with feedback.
+"""Starts training with the number format `entropy`: chooses steps by the loss's curvature, and rounds to integers with error feedback.
 
-How much a parameter's error matters is measured by the Fisher information: the squared gradient of the network's loss on labels
-that are drawn from its own predictions, so that no label of the data is looked at (Kunstner et al. 2019). The steps of a
-parameter are the product over its axes that is nearest to the inverse root of its diagonal: every step then costs about the
-same accuracy. Integers are chosen one after the other, and what rounding one of them costs is made up for by those that follow
-(Frantar et al. 2022, GPTQ), under the matrix of second moments of the gradients of a filter.
+The Fisher information measures how much an error in a parameter matters: the mean squared gradient of the network's loss on labels
+drawn from its own predictions, which needs no labels of the data (Kunstner et al. 2019). The steps of a parameter are a product of
+factors by axis, fitted to the inverse square root of the information's diagonal, so that all steps cost about the same accuracy.
+Integers are rounded one after the other, and the following ones compensate the error of each (Frantar et al. 2022, GPTQ), where the
+second moments of a filter's gradients take the place of the Hessian.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from nern.representation.laplace import bits
 from nern.support.seeding import generator
 from nern.training.step import StepContext
 
-IMAGES = 64  # of a batch that gradients are taken of together
-DAMPING = 0.02  # of the diagonal, relative to its mean
-REACH = 0.4  # how far a latent may stand from its integer at the start
-BITS = 1.5  # a weight, where no size is asked for
-VECTOR_ERROR = 5e-5  # mean error in the loss that the step of a vector may cost, in nats
-NOISE = 0.1  # added to outputs that are no logits of classes, relative to their spread
-LARGEST_MATRIX = 5000  # entries of a filter up to which rounding is fed back
+IMAGES = 64  # images of a batch whose gradients are computed at the same time
+DAMPING = 0.02  # damping that is added to the diagonal, relative to its mean
+REACH = 0.4  # largest distance of a latent from its integer at the start
+BITS = 1.5  # bits per weight where no size was asked for
+VECTOR_ERROR = 5e-5  # mean rise of the loss that the step of a vector may cause, in nats
+NOISE = 0.1  # noise added to outputs that are no logits of classes, relative to their spread
+LARGEST_MATRIX = 5000  # most entries of a filter for which errors are fed back
 
 
 @attrs.frozen(eq=False)
 class Curvature:
-    """How much errors of one parameter matter."""
+    """The curvature of the loss in one parameter, which says how much errors in it matter."""
 
-    diagonal: Tensor  # of the parameter's shape: mean squared gradient of an image's loss
-    matrix: Tensor | None  # [n, n] for a parameter [filters, ...] with n entries in a filter, averaged over filters
+    diagonal: Tensor  # mean squared gradient of an image's loss, in the parameter's shape
+    matrix: Tensor | None  # second moments [n, n] of the gradients of a filter with n entries, averaged over filters
 
 
 def start_coding(context: StepContext, inputs: Callable[[int], Tensor] | None, batches: int, budget: float | None) -> None:
-    """Turn the representation's parameters into coded ones, with steps and integers that training starts from.
+    """Turn the representation's parameters into coded ones, with their initial steps and integers.
 
     Args:
-        inputs: function from a step number to images; None where the phase runs no network, and all errors count alike.
-        batches: of images to measure the curvature on.
-        budget: bits that all parameters should come to; None for 1.5 for each represented weight.
+        inputs: function from a step number to images; None where the phase runs no network: then all errors count equally.
+        batches: number of image batches on which the curvature is measured.
+        budget: total bits that all parameters should take; None for 1.5 per represented weight.
     """
     representation = context.representation
     named = {name: value for name, value in representation.named_parameters() if value.is_floating_point() and value.numel()}
@@ -67,7 +67,7 @@ def measure(
     representation, parameters = context.representation, list(named.values())
     diagonals = [torch.zeros_like(value) for value in parameters]
     matrices: list[Tensor | None] = [None] * len(parameters)
-    warm = max(1, batches // 10)  # first batches, which give the filters' levels
+    warm = max(1, batches // 10)  # the first batches only measure the scale of each filter
     counted = 0
     for step in range(batches):
         images = part(inputs(step), slice(0, IMAGES))
@@ -95,10 +95,10 @@ def measure(
 
 
 def probed(kind: OutputKind, outputs: Any, source: torch.Generator) -> Tensor:
-    """A loss whose mean squared gradient is the curvature.
+    """A random loss whose mean squared gradient is the curvature.
 
-    For a classifier, that of labels drawn from its own predictions; for other outputs, the distance to outputs that some noise
-    was added to.
+    For a classifier, the cross entropy of labels drawn from its own predictions; for other outputs, the distance to the same
+    outputs with added noise.
     """
     if isinstance(kind, ClassLogits):
         labels = torch.multinomial(outputs.detach().softmax(1).cpu(), 1, generator=source).squeeze(1)
@@ -115,7 +115,7 @@ def probed(kind: OutputKind, outputs: Any, source: torch.Generator) -> Tensor:
 def start_values(
     values: Mapping[str, Tensor], curvatures: Mapping[str, Curvature], wanted: float
 ) -> dict[str, tuple[Tensor, list[Tensor]]]:
-    """Latents and logarithms of the steps by axis, for parameters that come to `wanted` bits together."""
+    """Latents and logarithms of the steps by axis, such that all parameters together take `wanted` bits."""
     usual = sum(float(value.abs().mean()) for value in values.values()) / max(1, len(values))
     vectors = {
         name: _alone(value, curvatures[name].diagonal, usual) for name, value in values.items() if _stands_alone(value, curvatures[name])
@@ -130,10 +130,10 @@ def start_values(
     for _ in range(24):
         scale = (low + high) / 2
         low, high = (scale, high) if nearest(scale) > wanted else (low, scale)
-    scale = min(scale, _all_zero(values, shapes))  # a size that cannot be reached asks for no larger steps than these
+    scale = min(scale, _all_zero(values, shapes))  # the largest steps, also where the wanted size cannot be reached
     matrices = {}
     entries = max(1, sum(values[name].numel() for name in shapes))
-    for _ in range(3):  # feedback spends some more bits
+    for _ in range(3):  # error feedback costs some more bits
         matrices = {name: _fed_back(values[name], _steps(shape, scale), curvatures[name].matrix) for name, shape in shapes.items()}
         size = for_vectors + sum(_size(integers) for integers, _ in matrices.values())
         if abs(size / wanted - 1) < 0.01:
@@ -151,7 +151,7 @@ def start_values(
 
 
 def step_shape(diagonal: Tensor) -> list[Tensor]:
-    """Logarithms of steps by axis, up to a common scale: half of the additive fit of the curvature's logarithm, negated."""
+    """Logarithms of steps by axis, up to a common factor: minus half of the additive fit to the logarithm of the curvature."""
     curvature = diagonal.double() + 0.01 * float(diagonal.double().mean()) + 1e-30
     logarithm = curvature.log()
     mean, axes = logarithm.mean(), range(logarithm.dim())
@@ -164,7 +164,7 @@ def _steps(shape: list[Tensor], scale: float) -> Tensor:
 
 
 def _all_zero(values: Mapping[str, Tensor], shapes: Mapping[str, list[Tensor]]) -> float:
-    """A scale at which every integer is zero."""
+    """Logarithm of a factor of the steps at which every integer is zero."""
     return max(
         (math.log(4 * float(values[name].abs().max()) + 1e-30) - float(outer_sum(shape).min()) for name, shape in shapes.items()),
         default=0.0,
@@ -172,19 +172,19 @@ def _all_zero(values: Mapping[str, Tensor], shapes: Mapping[str, list[Tensor]]) 
 
 
 def _size(integers: Tensor) -> float:
-    """Bits of some integers under a distribution that fits them."""
+    """Bits of integers under the distribution that is fitted to them."""
     return float(bits(integers.float(), outer_sum(fitted_levels(integers)).expand(integers.shape)))
 
 
 def _stands_alone(value: Tensor, curvature: Curvature) -> bool:
-    """Whether the step of a parameter does not follow from the size asked for: a vector, or what the loss does not feel yet."""
+    """Whether a parameter's step is chosen regardless of the wanted size: that of a vector, or of a parameter without any gradient yet."""
     return value.dim() < 2 or not bool(curvature.diagonal.any())
 
 
 def _alone(value: Tensor, diagonal: Tensor, usual: float) -> tuple[Tensor, list[Tensor]]:
-    """Latents and logarithms of the steps of such a parameter: one step, of a quarter of its mean size at most.
+    """Latents and logarithms of the steps of a parameter that stands alone: one step, at most a quarter of its mean absolute value.
 
-    Zeros, as biases often start, say nothing of the size that they will have: they take the `usual` size of parameters.
+    Parameters that are all zero, as biases often are at the start, tell nothing about their later values: `usual` is used as their mean.
     """
     step = math.sqrt(VECTOR_ERROR / (float(diagonal.mean()) + 1e-9))
     step = max(1e-6, min(step, (float(value.abs().mean()) or usual) / 4))
@@ -193,7 +193,7 @@ def _alone(value: Tensor, diagonal: Tensor, usual: float) -> tuple[Tensor, list[
 
 
 def _fed_back(value: Tensor, steps: Tensor, matrix: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Integers, and the latents that they were rounded from: [filters, ...] each."""
+    """Round with error feedback: returns the integers and the latents that they were rounded from, [filters, ...] each."""
     if matrix is None or not bool(matrix.any()):
         latent = value / steps
         return latent.round(), latent

@@ -1,4 +1,4 @@
-"""Replays a step: on a GPU, starting its thousand small kernels one by one takes longer than running them."""
+"""Records a training step as a CUDA graph and replays it, since starting its thousand GPU kernels one by one takes longer than they run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from nern.support.messages import first_line
 
-#: Records a computation: returns what it gave, and a function that runs it again on the same memory.
+#: Records a computation: returns its result, and a function that runs it again on the same memory.
 Record = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], None]]]
 
 
 class CudaGraphs:
-    """Records CUDA graphs, after a few runs in which libraries choose their algorithms and take their workspaces.
+    """Records CUDA graphs, after a few warm-up runs in which libraries choose their algorithms and allocate their workspaces.
 
-    All of them share the memory of what they compute on the way: they never run at the same time, and what they leave behind
-    (result and gradients) is held by its recording, so that no later one is given its place.
+    All graphs share the memory of their intermediate results, since they never run at the same time. The results and gradients of a
+    recording are held by it, so that no later recording overwrites them.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class CudaGraphs:
 
 @attrs.frozen(eq=False)
 class Recording:
-    """A recorded computation with the memory that it reads and writes."""
+    """A recorded computation with the memory that it reads from and writes to."""
 
     inputs: tuple[Tensor, ...]
     result: Tensor
@@ -51,12 +51,12 @@ class Recording:
 
 
 class Replayer:
-    """Runs a forward and backward pass, from its second call with the same key and shapes on by replaying a recording.
+    """Runs forward and backward passes. From the second call with the same key and shapes on, it replays a recording.
 
     Args:
-        parameters: whose gradients the pass leaves in `grad`.
-        record: None runs every pass anew.
-        most: recordings that are kept; passes of further shapes are run anew.
+        parameters: the parameters whose `grad` the pass sets.
+        record: makes the recordings; None runs every pass normally.
+        most: how many recordings are kept; passes of further shapes are run normally.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], record: Record | None, most: int = 16) -> None:
@@ -65,10 +65,10 @@ class Replayer:
         self._seen: set[Hashable] = set()
 
     def __call__(self, key: Hashable, compute: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-        """`compute(*inputs)`; it must depend on nothing but its inputs, the parameters and `key`.
+        """Run `compute(*inputs)`, which must depend on nothing but its inputs, the parameters and `key`.
 
         Returns:
-            The result of `compute`, in memory of its own; the parameters' `grad` hold its gradients until the next call.
+            A copy of the result of `compute`; the parameters' `grad` hold its gradients until the next call.
         """
         given = [value for value in inputs if value is not None]
         place = (key, *(None if value is None else (tuple(value.shape), value.dtype) for value in inputs))
@@ -90,7 +90,7 @@ class Replayer:
         return recording.result.clone()
 
     def _worth(self, place: Hashable) -> bool:
-        """Whether this is the second call of its kind, and there is room for a recording."""
+        """Whether to record: this is the second call with the same key and shapes, and there is room for a recording."""
         if place in self._seen:
             return len(self._recordings) < self.most
         self._seen.add(place)

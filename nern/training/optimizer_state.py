@@ -1,4 +1,4 @@
-"""Compares the state of an optimiser that a checkpoint holds with one that has made a step."""
+"""Checks the state of an optimiser in a checkpoint against that of a fresh optimiser after one step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def check_optimizer(fresh: torch.optim.Optimizer, state: Any) -> None:
-    """Raise ValueError where a state is not one that an optimiser has after a step.
+    """Raise ValueError where a state is not one that such an optimiser can have after a step.
 
     Args:
-        fresh: an optimiser of that kind on copies of the parameters; it makes a step with gradients of zero.
+        fresh: an optimiser of the same kind on copies of the parameters; it makes one step with zero gradients here.
     """
     for group in fresh.param_groups:
         for value in group["params"]:
@@ -45,6 +45,6 @@ def check_form(state: Any, like: Any, place: str) -> None:
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise ValueError with a message unless something holds."""
+    """Raise ValueError with a message unless a condition holds."""
     if not holds:
         raise ValueError(otherwise)

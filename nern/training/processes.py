@@ -1,17 +1,16 @@
 """Several processes that train one representation together, as `torchrun` starts them (data parallel).
 
-Every process holds the whole predictor and both networks. In a step each predicts its part of the kernels and runs its
-part of the images; the kernels are gathered, the gradients added. Every process ends the step with the parameters that
-one process alone would have, up to rounding, whatever the losses:
+Every process holds the whole predictor and both networks. In a step, each process predicts its part of the kernels and runs the
+networks on its part of the images; the kernels are gathered, and the gradients added. At the end of the step every process has the
+parameters that a single process would have, up to rounding, with any losses:
 
-- The objective of a process is its part of the whole one: the parts add up to it. A loss that is a mean over images
-  counts in proportion to a process's images; any other loss is given everything by every process and divided by their
-  number.
-- What is gathered hands the sum of all processes' gradients back to the process that made it.
+- The objectives of the processes add up to the whole objective. A loss that is a mean over images is weighted by a process's number
+of images; any other loss is computed on all images in every process and divided by the number of processes. - In the backward pass,
+gathered values return the sum of all processes' gradients to the process that they came from.
 
-A step moves, in each process: the predicted kernels twice (those outside the sample, and those of the sample with their
-gradients), the predictor's gradients once, and logits or feature maps only for losses that are no mean over images.
-Batches of images are prepared whole in every process. Only the first process writes files, reports and evaluates.
+In a step, each process exchanges the predicted kernels twice (those outside the sample, and those of the sample with their
+gradients), the predictor's gradients once, and outputs or feature maps only for losses that are no mean over images. Every process
+prepares the whole batch of images. Only the first process writes files, reports and evaluates.
 """
 
 from __future__ import annotations
@@ -39,29 +38,29 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Processes:
-    """The processes of a run; one alone does without any communication."""
+    """The processes of a run; a single process never communicates."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes, reports and evaluates."""
+        """Whether this is the process that writes, reports and evaluates."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """The part of `count` things that this process works on; the parts of two processes differ by one thing at most."""
+        """The slice of `count` things that this process works on; the sizes of two slices differ by at most one."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def gather(self, part: Tensor, count: int) -> Tensor:
-        """All parts [count, ...] from every process's own, cut by `share`; the gradient of a part is summed over processes."""
+        """Gather all parts [count, ...] from the parts of the processes (see `share`); gradients are summed over the processes."""
         if self.size == 1:
             return part
         gathered: Tensor = _Gather.apply(part, count, self)  # type: ignore[no-untyped-call]
         return gathered
 
     def predict(self, predict: Callable[[Tensor | None], Tensor], rows: Tensor | None, every: Tensor) -> Tensor:
-        """Predictions [m, k²] of some rows, or of all; every process predicts its part of them.
+        """Predictions [m, k²] of some rows, or of all rows, of which every process computes its part.
 
         Args:
             predict: function from rows [m] int64, or None for all, to predictions.
@@ -73,13 +72,13 @@ class Processes:
         return self.gather(predict(rows[self.share(len(rows))]), len(rows))
 
     def part(self, component: Loss, loss: Callable[..., Tensor], compared: tuple[Any, Any], images: int, targets: Any = None) -> Tensor:
-        """The part of a loss that is this process's; the parts add up to it.
+        """The part of a loss that belongs to this process; the parts of all processes add up to the loss.
 
         Args:
             loss: the function that `component` started.
-            compared: its arguments: all weights of the step, or logits or feature maps of this process's images.
-            images: in the batches of all processes together.
-            targets: of the whole batch, for a loss that needs them.
+            compared: the loss's arguments: all weights of the step, or outputs or feature maps of this process's images.
+            images: number of images in all processes together.
+            targets: targets of the whole batch, for a loss that needs them.
         """
         fraction = 1.0
         outputs = component.needs in ("logits", "outputs", "features")
@@ -95,11 +94,11 @@ class Processes:
         return value if self.size == 1 else torch.mul(value, fraction)
 
     def _whole(self, outputs: Any, images: int) -> Any:
-        """Outputs in any nesting, or a list of feature maps, of the whole batch."""
+        """Gather outputs in any nesting, or a list of feature maps, for the whole batch."""
         return map_tensors(lambda values: self.gather(values, images), outputs)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """The sum of a tensor over all processes."""
         if self.size > 1:
             values = values.clone()
             _together(dist.all_reduce, values)
@@ -115,11 +114,11 @@ class Processes:
             value.grad = gradient.view_as(value)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Whether a flag is set in any process."""
         return flag if self.size == 1 else any(self.all_objects(flag))
 
     def all_objects(self, value: T) -> list[T]:
-        """The values of all processes."""
+        """The values that all processes pass, in the order of the processes."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -132,7 +131,7 @@ class Processes:
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """Run a block in the first process, and then in the others, which find what it left in the cache."""
+        """Run a block in the first process, and then in the others, which find the first one's results in the cache."""
         if not self.first:
             self.wait()
         yield
@@ -143,11 +142,11 @@ class Processes:
         """Refuse what several processes cannot share.
 
         Args:
-            batches: images a step, by the option that sets them.
+            batches: images per step, by the option that sets them.
 
         Raises:
-            ConfigError: a batch has fewer images than there are processes, or a kernel's prediction depends on which
-                others are predicted with it.
+            ConfigError: a batch has fewer images than there are processes, or a kernel's prediction depends on the kernels that are
+                predicted with it.
         """
         for name, batch in batches.items():
             if batch < self.size:
@@ -158,7 +157,7 @@ class Processes:
             raise ConfigError(f"predictor: batch norm needs all kernels in one process, there are {self.size}; use another normalisation")
 
     def same(self, parameters: Iterable[Tensor]) -> None:
-        """Overwrite parameters by those of the first process."""
+        """Overwrite parameters with those of the first process."""
         if self.size > 1:
             for value in parameters:
                 _together(dist.broadcast, value.detach(), 0)
@@ -186,7 +185,7 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun started, or the only one; leaves the group at the end if it was joined here."""
+    """The processes that torchrun started, or this single one. At the end of the block, a process group that was joined here is left."""
     if dist.is_available() and dist.is_initialized():
         yield Processes(dist.get_rank(), dist.get_world_size())
         return
@@ -200,16 +199,16 @@ def processes(device: torch.device) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
     try:
         yield Processes(dist.get_rank(), size)
-        _together(dist.barrier)  # nobody leaves while another still talks to it: that ends in an abort now and then
+        _together(dist.barrier)  # no process may leave while another still communicates with it: that sometimes aborts the other one
     finally:
         dist.destroy_process_group()
 
 
 def leave_at_once(code: int) -> None:
-    """End a process that torchrun started, without the interpreter's tear-down; does nothing in a process alone.
+    """End a process that torchrun started without the interpreter's tear-down; does nothing in a single process.
 
-    Threads that the group's backend leaves behind are destroyed while they run, now and then, which aborts a process
-    whose work is done and safe.
+    In the tear-down, threads of the group's backend are sometimes destroyed while they run, which aborts a process whose results
+    are already saved.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
@@ -223,15 +222,15 @@ def local_rank() -> int | None:
 
 
 def is_first() -> bool:
-    """Whether this process is the first of a run, or the only one; before and after the processes are joined."""
+    """Whether this process is the first or the only one of a run; works also while no process group is joined."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def _together(operation: Callable[..., Any], *arguments: Any) -> None:
-    """A collective operation; it fails where another process is gone.
+    """Run a block with a collective operation, which fails where another process has ended.
 
     Raises:
-        TrainingError: names this process.
+        TrainingError: another process has ended; the message names this process.
     """
     try:
         operation(*arguments)

@@ -36,11 +36,11 @@ class StepContext:
     kernels: OriginalKernels
     networks: NetworkPair
     device: torch.device
-    dtype: torch.dtype  # in which the predictor computes
+    dtype: torch.dtype  # dtype in which the predictor computes
     seed: int
-    processes: Processes = Processes()  # that share the work of a step
-    graphs: bool = False  # whether a GPU records a step and replays it
-    outputs: OutputKind = ClassLogits()  # what the networks give
+    processes: Processes = Processes()  # the processes that share the work of a step
+    graphs: bool = False  # whether a GPU records steps and replays them
+    outputs: OutputKind = ClassLogits()  # the kind of outputs of the networks
 
 
 class PhaseTrainer:
@@ -49,7 +49,7 @@ class PhaseTrainer:
     Args:
         inputs: function from the step number to a batch of inputs, or to inputs and targets where a loss needs targets.
         index: position of the phase among the phases; every random draw depends on it.
-        budget: bits that the coded parameters should come to, where a size was asked for.
+        budget: bits that the coded parameters should take, where a size was asked for.
         place: what a configuration calls the phase, for messages about its options.
 
     Raises:
@@ -84,12 +84,13 @@ class PhaseTrainer:
             self.optimizers = optimizer.start(self.parameters)
         self._rates = [[group["lr"] for group in started.param_groups] for started in self.optimizers]
         self.needs_targets = any(term.loss.needs_targets for term, _ in self.terms.values())
-        counted = any(term.loss.needs == "bits" for term, _ in self.terms.values())  # by work that differs from step to step
+        # Steps are told apart by the networks and kernels that they need
+        counted = any(term.loss.needs == "bits" for term, _ in self.terms.values())
         self._with_closure = [needs_closure(optimizer, started) for started in self.optimizers]
-        alike = not counted and self.observe is None and not any(self._with_closure)  # every step does the same
+        alike = not counted and self.observe is None and not any(self._with_closure)  # every step does the same work
         recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1 and alike
         self.replayer = Replayer([value for _, value in self.parameters], CudaGraphs() if recorded else None)
-        self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of each step
+        self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of the steps since the last report
 
     def _started(self, name: str, term: LossTerm, context: LossContext) -> Callable[[Any, Any], Tensor]:
         with located(f"losses.{name}" if self.phase.losses is None else f"{self._place}.losses.{name}"):
@@ -124,13 +125,13 @@ class PhaseTrainer:
         self._history.append(((*active, "total"), values))
 
     def _drawn_from(self) -> tuple[Tensor, Tensor]:
-        """Norms and layers of what a sampler draws: kernels, or the groups that the predictor wants whole."""
+        """Norms and layers of the things that a sampler draws: kernels, or whole groups where the predictor wants them."""
         kernels, groups = self.context.kernels, self.context.representation.groups
         norms, layers = kernels.norms(), kernels.table.layers()
         return (norms, layers) if groups is None else (groups.norms(norms), layers[groups.starts])
 
     def _observed(self, drawn: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What was drawn in this step, and the mean squared error of each before the step."""
+        """The kernels or groups that were drawn in this step, and the mean squared error of each before the step."""
         errors, groups = self._errors, self.context.representation.groups
         assert errors is not None
         if drawn is None:
@@ -150,7 +151,7 @@ class PhaseTrainer:
         return any(term_runs_networks(self.terms[name][0]) for name in active)
 
     def _backward(self, active: Sequence[str], rows: Tensor | None, batch: Any, targets: Any) -> Tensor:
-        """Take the gradient of the objective; returns its terms and their weighted sum [terms + 1]."""
+        """Compute the gradient of the objective; returns its terms and their weighted sum [terms + 1]."""
         representation = self.context.representation
         with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
             terms = self.losses(active, rows, batch, targets)
@@ -187,12 +188,12 @@ class PhaseTrainer:
         return terms
 
     def _compared_weights(self, predicted: Tensor, rows: Tensor | None) -> dict[str, tuple[Any, Any]]:
-        """Both sides of the comparison where no network runs: kernels outside the sample need no prediction."""
+        """Both sides of the comparison where no network runs; kernels outside the sample are then not predicted."""
         kernels = self.context.kernels
         return {"weights": (kernels.original(rows), kernels.predicted(predicted, rows))}
 
     def _compared_outputs(self, active: Sequence[str], predicted: Tensor, rows: Tensor | None, batch: Any) -> dict[str, tuple[Any, Any]]:
-        """Both sides of every comparison that an active term needs, after both networks ran."""
+        """Run both networks; returns both sides of every comparison that an active term needs."""
         context, needs = self.context, {self.terms[name][0].loss.needs for name in active}
         everything = self._complete(predicted, rows)
         inputs, features = part(batch, context.processes.share(count(batch))), "features" in needs
@@ -207,7 +208,7 @@ class PhaseTrainer:
         }
 
     def _whole(self) -> Tensor | None:
-        """Every predicted weight [weights] without the padding of `_predict`, differentiable; None where that cannot be had."""
+        """Every predicted weight [weights] without padding, differentiable; None where the predictor cannot give them at once."""
         if self.context.processes.size > 1 or self.observe is not None:
             return None
         with self._arithmetic():
@@ -220,7 +221,7 @@ class PhaseTrainer:
             return context.processes.predict(context.representation.predict, rows, context.kernels.rows)
 
     def _complete(self, predicted: Tensor, rows: Tensor | None) -> Tensor:
-        """Every predicted weight [weights], kernel after kernel, of which only those of the sample carry gradient."""
+        """Every predicted weight [weights], kernel after kernel; only the weights of the sample carry gradient."""
         context = self.context
         kernels, representation = context.kernels, context.representation
         if rows is None:
@@ -233,22 +234,22 @@ class PhaseTrainer:
         return kernels.with_sample(everything, predicted, rows)
 
     def _arithmetic(self) -> torch.autocast:
-        """A block in which the predictor computes in the arithmetic of the run."""
+        """A context in which the predictor computes in the arithmetic of the run."""
         return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.context.dtype == torch.bfloat16)
 
     def _prepare_gradients(self) -> None:
-        """Gradients of all processes together, clipped."""
+        """Add the gradients of all processes, and clip them."""
         parameters = [value for _, value in self.parameters]
         self.context.processes.sum_gradients(parameters)
         if self.phase.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.phase.clip)
 
     def _descend(self, step: int, evaluate: Callable[[], Tensor]) -> Tensor:
-        """Step every optimiser at this step's learning rate; returns the losses before the step.
+        """Let every optimiser make a step with this step's learning rate; returns the losses before the step.
 
         Args:
-            evaluate: leaves gradients in the parameters and gives the losses, the total last; an optimiser that asks for a
-                closure calls it as often as it likes, with the same kernels and inputs.
+            evaluate: computes the gradients of the parameters and returns the losses, the total last. An optimiser that takes a
+                closure may call it several times; kernels and inputs stay the same.
         """
         values = evaluate()
         for started, rates, closure in zip(self.optimizers, self._rates, self._with_closure, strict=True):
@@ -265,7 +266,7 @@ class PhaseTrainer:
     # -- reports and state ---------------------------------------------------------------------------------------
 
     def flush(self, last: int) -> dict[str, float]:
-        """Losses of step `last`, the latest one, after checking every step since the last call.
+        """Check the losses of every step since the last call, and return those of the latest step `last`.
 
         Raises:
             TrainingError: a loss was not finite; names step and term.
@@ -291,10 +292,10 @@ class PhaseTrainer:
         return [kept.state_dict() for kept in self._kept()]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Put the state of an earlier part of a run in place.
+        """Load the state from a checkpoint.
 
         Raises:
-            ValueError: it is not like the state of these optimisers.
+            ValueError: the state does not belong to these optimisers.
         """
         kept = self._kept()
         if len(kept) != len(states):
@@ -306,13 +307,13 @@ class PhaseTrainer:
             one.load_state_dict(state)
 
     def _kept(self) -> list[Any]:
-        """What has a state that a run resumes from: the optimisers, and losses and samplers that keep something between steps."""
+        """Everything that has a state between steps: the optimisers, and losses and samplers that keep something."""
         others = [*(loss for _, loss in self.terms.values()), self.draw]
         return [*self.optimizers, *(other for other in others if hasattr(other, "load_state_dict"))]
 
 
 def needs_closure(component: Optimizer, started: torch.optim.Optimizer) -> bool:
-    """Whether an optimiser's step is given a function that evaluates the objective again."""
+    """Whether an optimiser's `step` takes a function that evaluates the objective again."""
     closure = inspect.signature(started.step).parameters.get("closure")
     return component.needs_closure or (closure is not None and closure.default is inspect.Parameter.empty)
 
