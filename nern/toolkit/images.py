@@ -216,8 +216,9 @@ class FileData(Data):
         image = decode(file, channels)
         side = self._preprocessing.resize or height
         target = [side, side] if self._preprocessing.squash else [side]
-        image = tv.resize(image, target, InterpolationMode(self._preprocessing.interpolation))
-        return to_tensor(tv.center_crop(image, [height, width]), channels)
+        interpolation = InterpolationMode(self._preprocessing.interpolation)
+        cropped = image.map(lambda plane: tv.center_crop(tv.resize(plane, target, interpolation), [height, width]))
+        return to_tensor(cropped, channels)
 
     def _random_crop(self, file: Path, seed: int) -> Tensor:
         """The centre, or a crop of 25 % to 100 % of the area with the aspect ratio unchanged, mirrored half of the time."""
@@ -233,7 +234,8 @@ class FileData(Data):
             crop_width = max(1, round(crop * width / height))
             top, left = round(y * (image.height - crop)), round(x * (image.width - crop_width))
             interpolation = InterpolationMode(self._preprocessing.interpolation)
-            pixels = to_tensor(tv.resized_crop(image, top, left, crop, crop_width, [height, width], interpolation), channels)
+            cropped = image.map(lambda plane: tv.resized_crop(plane, top, left, crop, crop_width, [height, width], interpolation))
+            pixels = to_tensor(cropped, channels)
         else:
             pixels = self._centre_crop(file)
         return pixels.flip(2) if self._augment != "none" and mirror < 0.5 else pixels

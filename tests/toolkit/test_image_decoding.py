@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,53 @@ def test_images_of_more_than_eight_bits_keep_their_values(
     preprocessing = Preprocessing((0.5,) * channels, (0.25,) * channels, (channels, 8, 8))
     inputs = preprocessing.normalise(read_folder(tmp_path, preprocessing)[0])
     np.testing.assert_allclose(inputs[0, 0], (expected / 255 - 0.5) / 0.25, atol=1e-4)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits, [h, w, c] uint16, as the standard writes one."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("own", [2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_of_sixteen_bits_keep_their_low_byte(own: int, channels: int, tmp_path: Path) -> None:
+    pixels = DRAW.integers(0, 1 << 16, (7, 5, own), dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    files = [tmp_path / "a.png"]
+    if own == 3:
+        (tmp_path / "a.ppm").write_bytes(b"P6 5 7 65535\n" + pixels.astype(">u2").tobytes())
+        files.append(tmp_path / "a.ppm")
+    colours = pixels[..., :3] if own > 2 else pixels[..., :1].repeat(3, axis=2)
+    expected = colours.astype(np.float64) / 257
+    if channels == 1:
+        expected = expected @ np.array([[0.299], [0.587], [0.114]])
+    for file in files:
+        check_image(file, channels)
+        np.testing.assert_allclose(to_tensor(decode(file, channels), channels), expected.transpose(2, 0, 1), atol=1e-3)
+        file.write_bytes(file.read_bytes()[:-40])
+        with pytest.raises(DataError, match="is not a complete image"):
+            check_image(file, channels)
+
+
+def test_colours_of_which_eight_bits_would_be_lost_are_refused(tmp_path: Path) -> None:
+    pixels = DRAW.integers(0, 1 << 16, (1, 2, 3), dtype=np.uint16)
+    entries = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 3, 122), (262, 3, 1, 2), (273, 4, 1, 128), (277, 3, 1, 3), (278, 3, 1, 1)]
+    entries.append((279, 4, 1, 12))
+    packed = b"".join(struct.pack("<HHI", tag, kind, count) + struct.pack("<I", value) for tag, kind, count, value in entries)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + packed + struct.pack("<I", 0)
+    (tmp_path / "a.tif").write_bytes(head.ljust(122, b"\0") + struct.pack("<3H", 16, 16, 16) + pixels.astype("<u2").tobytes())
+    with pytest.raises(DataError, match=r"a\.tif has colours of 16 bits, of which TIFF files give 8 here; save it with 8 bits, or as PNG"):
+        decode(tmp_path / "a.tif", 3)
+    Image.fromarray(SIXTEEN).save(tmp_path / "grey.jp2")
+    found = to_tensor(decode(tmp_path / "grey.jp2", 1), 1)
+    assert found.dtype == torch.float32
 
 
 def test_they_are_resized_and_mixed_with_others(tmp_path: Path) -> None:
