@@ -160,8 +160,9 @@ def _deep(image: Any, file: Path) -> np.ndarray:
         return pixels.astype(np.float32) / 257
     if image.format == "PPM" and image.tile[0][0] == "ppm":
         offset, (_, most) = image.tile[0][2:4]
-        rows = np.frombuffer(content, ">u2", image.width * image.height * 3, offset).reshape(image.height, image.width, 3)
-        return np.ascontiguousarray(rows.transpose(2, 0, 1), np.float32) * (255 / most)
+        rows: np.ndarray = np.frombuffer(content, ">u2", image.width * image.height * 3, offset).reshape(image.height, image.width, 3)
+        colours: np.ndarray = np.ascontiguousarray(rows.transpose(2, 0, 1), np.float32)
+        return colours * np.float32(255 / most)
     raise _TooDeep(image.format)
 
 
