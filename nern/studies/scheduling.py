@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.original import original_fingerprint
 from nern.support.files import write_atomically, write_text
+from nern.support.lock import Locked, holding
 from nern.support.messages import cannot_write
 
 CONFIG, LOG = "job.yaml", "log.txt"
@@ -267,16 +268,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # there is no such lock on Windows
-        yield
-        return
-    with (folder / ".lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another process works in {folder}; wait for it, or name another folder with -o") from error
-        except OSError:  # a disk that knows no locks
-            pass
+            stack.enter_context(holding(folder / ".lock"))
+        except Locked as error:
+            raise ConfigError(f"another process works in {folder} ({error}); wait for it, or name another folder with -o") from error
         yield

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # where the system has no such locks, nothing is locked
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock, Timeout
 
 
 class Locked(Exception):
@@ -20,38 +17,28 @@ class Locked(Exception):
 
 @contextmanager
 def holding(path: Path) -> Iterator[None]:
-    """Hold the lock of a file while a block runs. The file is made, names this process, and is removed in the end.
+    """Hold the lock of a file while a block runs. A file beside it names this process until then; the lock's own file stays, empty.
 
     Raises:
         Locked: another process holds it, or another call in this one.
-        OSError: the file cannot be made.
+        OSError: the files cannot be made.
     """
-    if fcntl is None:
-        yield
-        return
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 200).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise Locked(owner or "another process") from None
-        if _is_at(path, descriptor):
-            break
-        os.close(descriptor)  # the one who held it has just removed this file
+    owner = path.with_name(f"{path.name}.owner")  # Windows lets nobody read a file that is locked
+    lock = FileLock(path)
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Locked(_text(owner) or "another process") from None
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held, so that nobody gets a lock on a file that is gone
-        os.close(descriptor)
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is still the one of that name."""
+def _text(path: Path) -> str:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+        return path.read_text(encoding="utf-8", errors="replace")[:200].strip()
+    except OSError:  # it is just being written, or removed
+        return ""

@@ -85,7 +85,7 @@ def test_a_folder_belongs_to_one_process(finished: Path, tmp_path: Path) -> None
         engine(tmp_path / "copy").fit(resume=True)  # the lock ended with its process
     finally:
         other.kill()
-    assert not (tmp_path / "copy" / "run" / ".lock").exists()
+    assert not (tmp_path / "copy" / "run" / ".lock.owner").exists()
 
 
 def test_two_runs_in_one_new_folder_do_not_both_go_on(tmp_path: Path) -> None:
@@ -95,7 +95,12 @@ def test_two_runs_in_one_new_folder_do_not_both_go_on(tmp_path: Path) -> None:
     with holding(tmp_path / "l"), pytest.raises(Locked), holding(tmp_path / "l"):
         pass
     with holding(tmp_path / "l"):
-        assert (tmp_path / "l").exists()
+        assert (tmp_path / "l.owner").read_text().startswith(f"process {os.getpid()} on ")
+    with pytest.raises(ZeroDivisionError), holding(tmp_path / "l"):
+        raise ZeroDivisionError
+    with holding(tmp_path / "l"):
+        pass
+    assert not (tmp_path / "l.owner").exists()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
@@ -165,7 +170,7 @@ def test_a_checkpoint_of_something_else_is_refused(name: str, finished: Path, tm
     with pytest.raises((ArtifactError, ConfigError)) as caught:
         engine(tmp_path / "copy", **{"phases.0.iterations": 6}).fit(resume=True)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
-    assert not (tmp_path / "copy" / "run" / ".lock").exists()
+    assert not (tmp_path / "copy" / "run" / ".lock.owner").exists()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from nern import Job, JobEnd, LaunchedJobs, Launcher
 from nern.cli.main import run
 from nern.errors import ConfigError
 from nern.studies.sweep import sweep
+from nern.support.lock import holding
 
 QUICK = {
     "architecture.width": 2, "pretrain.epochs": 1, "phases.0.iterations": 3, "phases.1.iterations": 2,
@@ -124,11 +125,11 @@ def test_the_reason_of_a_failure_is_what_the_run_said(tmp_path, capsys):
 
 
 def test_a_folder_is_one_sweeps_at_a_time(tmp_path):
-    fcntl = pytest.importorskip("fcntl", reason="there are no such locks here")
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match=r"another process works in .*; wait for it, or name another folder with -o"):
-            sweep("digits", {"seed": [0]}, {**QUICK, "output": str(tmp_path)}, launcher=Here())
+    with (
+        holding(tmp_path / ".lock"),
+        pytest.raises(ConfigError, match=r"another process works in .* \(process \d+ on .*\); wait"),
+    ):
+        sweep("digits", {"seed": [0]}, {**QUICK, "output": str(tmp_path)}, launcher=Here())
 
 
 @pytest.mark.slow
