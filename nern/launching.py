@@ -1,7 +1,7 @@
-"""Where the runs of a sweep are started: jobs, what becomes of them, and what a launcher does.
+"""The interface of launchers, which start the runs of a sweep, and the jobs that they start.
 
 A run is a command, `nern train` with the run's resolved configuration. A launcher starts such commands somewhere (on this machine,
-in the queue of a cluster), says when each has ended, and stops those that are no longer wanted.
+in the queue of a cluster), reports when each has ended, and stops those that are no longer wanted.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Job:
     """A run that a sweep hands to a launcher."""
 
     name: str
-    """Of the run; unique among the jobs that run at a time."""
+    """Name of the run; unique among the jobs that run at the same time."""
     command: tuple[str, ...]
     """Program and arguments; exit code 0 says that the run is finished."""
     folder: Path
     """The working directory."""
     log: Path
-    """The file that what the command prints is appended to."""
+    """The file to which the command's output is appended."""
     device: str = "auto"
     """The run's option `device`."""
     environment: Mapping[str, str] = attrs.field(factory=dict)
-    """Variables that the command needs besides those of this process."""
+    """Environment variables for the command, besides those of this process."""
 
     @property
     def takes_gpu(self) -> bool:
-        """Whether the launcher may choose a GPU for the run: it wants none where this is "cpu", and has its own with "cuda:1"."""
+        """Whether the launcher may choose a GPU for the run: with "cpu" the run needs none, and with "cuda:1" it has its own."""
         return self.device in ("auto", "cuda")
 
 
@@ -48,13 +48,13 @@ class JobEnd:
     """How a job ended."""
 
     code: int | None
-    """Exit code; minus the signal's number where a signal ended it; None where the launcher lost it."""
+    """The exit code; minus the signal's number where a signal ended the job; None where the launcher lost the job."""
     reason: str = ""
-    """What the launcher knows of it."""
+    """What the launcher knows about how the job ended, as text."""
 
     @property
     def killed(self) -> bool:
-        """Whether something from outside ended the job: a signal, a lost machine, or a request to stop."""
+        """Whether the job was ended from outside: by a signal, a lost machine, or a request to stop."""
         return self.code is None or self.code < 0 or self.code in (130, 137, 143)
 
     def __str__(self) -> str:
@@ -69,14 +69,14 @@ class JobEnd:
 
 
 class LaunchedJobs(ABC):
-    """Jobs of one sweep that a launcher has started; what `submit` returns stands for the job in the other methods."""
+    """The jobs of one sweep that a launcher has started. The other methods take the handle that `submit` returns."""
 
     @abstractmethod
     def submit(self, job: Job) -> Any:
         """Start a job, or put it into a queue.
 
         Raises:
-            NernError: it cannot be started; the message says why.
+            NernError: the job cannot be started; the message says why.
         """
 
     @abstractmethod
@@ -85,11 +85,11 @@ class LaunchedJobs(ABC):
 
     @abstractmethod
     def cancel(self, handle: Any) -> None:
-        """Ask a job to stop. A run is sent SIGTERM, writes a checkpoint and ends; `poll` then says so. Returns at once."""
+        """Ask a job to stop, and return at once. The run is sent SIGTERM, writes a checkpoint and ends, which `poll` then reports."""
 
     @abstractmethod
     def close(self) -> None:
-        """End whatever still runs, without waiting for a checkpoint, and free what was taken."""
+        """End all jobs that still run, without waiting for checkpoints, and release all resources."""
 
 
 @attrs.frozen
@@ -103,7 +103,7 @@ class Launcher(ABC):
         """Get ready to start jobs.
 
         Args:
-            folder: the sweep's folder; files of the launcher's own go into a folder below it.
+            folder: the sweep's folder; the launcher keeps its own files in a folder below it.
 
         Raises:
             PluginError: a package that the launcher needs is missing.

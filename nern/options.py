@@ -26,7 +26,7 @@ class OptionError(ValueError):
 
 @contextmanager
 def located(path: str) -> Iterator[None]:
-    """Say where in a configuration the option is that a block finds impossible.
+    """Add the place in the configuration to the error that a block raises about an option.
 
     Raises:
         ConfigError: the block raised an `OptionError`; its message begins with `path` and the option's name.
@@ -84,12 +84,12 @@ class OptionInfo:
 
 
 def option_fields(cls: type) -> list[attrs.Attribute[Any]]:
-    """The fields of a component class that a configuration sets; what it keeps during a run (`init=False`) is none."""
+    """The fields of a component class that a configuration sets; fields with `init=False` hold state and are left out."""
     return [field for field in attrs.fields(cls) if field.init]
 
 
 def option_name(field: attrs.Attribute[Any]) -> str:
-    """What a configuration calls a field: its name, less a leading underscore where a method has that name already."""
+    """The name of a field in a configuration: without the leading underscore that it has where a method has the plain name."""
     return field.alias or field.name
 
 
@@ -106,7 +106,7 @@ def describe(cls: type) -> list[OptionInfo]:
 
 
 def problem_with_options(cls: type) -> str | None:
-    """Why a component class's options cannot stand in a configuration, to be read behind the component; None where they can."""
+    """The reason why a configuration cannot hold the options of a component class, as the end of a sentence; None where it can."""
     if "__attrs_attrs__" not in vars(cls):
         return f"whose class {cls.__name__} is not decorated itself; write @attrs.frozen above it"
     try:
@@ -142,7 +142,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a default is of an option's type, as far as that is one of a configuration's own."""
+    """Whether a default has the type of its option; types that a configuration does not know itself are accepted."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return value in arguments
@@ -161,7 +161,7 @@ def summary(cls: type) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """A type as a user would write it: `int`, `"a" | "b"`, `list of int`, `int or null`."""
+    """A type as text for users: `int`, `"a" | "b"`, `list of int`, `int or null`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " | ".join(f'"{choice}"' for choice in arguments)
@@ -177,7 +177,7 @@ def type_name(hint: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """A value as messages call it: `a mapping`, `text ('abc')`."""
+    """A value as messages describe it: `a mapping`, `text ('abc')`."""
     if value is None:
         return "nothing"
     if isinstance(value, (Mapping, list)):
@@ -187,5 +187,5 @@ def kind_of(value: Any) -> str:
 
 
 def article(noun: str) -> str:
-    """`an int`, `a float`, `text`."""
+    """A noun with its article: `an int`, `a float`, `text`."""
     return noun if noun in ("text", "true or false", "null") else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,1 +1,1 @@
-"""What networks give: tensors in any nesting, kinds of outputs, and the metrics that measure them."""
+"""The outputs of networks: tensors in any nesting, kinds of outputs, and the metrics that measure them."""

@@ -29,50 +29,50 @@ from nern.outputs.nested import described, tensors_of
 
 @attrs.frozen
 class OutputKind(ABC):
-    """What the network of a task gives: how two sets of outputs are compared, measured, and which figure chooses a checkpoint."""
+    """The kind of a network's outputs: how outputs are compared and measured, and which figure chooses a checkpoint."""
 
     @abstractmethod
     def check(self, outputs: Any, classes: int | None = None) -> None:
-        """Look at the outputs for a few images before anything is trained.
+        """Check the outputs for a few images before training starts.
 
         Args:
-            classes: that the task has labels of, where it has.
+            classes: number of classes of the task's labels; None where it has none.
 
         Raises:
-            ConfigError: they are outputs of another kind.
-            DataError: the task has other classes than the network.
+            ConfigError: the outputs are of another kind.
+            DataError: the task has another number of classes than the network.
         """
 
     @abstractmethod
     def distance(self, original: Any, reconstructed: Any) -> Tensor:
-        """How far apart the outputs of two networks are: a scalar, the mean over images, differentiable in `reconstructed`.
+        """The distance between the outputs of two networks: a scalar, the mean over images, differentiable in `reconstructed`.
 
-        The loss `kd` is this where its own formula, which is for logits, does not apply.
+        The loss `kd` uses this distance where the outputs are not logits.
         """
 
     @abstractmethod
     def metrics(self) -> Mapping[str, Metric]:
-        """Name → metric; the first one is the headline."""
+        """The metrics by name; the first one is the headline."""
 
     @property
     @abstractmethod
     def choice(self) -> tuple[str, ...]:
         """Names of the metrics that checkpoints are compared by, the most important one first.
 
-        Choose by a distance from the original network where there is one: that needs no targets, and the original network
-        has mostly seen the held-out images.
+        A distance from the original network is the best choice where there is one: it needs no targets, and accuracy is no good
+            guide because the original network was mostly trained on the held-out images.
         """
 
     def training_loss(self, outputs: Any, targets: Any) -> Tensor:
         """The loss that trains an original network: a scalar, the mean over images.
 
         Raises:
-            DataError: networks of this kind cannot be trained here, which is the default.
+            DataError: networks of this kind cannot be trained by nern, which is the default.
         """
         raise DataError(f"{type(self).__name__} has no training_loss: give architecture.weights, or implement it")
 
     def check_targets(self, outputs: Any, targets: Any) -> None:
-        """Raise DataError where the targets of a batch cannot belong to its outputs."""
+        """Raise DataError where the targets of a batch do not match its outputs."""
         return
 
 
@@ -80,8 +80,8 @@ class OutputKind(ABC):
 class ClassLogits(OutputKind):
     """Logits [b, classes] of a classifier: knowledge distillation, top-1 and top-5, chosen by the divergence from the original.
 
-    The original network has mostly seen the held-out images, so that top-1 there is near 100 % and decided by a handful
-    of images; the divergence from the original's predictions counts every image, with or without labels.
+    The original network was mostly trained on the held-out images, so that top-1 is near 100 % there and differs only in a few
+    images. The divergence from the original's predictions depends on every image, and needs no labels.
     """
 
     def check(self, outputs: Any, classes: int | None = None) -> None:
@@ -120,7 +120,7 @@ class PixelLogits(OutputKind):
     """Logits [b, classes, h, w] of a segmentation network; targets are classes [b, h, w] int64, `ignore` for none."""
 
     ignore: int = 255
-    """Target of pixels that belong to no class."""
+    """The target of pixels that are not counted."""
 
     def check(self, outputs: Any, classes: int | None = None) -> None:
         if not isinstance(outputs, Tensor) or outputs.dim() < 3:
@@ -173,14 +173,14 @@ class Numbers(OutputKind):
 
 @attrs.frozen
 class Parts(OutputKind):
-    """A tuple or dictionary of outputs, each of a kind of its own.
+    """A tuple or dictionary of outputs, each with its own kind.
 
-    Targets are a tuple or dictionary with the same positions or keys; a part without targets has no figures that need them.
+    Targets are a tuple or dictionary with the same positions or keys. Parts without targets have no figures that need targets.
     Distances are added; figures are called `part/metric`.
     """
 
     kinds: Mapping[Any, OutputKind]
-    """Key or position of a part → its kind; other parts are left alone."""
+    """The kind of each part, by key or position; parts that are missing here are ignored."""
 
     def check(self, outputs: Any, classes: int | None = None) -> None:
         for key, kind in self.kinds.items():
@@ -237,7 +237,7 @@ class PartMetric(Metric):
 
 @attrs.frozen
 class AnyOutputs(OutputKind):
-    """Tensors in any nesting of which nothing else is known: relative squared distance from the original's, tensor by tensor."""
+    """Tensors in any nesting, about which nothing is known; measured by each tensor's relative squared distance from the original's."""
 
     def check(self, outputs: Any, classes: int | None = None) -> None:
         if not any(value.is_floating_point() for value in tensors_of(outputs)):
@@ -258,14 +258,14 @@ class AnyOutputs(OutputKind):
 
 @attrs.frozen
 class Measured(OutputKind):
-    """A kind of outputs with one more figure, which is the headline; the checkpoint is chosen as before."""
+    """A kind of outputs with an additional figure as its headline; the choice of checkpoints is not changed."""
 
     kind: OutputKind
-    """What the networks give."""
+    """The kind of outputs without the figure."""
     name: str
-    """Of the figure."""
+    """Name of the figure."""
     metric: Metric
-    """What takes the figure."""
+    """The metric of the figure."""
 
     def check(self, outputs: Any, classes: int | None = None) -> None:
         self.kind.check(outputs, classes)
@@ -288,7 +288,7 @@ class Measured(OutputKind):
 
 
 def target_of(targets: Any, key: Any) -> Any:
-    """The targets of one part, or None where it has none.
+    """The targets of one part, or None where there are none.
 
     Raises:
         DataError: the targets are no tuple and no dictionary.
@@ -307,7 +307,7 @@ def divergence(original: Tensor, reconstructed: Tensor) -> Tensor:
 
 
 def kind_of_outputs(outputs: Any) -> OutputKind:
-    """The kind to take where nobody says one: logits where there is one tensor [b, classes], else anything."""
+    """The kind of outputs where nobody names one: logits for a single tensor [b, classes], otherwise `AnyOutputs`."""
     return ClassLogits() if isinstance(outputs, Tensor) and outputs.dim() == 2 else AnyOutputs()
 
 

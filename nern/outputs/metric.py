@@ -1,4 +1,4 @@
-"""What a metric is."""
+"""The interface of metrics."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from nern.errors import DataError
 
 @attrs.frozen
 class Metric(ABC):
-    """A figure that says how a network does on all images of a split.
+    """A figure that measures a network on all images of a split.
 
-    A metric sees one batch after the other, so that outputs of any size can be measured; `total` makes one number of
-    what it kept of each.
+    A metric sees one batch after the other, so that outputs of any size can be measured; `total` computes the figure from the
+    results of all batches.
     """
 
     @property
     def compares(self) -> Literal["targets", "original"]:
-        """What outputs are compared with: the task's targets (the default), or the outputs of the original network."""
+        """Whether outputs are compared with the task's targets (the default), or with the outputs of the original network."""
         return "targets"
 
     @property
     def better(self) -> Literal["higher", "lower"]:
-        """Which direction is the better one, where the metric chooses among checkpoints; by default the higher one."""
+        """Which direction is better where the metric chooses among checkpoints; by default higher figures are better."""
         return "higher"
 
     @abstractmethod
     def batch(self, outputs: Any, reference: Any) -> Any:
-        """What the figure needs to know of one batch, by default a tensor with one entry for each image [b].
+        """The contribution of one batch to the figure, by default a tensor with one entry for each image [b].
 
         Args:
-            outputs: what the network gives for b images, on the CPU, floating-point tensors as float32.
-            reference: their targets, or what the original network gives for them.
+            outputs: the network's outputs for b images, on the CPU, with floating-point tensors as float32.
+            reference: the images' targets, or the original network's outputs for them.
 
-        Returns None where there is no such figure for outputs like these.
+        Returns None where such outputs do not have this figure.
         """
 
     def total(self, batches: Sequence[Any]) -> float | None:
-        """The figure of the whole split from what `batch` gave for each of its batches; by default the mean over images."""
+        """The figure of the whole split, from the results of `batch` for all batches; by default the mean over images."""
         return float(torch.cat(list(batches)).double().mean())
 
 
 @attrs.frozen
 class Measures:
-    """Which metrics a run takes, and which of them choose among its checkpoints."""
+    """The metrics of a run, and those among them that choose its checkpoint."""
 
     metrics: dict[str, Metric]
-    """Name of the figure → metric. The first one is the task's headline."""
+    """The metrics by name. The first one is the task's headline."""
     choice: tuple[str, ...]
     """Names of the metrics that checkpoints are compared by; a later one decides where the earlier ones are equal."""
 
     def key(self, figures: dict[str, float | None]) -> tuple[float, ...]:
-        """What two measurements are compared by: the greater key is the better one.
+        """The sort key of a measurement; the greater key is better.
 
         Raises:
             DataError: the first of the deciding figures does not exist.

@@ -1,4 +1,4 @@
-"""The metrics that ship."""
+"""The metrics that ship with nern."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nern.outputs.nested import count, tensors_of
 
 
 def rows_of(logits: Tensor) -> Tensor:
-    """Logits [b, classes, ...] as one row for every image, pixel or position: [n, classes]."""
+    """Reshape logits [b, classes, ...] to one row for every image, pixel or position: [n, classes]."""
     return logits if logits.dim() == 2 else logits.movedim(1, -1).flatten(0, -2)
 
 
@@ -25,7 +25,7 @@ def per_image(values: Tensor, images: int) -> Tensor:
 
 
 def percent(batches: Sequence[Tensor]) -> float | None:
-    """The part of all `batches` [n] bool that is true, in per cent; None where there is nothing to count."""
+    """The percentage of true entries in all `batches` [n] bool; None where there are no entries."""
     hits = torch.cat(list(batches))
     return 100 * int(hits.sum()) / len(hits) if len(hits) else None
 
@@ -35,7 +35,7 @@ class Top1(Metric):
     """Images (or pixels) whose most probable class is the right one, in per cent."""
 
     def batch(self, outputs: Tensor, reference: Tensor) -> Tensor:
-        known = reference.reshape(-1) >= 0  # a negative target is not counted, as in a border between two objects
+        known = reference.reshape(-1) >= 0  # negative targets, such as on borders between objects, are not counted
         return (_ranked(rows_of(outputs), 1)[:, 0] == reference.reshape(-1))[known]
 
     def total(self, batches: Sequence[Tensor]) -> float | None:
@@ -44,7 +44,7 @@ class Top1(Metric):
 
 @attrs.frozen
 class Top5(Metric):
-    """Images whose right class is among the five most probable, in per cent; none below ten classes."""
+    """Images whose right class is among the five most probable ones, in per cent; there is no such figure with fewer than ten classes."""
 
     def batch(self, outputs: Tensor, reference: Tensor) -> Tensor | None:
         if outputs.shape[1] < 10:
@@ -89,7 +89,7 @@ class Divergence(Metric):
 
 @attrs.frozen
 class MeanSquaredError(Metric):
-    """Squared difference, averaged over the numbers of an image and over images; outputs may be tensors in any nesting."""
+    """Squared difference, averaged over the numbers of an image, then over images; outputs may be tensors in any nesting."""
 
     to: Literal["targets", "original"] = option("targets", help="what outputs are compared with: targets, or the original's outputs")
 
@@ -114,7 +114,7 @@ class MeanIoU(Metric):
     ignore: int = option(255, help="target of pixels that do not count, besides negative ones", check=at_least(0))
 
     def batch(self, outputs: Tensor, reference: Tensor) -> Tensor:
-        """[1, 3, classes] int64: intersection, predicted and right pixels."""
+        """Count the pixels of a batch: intersection, predicted and right ones, [1, 3, classes] int64."""
         classes, right = outputs.shape[1], reference.reshape(-1)
         known = (right != self.ignore) & (right >= 0)
         predicted, right = rows_of(outputs).argmax(1)[known], right[known]
@@ -124,7 +124,7 @@ class MeanIoU(Metric):
     def total(self, batches: Sequence[Tensor]) -> float | None:
         hit, predicted, right = torch.cat(list(batches)).sum(0).double()
         union = predicted + right - hit
-        there = union > 0  # a class that is neither shown nor predicted has no overlap to measure
+        there = union > 0  # a class that is neither right nor predicted anywhere does not count in the mean
         return float(100 * (hit[there] / union[there]).mean()) if bool(there.any()) else None
 
 
@@ -147,10 +147,10 @@ class RelativeDistance(Metric):
 
 @attrs.frozen
 class FunctionMetric(Metric):
-    """A figure that a function computes for a batch, averaged over images."""
+    """A figure that a user's function computes for each batch, averaged over images."""
 
     function: Callable[[Any, Any], Any]
-    """Function of outputs and targets of a batch to a number, or to one number for each image."""
+    """Function from outputs and targets of a batch to a number, or to one number for each image."""
 
     def batch(self, outputs: Any, reference: Any) -> Tensor:
         values = torch.as_tensor(self.function(outputs, reference)).double().detach().cpu()
@@ -164,5 +164,5 @@ def relative_squares(original: Tensor, reconstructed: Tensor) -> Tensor:
 
 
 def _ranked(rows: Tensor, most: int) -> Tensor:
-    """The `most` classes of greatest logit in every row, the first of equals first."""
+    """The `most` classes with the greatest logits in every row; of equal logits, the first class comes first."""
     return rows.argsort(dim=1, descending=True, stable=True)[:, :most]

@@ -1,4 +1,4 @@
-"""Inputs, outputs and targets that are a tensor, or tensors in tuples, lists and dictionaries."""
+"""Functions for inputs, outputs and targets that are a tensor, or tensors nested in tuples, lists and dictionaries."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 
 def count(value: Any) -> int:
-    """How many examples a batch holds: the length of its first tensor, or of a list with one entry for each example."""
+    """The number of examples in a batch: the length of its first tensor, or of a list with one entry for each example."""
     if isinstance(value, list):
         return len(value)
     return len(tensors_of(value)[0])
 
 
 def part(value: Any, examples: slice) -> Any:
-    """Some examples of a batch; a list holds one entry for each example."""
+    """Take some examples of a batch; a list holds one entry for each example."""
     if isinstance(value, Tensor):
         return value[examples]
     if isinstance(value, list):
@@ -51,15 +51,15 @@ def to_float32(value: Any) -> Any:
 
 
 def laid_out(value: Any, layout: torch.memory_format) -> Any:
-    """The same nesting with images [b, c, h, w] in a layout, such as `torch.channels_last`, which convolutions are faster on."""
+    """The same nesting with images [b, c, h, w] in a memory layout such as `torch.channels_last`, in which convolutions are faster."""
     return map_tensors(lambda tensor: tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor, value)
 
 
 def lay_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
-    """Lay convolution weights [f, c, kh, kw] out like `laid_out` inputs, in place; others, such as volumes', stay as they are.
+    """Change the memory layout of convolution weights [f, c, kh, kw] in place; weights of other dimensions stay as they are.
 
-    Weights of one channel, which lie alike in every layout, get the strides of this one, too: by these torch chooses how it
-    convolves (`contiguous` would leave them as they are).
+    Weights with one channel have the same memory in every layout, but get the strides of this one, too, because torch chooses its
+    algorithm by the strides (`contiguous` would not change them).
     """
     for value in network.parameters():
         if value.dim() == 4:
@@ -79,7 +79,7 @@ def call(network: nn.Module, inputs: Any) -> Any:
 
 
 def described(value: Any) -> str:
-    """`a tensor of shape [2, 10]`, `a tuple of 2`, as messages call an output."""
+    """An output as messages describe it: `a tensor of shape [2, 10]`, `a tuple of 2`."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How two networks compare image by image: counts for every class, and what they say about the difference in accuracy."""
+"""Compares two networks image by image: counts for every class, and the difference in accuracy with its confidence interval."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NORMAL_95 = 1.959964
 class ClassCounts:
     """Test images of one class, counted by which of the two networks is right about them.
 
-    Without labels the class of an image is the one that the original network predicts, and nothing is known about who is right.
+    Without labels, the class of an image is the one that the original network predicts, and the counts of correct images are missing.
     """
 
     label: int  # position of the class in the network's output
@@ -70,14 +70,14 @@ class ClassCounter:
         self._batches: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def __call__(self, reconstructed: Any, original: Any, labels: Any) -> None:
-        """Take a batch: logits [n, classes] of both networks, and labels [n] or None."""
+        """Count a batch: logits [n, classes] of both networks, and labels [n] or None."""
         if all(isinstance(outputs, Tensor) and outputs.dim() == 2 for outputs in (reconstructed, original)):
             usable = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
             if labels is None or usable:
                 self._batches.append((original, reconstructed, labels))
 
     def counts(self) -> list[ClassCounts]:
-        """Counts of every class that has images; none where nothing was counted."""
+        """The counts of every class that has images; empty where nothing was counted."""
         if not self._batches:
             return []
         originals, reconstructions, labels = zip(*self._batches, strict=True)
@@ -88,9 +88,9 @@ class ClassCounter:
 def accuracy_difference(counts: Iterable[ClassCounts]) -> Difference | None:
     """The difference in accuracy with its 95 % confidence interval; None where there are no labels.
 
-    Both networks see the same images, so only images count on which exactly one of them is right. The interval adds half
-    an image to each of the four cells of the table (Agresti and Min 2005, "Simple improved confidence intervals for
-    comparing matched proportions"), so that it is honest for few images, too.
+    Both networks see the same images, so only the images matter on which exactly one of them is right. The interval adds half an
+    image to each of the four cells of the table (Agresti and Min 2005, "Simple improved confidence intervals for comparing matched
+    proportions"), so that it also holds for few images.
     """
     images = lost = gained = 0
     for count in counts:

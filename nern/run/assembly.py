@@ -1,4 +1,4 @@
-"""Puts together what training works on: the original's kernels, a representation of them, and the networks to compare."""
+"""Puts together everything that training works on: the original kernels, a representation of them, and the pair of networks."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ log = logging.getLogger("nern")
 
 
 class Assembly:
-    """Puts together what the training of one experiment works on.
+    """Puts together everything that the training of one experiment works on.
 
     Args:
         experiment: a checked configuration.
         registry: where its components came from.
         device: where training runs.
-        dtype: in which the networks compute.
+        dtype: the dtype in which the networks compute.
     """
 
     def __init__(self, experiment: Experiment, registry: Registry, device: torch.device, dtype: torch.dtype) -> None:
         self.experiment, self.registry, self.device, self.dtype = experiment, registry, device, dtype
-        self._speedups: Speedups | None = None  # that the network bears; measured once
+        self._speedups: Speedups | None = None  # the speed-ups that leave the network's results the same; they are tried only once
 
     def context(self, original: Original, processes: Processes, representation: Representation | None = None) -> StepContext:
-        """What training works on, with fresh weights where there is no representation yet."""
+        """Everything that training works on; without a representation, one with fresh weights is built."""
         experiment = self.experiment
         masks = original.masks() if experiment.keep_zeros else {}
         kernels = OriginalKernels(original.grid, original.state, original.orders, self.device, masks)
@@ -51,7 +51,7 @@ class Assembly:
         )  # fmt: skip
 
     def _with_fresh_weights(self, original: Original, kernels: OriginalKernels) -> Representation:
-        """A representation with fresh weights."""
+        """Build a representation with fresh weights."""
         experiment = self.experiment
         with seeded(experiment.seed, "predictor"):
             representation = assemble(
@@ -82,7 +82,7 @@ class Assembly:
         return representation
 
     def _networks(self, original: Original, processes: Processes) -> NetworkPair:
-        """The pair of networks that losses compare, with the speed-ups that leave what this network computes as it was."""
+        """The pair of networks that losses compare, with the speed-ups under which this network computes the same."""
         architecture = self.experiment.architecture
         features = architecture.features(original.network)
         if self._speedups is None and any(self.experiment.runs_networks(phase) for phase in self.experiment.phases):

@@ -1,4 +1,4 @@
-"""The state a run resumes from. Randomness is a function of seed and step, so the state is small."""
+"""The state that a run resumes from. It is small, since everything random is a function of seed and step."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from nern.training.optimizer_state import expect
 
 @attrs.define
 class Checkpoint:
-    """How far a run has come, and what it needs to be resumed from there."""
+    """The progress of a run, and the state from which it resumes."""
 
     phase: int  # index of the phase
     step: int  # steps done in that phase
-    iteration: int  # steps done in all
-    parameters: dict[str, Tensor]  # of the representation
+    iteration: int  # steps done in all phases
+    parameters: dict[str, Tensor]  # state dict of the representation
     optimizers: list[dict[str, Any]]
     best: dict[str, Any] | None  # {"iteration", "key", "metrics", "parameters"} of the checkpoint chosen so far
-    seconds: float  # spent training until here
+    seconds: float  # time spent so far
     originals: str  # SHA-256 of the original weights
 
     def save(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class Checkpoint:
         return checkpoint
 
     def check(self) -> None:
-        """Raise ValueError where a value is not of its kind."""
+        """Raise ValueError where a value has a wrong type or shape."""
         for name in ("phase", "step", "iteration"):
             expect(type(getattr(self, name)) is int and 0 <= getattr(self, name) < 1 << 62, f"'{name}' is no number of steps")
         expect(type(self.seconds) in (int, float) and 0 <= self.seconds < 1e15, "'seconds' is no time")
@@ -87,7 +87,7 @@ class Checkpoint:
 
 @contextmanager
 def belonging(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a checkpoint is put into a run into one line.
+    """Turn any error while a checkpoint is loaded into a run into one line.
 
     Raises:
         ArtifactError: the checkpoint is damaged, or is another run's.
@@ -96,7 +96,7 @@ def belonging(path: Path) -> Iterator[None]:
         yield
     except NernError:
         raise
-    except Exception as error:  # a foreign state fails in any way
+    except Exception as error:  # the state of another run can raise anything
         reason = shortened(first_line(error), 200)
         raise ArtifactError(f"checkpoint {path} is damaged or another run's ({reason}); move it away to start the run anew") from error
 
@@ -124,7 +124,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle can raise anything
         reason = plain(error)
         raise ArtifactError(f"checkpoint {path} is damaged ({reason}); move it away to start the run anew") from error
     if broken is not None or not isinstance(state, dict):

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a run before its first step, all mistakes together; each is one line with its place."""
+"""Checks a run before its first step and reports all mistakes together, each in one line with its place in the configuration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from nern.run.pretraining import must_have_targets
 from nern.run.trial import check_components, check_phase
 from nern.training.step import StepContext, term_runs_networks
 
-#: Of one parameter; the squares of a network's parameters are added up in float32.
+#: Largest sum of squares of one parameter: the squares of a network's parameters are added up in float32.
 LARGEST_SUM_OF_SQUARES = 1e36
 #: Steps of reconstruction after which outputs are usually finite; named where they are not at the start.
 LATER = 500
@@ -46,21 +46,21 @@ def check_run(
     *,
     registry: Registry,
 ) -> None:
-    """Look for everything that would end a run before its first step; nothing is written or trained.
+    """Check everything that would end a run at its start; nothing is written or trained.
 
-    Every phase is started once, without a step, on the original network with its kernels in their own order. A network
-    that the run has yet to train stands there with fresh weights. Images are opened last, where nothing else is wrong.
+    Every phase is started once, without making a step, on the original network with its kernels in their own order. An original
+    network that the run will train itself has fresh weights here. Images are opened last, and only where nothing else is wrong.
 
     Args:
-        context_of: what training works on, made from an original network.
-        open_task: finds the images of a task; None leaves images alone.
+        context_of: function that makes the training context for an original network.
+        open_task: function that opens the images of a task; with None, images are not checked.
         registry: where the components come from.
 
     Raises:
         ConfigError: an option is impossible, or the network cannot be represented.
         DataError: weights or images are missing, or do not match each other.
         PluginError: something that is not installed is wanted.
-        NernError: of the first mistake's kind, with one line for each where there are several.
+        NernError: where there are several mistakes, an error of the first one's class, with one line for each.
     """
     mistakes: list[NernError] = []
 
@@ -103,9 +103,9 @@ def check_run(
         wrong = list(check_components(experiment, registry, context, original.network))
         mistakes += wrong
         with tempfile.TemporaryDirectory() as folder:
-            if not wrong:  # else the file is wrong for the same reason
+            if not wrong:  # otherwise the file would fail for the same reason
                 check_file(pack(experiment, original, context.representation.eval(), registry, like_at_the_end()), Path(folder))
-        if not wrong and source.available:  # else the network has fresh weights, with which nothing is trained
+        if not wrong and source.available:  # otherwise the network has fresh weights, which no phase is trained with
             _check_outputs_at_start(experiment, context)
         context.representation.train()
     for index, phase in enumerate(experiment.phases if context and not wrong else ()):
@@ -127,27 +127,27 @@ def check_run(
 def check_file(artifact: Artifact, folder: Path) -> None:
     """Write the file of a representation that is not trained yet, read it back, and compare everything in it.
 
-    What does not come back now would not come back after hours of training either.
+    An entry that cannot be read back now could not be read back after hours of training either.
 
     Args:
-        folder: where the file stands for the moment.
+        folder: the folder of the temporary file.
 
     Raises:
-        ConfigError: an entry does not come back as it was; names it.
+        ConfigError: an entry is different after reading; the message names it.
         OSError: the folder cannot be written.
     """
     path = folder / ".untrained.nern.tmp"
     try:
         artifact.write(path)
         read = load(path, artifact.registry)
-        if set(artifact.architecture.private) - set(Architecture.private):  # a file does not say what builds such a network
+        if set(artifact.architecture.private) - set(Architecture.private):  # the file does not hold what builds such a network
             read.built_by(artifact.architecture)
         state = read.state_dict()
         rebuilt = read.reconstruct().state_dict()
         _compare(artifact, read, state, rebuilt)
     except OSError:
         raise
-    except Exception as error:  # of a plugin's components, of types that no file can hold
+    except Exception as error:  # a plugin's component, or a type that no file can hold, can raise anything
         reason = str(error).replace(str(path), "the file")
         raise ConfigError(f"the run's file could not be read back: {reason.splitlines()[0] if reason else type(error).__name__}") from error
     finally:
@@ -155,7 +155,7 @@ def check_file(artifact: Artifact, folder: Path) -> None:
 
 
 def _compare(artifact: Artifact, read: Artifact, state: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor]) -> None:
-    """Raise ValueError with the name of the first entry that is another one than before."""
+    """Raise ValueError with the name of the first entry that is different after reading."""
     copied = artifact.copied_entries()
     for entry in artifact.entries:
         for tensors in (state, rebuilt):
@@ -165,12 +165,12 @@ def _compare(artifact: Artifact, read: Artifact, state: Mapping[str, Tensor], re
             if entry.name in copied and not same_bits(value, copied[entry.name]):
                 raise ValueError(f"'{entry.name}' comes back with other values")
     before, after = artifact.representation, read.representation
-    if is_coded(before):  # which rounds in a way of its own, that decoding checks
+    if is_coded(before):  # entropy coding rounds in its own way, which decoding checks
         return
-    numbers = {name for name, _ in before.named_parameters(remove_duplicate=False)}  # tied ones under each of their names
+    numbers = {name for name, _ in before.named_parameters(remove_duplicate=False)}  # shared parameters under each of their names
     own, other = before.state_dict(), after.state_dict()
     for name, value in own.items():
-        if name.startswith("copies."):  # which are among the copied entries above
+        if name.startswith("copies."):  # trained copies were compared among the copied entries above
             continue
         expected = before.storage.rounded(value) if name in numbers else value
         if name not in other or not torch.equal(other[name].to(expected.dtype), expected.cpu()):
@@ -178,7 +178,7 @@ def _compare(artifact: Artifact, read: Artifact, state: Mapping[str, Tensor], re
 
 
 def _tasks(experiment: Experiment) -> Iterator[tuple[str, Task]]:
-    """Where images come from, each with its place in the configuration."""
+    """The tasks of all phases, each with its place in the configuration."""
     yield "task", experiment.task
     for index, phase in enumerate(experiment.phases):
         if phase.inputs is not None:
@@ -186,10 +186,10 @@ def _tasks(experiment: Experiment) -> Iterator[tuple[str, Task]]:
 
 
 def _network(experiment: Experiment, source: OriginalSource, fetch: bool) -> tuple[nn.Module, dict[str, torch.dtype]]:
-    """The original network in eval mode, and the dtypes of its file.
+    """The original network in eval mode, and the dtypes of the entries in its file.
 
-    It has fresh weights where the run has yet to train it, and without `fetch` where its weights lie in no file here, but a
-    library would fetch them.
+    It has fresh weights where the run will train it itself; without `fetch`, also where a library would have to download its
+    weights.
     """
     architecture = experiment.architecture
     elsewhere = architecture.has_weights and architecture.weights is None
@@ -203,7 +203,7 @@ def _network(experiment: Experiment, source: OriginalSource, fetch: bool) -> tup
 
 
 def _outputs(network: nn.Module, experiment: Experiment) -> Any:
-    """What the network gives for one example; raises ConfigError where it does not run, or gives something else than the task needs."""
+    """The network's outputs for one example; raises ConfigError where it does not run, or where the task needs other outputs."""
     check_numbers(network)
     inputs = experiment.architecture.example_inputs(1)
     try:
@@ -218,10 +218,10 @@ def _outputs(network: nn.Module, experiment: Experiment) -> Any:
 
 
 def check_numbers(network: nn.Module) -> None:
-    """Look for numbers in a network that are not what their names say, or with which no loss can be computed.
+    """Check that variances in a network are not negative, and that losses can be computed with its numbers.
 
     Raises:
-        DataError: a variance is below zero, or the sum of the squares of a parameter is beyond float32; names the entry.
+        DataError: a variance is below zero, or the sum of the squares of a parameter exceeds float32; the message names the entry.
     """
     for name, value in network.named_buffers():
         if name.endswith("running_var") and bool((value < 0).any()):

@@ -1,4 +1,4 @@
-"""Chooses the device that a run computes on, and its arithmetic."""
+"""Chooses the device and the floating-point arithmetic of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nern.training.processes import local_rank
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: `auto`, `cpu`, `cuda`, `cuda:1`, …; of several processes on a machine, each takes a GPU of its own.
+    """The device with a name (`auto`, `cpu`, `cuda`, `cuda:1`, …); each of several processes on a machine gets a GPU of its own.
 
     Raises:
         DataError: there is no such device here.
@@ -36,7 +36,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of a name: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the processor has instructions for it."""
+    """The dtype with a name: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the processor has instructions for it."""
     if precision != "auto":
         return torch.float32 if precision == "float32" else torch.bfloat16
     return torch.bfloat16 if _computes_bfloat16(device) else torch.float32

@@ -19,8 +19,8 @@ from nern.outputs.metric import Measures
 from nern.outputs.nested import call, count, laid_out, map_tensors, part, tensors_of, to_float32
 from nern.support.messages import did_you_mean
 
-PIXELS = 1 << 23  # values that go through a network at a time: bounds the memory of its activations
-KEPT = 1 << 28  # numbers of the original network's outputs that are kept; where there are more, it runs again
+PIXELS = 1 << 23  # input values per batch, which bounds the memory of activations
+KEPT = 1 << 28  # most numbers of the original network's outputs that are kept in memory; with more, it runs again each time
 
 
 @attrs.frozen
@@ -32,7 +32,7 @@ class Score:
     figures: dict[str, float | None]
     """Every figure of the task by its name; None where it does not exist, such as top-5 below ten classes."""
     key: tuple[float, ...] = attrs.field(default=(), repr=False)
-    """What two checkpoints are compared by: the greater key is the better one; empty where none was to be chosen."""
+    """The sort key of checkpoints, where a greater key is better; empty where no checkpoint had to be chosen."""
 
     def metrics(self) -> dict[str, float]:
         """The figures that exist."""
@@ -45,22 +45,22 @@ class Score:
 
     @property
     def top1(self) -> float | None:
-        """Images of which the right class is the most probable one, per cent; None where there are no labels."""
+        """Images whose most probable class is the right one, in per cent; None where there are no labels."""
         return self.figures.get("top1")
 
     @property
     def top5(self) -> float | None:
-        """Images of which the right class is among the first five, per cent; None without labels or below ten classes."""
+        """Images whose right class is among the five most probable ones, in per cent; None without labels or below ten classes."""
         return self.figures.get("top5")
 
     @property
     def agreement(self) -> float | None:
-        """Images on which original and network predict the same class, per cent."""
+        """Images for which this network and the original predict the same class, in per cent."""
         return self.figures.get("agreement")
 
     @property
     def kl(self) -> float | None:
-        """Mean KL(original ‖ network), nats."""
+        """Mean KL(original ‖ network), in nats."""
         return self.figures.get("kl")
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Score:
 
 
 def measures_of(experiment: Experiment) -> Measures:
-    """The metrics of an experiment: its own, or those that its task's outputs have.
+    """The metrics of an experiment: those that it names, or else those of its task's outputs.
 
     Raises:
         ConfigError: `choose_by` names no metric of the experiment.
@@ -78,7 +78,7 @@ def measures_of(experiment: Experiment) -> Measures:
 
 
 def chosen_measures(kind: OutputKind, metrics: dict[str, Any] | None = None, choose_by: str | None = None) -> Measures:
-    """The metrics of a kind of outputs, or `metrics` in their place; `choose_by` names the one that chooses checkpoints.
+    """The metrics of a kind of outputs, unless `metrics` replaces them; `choose_by` names the one that chooses checkpoints.
 
     Raises:
         ConfigError: `choose_by` names no metric of them.
@@ -100,15 +100,15 @@ def chosen_measures(kind: OutputKind, metrics: dict[str, Any] | None = None, cho
 def outputs_of(
     network: nn.Module, data: Data, split: Literal["heldout", "test"], device: torch.device, batch: int = 500, every: int = 1
 ) -> Iterator[tuple[Any, Any]]:
-    """What a network gives for the images of a split, and their targets or None, some images at a time, on the CPU.
+    """Run a network on a split, some images at a time; yields its outputs, on the CPU, with the images' targets or None.
 
-    Floating-point outputs are float32. With `every` above 1 only every so-manieth image is looked at, over the whole split.
+    Floating-point outputs are float32. With `every` above 1, only every `every`-th image of the split is used.
 
     Raises:
         DataError: the split is missing.
     """
     network, layout = network.to(device).eval(), None
-    if any(module.training for module in network.modules()):  # one that insists on training changes its statistics while it runs
+    if any(module.training for module in network.modules()):  # a network that stays in training mode changes its statistics while it runs
         network = copied(network, torch.clone)
     passed = 0
     for inputs, targets in data.batches(split, batch, device):
@@ -128,7 +128,7 @@ def outputs_of(
 
 
 def is_chance(score: Score, outputs: int) -> bool:
-    """Whether a classifier is right hardly more often than one that guesses among its outputs would be."""
+    """Whether a classifier is hardly better than guessing."""
     if score.top1 is None or not outputs:
         return False
     expected = score.images / outputs
@@ -136,13 +136,13 @@ def is_chance(score: Score, outputs: int) -> bool:
 
 
 class Comparison:
-    """Measures networks on one split of a task, beside the original network, which runs once.
+    """Measures networks on one split of a task, and compares them with the original network, which runs only once.
 
     Args:
-        original: None where the original weights are not at hand.
-        kind: what the networks give.
-        measures: which figures are taken.
-        every: measure every so-manieth image of the split only.
+        original: the original network; None where its weights are missing.
+        kind: the kind of the networks' outputs.
+        measures: the figures that are measured.
+        every: use only every `every`-th image of the split.
     """
 
     def __init__(
@@ -159,20 +159,20 @@ class Comparison:
         self._kind, self._measures = kind, chosen_measures(kind) if measures is None else measures
         self._kept: list[Any] | None = None
         self._original: Score | None = None
-        self.outputs = 0  # how many a classifier has; known when it was measured
+        self.outputs = 0  # number of outputs of a classifier, known after a measurement; 0 for other networks
 
     @property
     def original(self) -> Score | None:
-        """The figures of the original network; None where its weights are not at hand."""
+        """The figures of the original network; None where its weights are missing."""
         if self._original is None and self._network is not None:
             self._original = self._measured(self._network, choosing=False, itself=True)
         return self._original
 
     def score(self, network: nn.Module, choosing: bool = False, watch: Callable[[Any, Any, Any], None] | None = None) -> Score:
-        """Measure a network, and how near its outputs are to those of the original one.
+        """Measure a network, and compare its outputs with those of the original one.
 
         Args:
-            choosing: whether the score has to say how it compares with others.
+            choosing: whether the score needs a key by which checkpoints are compared.
             watch: called for every batch with the outputs, those of the original network (or None) and the targets (or None).
 
         Raises:
@@ -209,7 +209,7 @@ class Comparison:
         return Score(images, figures, self._measures.key(figures) if choosing else ())
 
     def _originals(self) -> Iterator[Any]:
-        """What the original network gives, batch by batch."""
+        """The outputs of the original network, batch by batch."""
         assert self._network is not None and self.original is not None
         if self._kept is not None:
             return iter(self._kept)

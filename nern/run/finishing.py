@@ -1,4 +1,4 @@
-"""The end of a run: its checkpoints measured once on the test set, its artifact and its result."""
+"""The end of a run: measures its checkpoints once on the test set, and writes its artifact and its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def finish(loop: TrainingLoop, dtype: torch.dtype) -> tuple[Artifact, Result]:
     """Measure the final and the chosen checkpoint on the test set, once, and write artifact and result.
 
     Args:
-        dtype: in which the networks computed.
+        dtype: the dtype in which the networks computed, for the record.
     """
     experiment, original, registry, folder = loop.experiment, loop.original, loop.registry, loop.folder
     device = loop.context.device

@@ -22,13 +22,13 @@ from nern.support.files import remove_leftovers, write_tensors, write_text
 from nern.support.lock import Locked, holding
 from nern.support.messages import cannot_write
 
-#: What may differ between a run and its resumption: where it is, how long it is, who watches, on what it computes.
+#: Sections that may change when a run is resumed: its folder and length, its observers, and the device.
 FREE = {"output", "observers", "device", "threads", "cuda_graphs", "precision", "plugins"}
 FREE |= {"evaluate_every", "checkpoint_every", "log_every", "curve_points", "curve_images"}
 
 
 def file_of(place: Path) -> Path:
-    """A representation file, or the one of a run folder.
+    """The path of a representation file, which `place` is itself or which the run folder `place` holds.
 
     Raises:
         ArtifactError: the run is not finished.
@@ -56,10 +56,10 @@ class RunFolder:
         self.artifact = path / "model.nern"
         self.result = path / "result.json"
         self.lock = path / ".lock"
-        self._kept: set[tuple[Any, ...]] = set()  # what the lines are about that an earlier part of the run left
+        self._kept: set[tuple[Any, ...]] = set()  # step and subject of the metrics lines that an earlier part of the run wrote
 
     def explained(self, problem: OSError) -> NernError:
-        """What to tell a user about a file that could not be read or written during this run."""
+        """The error to raise for a file that could not be read or written during this run."""
         folder = self.path.absolute()
         place = Path(os.fsdecode(problem.filename)).absolute() if isinstance(problem.filename, (str, bytes)) else folder
         if place.is_relative_to(folder) or folder.is_relative_to(place):
@@ -67,20 +67,20 @@ class RunFolder:
         return DataError(f"cannot read {place} ({problem.strerror or problem})")
 
     def way_on(self) -> str:
-        """What a user can do once the error is mended that ended a run in this folder."""
+        """What the user can do after correcting the error that ended a run in this folder."""
         if self.checkpoint.exists():
             return f"mend it, then continue with --resume (checkpoint {self.checkpoint})"
         return f"mend it, then continue with --resume ({self.path})" if self.config.exists() else "mend it, then start again"
 
     @contextmanager
     def held(self, make: bool) -> Iterator[None]:
-        """Keep other processes out of the folder while a block runs; the lock ends with this process, however that ends.
+        """Lock the folder against other processes while a block runs; the lock disappears with this process, also when it is killed.
 
         Args:
             make: whether to make the folder where it is missing.
 
         Raises:
-            ConfigError: another process has it.
+            ConfigError: another process holds the lock.
             OSError: the folder cannot be written.
         """
         if make:
@@ -101,7 +101,7 @@ class RunFolder:
         """Refuse an experiment that can neither start in this folder nor be resumed in it.
 
         Args:
-            registry: knows the defaults of options that are newer than the run.
+            registry: gives the defaults of options that are newer than the run.
 
         Raises:
             ConfigError: the folder holds a run and `resume` is not set, or the run is another experiment's.
@@ -143,7 +143,7 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def keep_metrics(self, iteration: int) -> None:
-        """Drop the lines of steps after `iteration`, which are about to be done again."""
+        """Remove the lines of steps after `iteration`, which the resumed run repeats."""
         if not self.metrics.exists():
             return
         kept: dict[tuple[Any, ...], str] = {}
@@ -152,13 +152,13 @@ class RunFolder:
                 record = json.loads(line)
                 if record["iteration"] <= iteration:
                     kept.setdefault(_about(record), line + "\n")
-            except (ValueError, KeyError, TypeError, RecursionError):  # the line that an interruption cut off
+            except (ValueError, KeyError, TypeError, RecursionError):  # a line that an interruption left incomplete
                 continue
         self._kept = set(kept)
         write_text(self.metrics, "".join(kept.values()))
 
     def write_original(self, network: nn.Module) -> None:
-        """Keep the original network that the run trained itself."""
+        """Save the original network that the run trained itself."""
         write_tensors(self.original, network.state_dict())
         self.pretraining.unlink(missing_ok=True)
 
@@ -167,19 +167,19 @@ class RunFolder:
 
 
 def _about(record: dict[str, Any]) -> tuple[Any, ...]:
-    """What a line of metrics.jsonl is about: its step and what was measured there."""
+    """What a line of metrics.jsonl is about: its step, its phase and the names of its figures."""
     return (str(record.get("iteration")), str(record.get("phase")), *(key for key in record if key not in ("iteration", "phase")))
 
 
 def _fixed(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that a resumption must share. Files may have moved: weights are known by their SHA-256."""
+    """The part of a configuration that must not change when a run is resumed. Paths may change: weights are identified by their SHA-256."""
     fixed = {key: value for key, value in values.items() if key not in FREE}
     fixed["architecture"] = {**values["architecture"], "weights": values["architecture"].get("weights") is not None}
     for key in ("entry", "rename"):
         fixed["architecture"].pop(key, None)
     fixed["task"] = {key: value for key, value in values["task"].items() if key != "root"}
     if NumberFormat(values.get("storage", "float32")).bits is None:
-        fixed.pop("storage", None)  # floats are rounded in the end, integers trained with
+        fixed.pop("storage", None)  # formats of floats only round at the end, while integers are part of training
     fixed["phases"] = [{key: value for key, value in phase.items() if key != "iterations"} for phase in values["phases"]]
     return fixed
 

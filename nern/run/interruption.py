@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP and the end of whoever started a run, as a request to stop at the next step."""
+"""Turns Ctrl-C, SIGTERM, SIGHUP and the end of the parent process into a request to stop at the next step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from nern.errors import Interrupted
 from nern.launching import PARENT
 
-WATCH_EVERY = 1.0  # seconds between looks at the process that started this one
+WATCH_EVERY = 1.0  # seconds between checks of the process that started this one
 
 
 class StopRequest:
     """Turns the first Ctrl-C, SIGTERM or SIGHUP into a request to stop at the next step; a second Ctrl-C stops at once.
 
-    SIGHUP, which a closed terminal sends, stays ignored where it was (`nohup`). The end of the process that started this one is a
-    request, too, where that was torchrun or a sweep: a run that was left alone would otherwise write into a folder in which
-    another may be started.
+    SIGHUP, which a closed terminal sends, stays ignored where it was ignored (`nohup`). Where torchrun or a sweep started this
+    process, the end of that parent is a request, too: otherwise an abandoned run would write into a folder in which another one may
+    be started.
     """
 
     def __init__(self) -> None:
@@ -57,8 +57,8 @@ class StopRequest:
 
 
 def started_by() -> int | None:
-    """The number of the process whose end ends this run: the sweep's or torchrun's; None where a run stands on its own."""
-    if os.name != "posix":  # where there is no number of a parent that changes with its end
+    """The id of the process whose end must end this run, which is the sweep's or torchrun's; None where nobody supervises the run."""
+    if os.name != "posix":  # on Windows the parent's id does not change when the parent ends
         return None
     named = os.environ.get(PARENT, "")
     if named.isdigit():
@@ -67,7 +67,7 @@ def started_by() -> int | None:
 
 
 def has_ended(starter: int) -> bool:
-    """Whether a process has ended that started this one, or one of those that started this one."""
+    """Whether a process that started this one, directly or through other processes, has ended."""
     if starter == _PARENT_AT_START:
         return os.getppid() != starter
     try:

@@ -1,4 +1,4 @@
-"""The loop over phases and steps of a run, with its reports, evaluations and checkpoints."""
+"""The loop over the phases and steps of a run, with reports, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ log = logging.getLogger("nern")
 
 
 class TrainingLoop:
-    """The phases of one run, from their start or from a checkpoint.
+    """Trains the phases of one run, from the start or from a checkpoint.
 
     Args:
-        open_task: finds the images of a task.
-        calls: the observers of the run.
+        open_task: function that opens the images of a task.
+        calls: calls the observers of the run.
         began: `time.monotonic()` at the start of the run.
     """
 
@@ -95,7 +95,7 @@ class TrainingLoop:
                 self._evaluate(phase)
 
     def _code(self, index: int, phase: Phase) -> float | None:
-        """Code the parameters where this phase is the first that counts their bits; returns how many bits they may take, if any."""
+        """Start entropy coding where this phase is the first that counts bits; returns how many bits the parameters may take, or None."""
         experiment, representation = self.experiment, self.context.representation
         if not representation.storage.is_coded or not experiment.counts_bits(phase):
             return None
@@ -104,7 +104,7 @@ class TrainingLoop:
             room = room_for_codes(experiment, self.original, representation, self.registry)
             start_coding(self.context, images, experiment.curvature_batches, room)
             self.processes.same(representation.parameters())
-            self.best = None  # what was measured before was not what a file can hold
+            self.best = None  # earlier checkpoints were measured before coding, with numbers that no file can hold
         exact = float(stored_bits(representation, self.original.grid.weights, 0, 0).exact)
         return coded_budget(experiment, self.original, representation, self.registry, exact)
 
@@ -115,7 +115,7 @@ class TrainingLoop:
         if _due_in_curve(step, phase.iterations, experiment.curve_points):
             self._add_to_curve(phase)
         due = evaluate or save or _due(self.iteration, experiment.log_every)
-        # several processes agree to stop when they report, not at every step
+        # several processes agree on stopping only when they report, not at every step
         stopping = self.processes.any(stop.requested) if due or self.processes.size == 1 else False
         if not (due or stopping):
             return
@@ -153,14 +153,14 @@ class TrainingLoop:
         self.calls.nern_step(phase=phase.name, iteration=self.iteration, total=self.total, losses=losses, learning_rate=rate)
 
     def _check_parameters(self, phase: Phase, step: int) -> None:
-        """A finite loss can have a gradient that is not; such a step must not become the last good checkpoint."""
+        """Refuse parameters that are not finite, which a finite loss does not exclude: they must not be saved as a checkpoint."""
         for name, value in self.context.representation.named_parameters():
             if not bool(value.isfinite().all()):
                 raise TrainingError(f"the gradient made '{name}' not finite at or before step {step + 1} of phase '{phase.name}'")
 
     @cached_property
     def heldout(self) -> Comparison | None:
-        """The comparison on held-out images; None where the task holds none out."""
+        """The comparison on held-out images; None where the task has none."""
         return self._on_heldout(every=1)
 
     @cached_property
@@ -179,14 +179,14 @@ class TrainingLoop:
 
     @cached_property
     def test(self) -> Comparison | None:
-        """Measures networks on the task's test images; None where there are none."""
+        """The comparison on the task's test images; None where there are none."""
         data, kind = self.open_task(self.experiment.task), self.experiment.task.outputs()
         if "test" not in data.splits:
             return None
         return Comparison(self.original.network, data, "test", self.context.device, kind, measures_of(self.experiment))
 
     def _measure_original(self) -> None:
-        """Show how the original network does before anything is trained, and warn where it does no better than chance."""
+        """Measure the original network before training, report it, and warn where it is no better than chance."""
         for split, comparison in (("heldout", self.heldout), ("test", self.test)):
             if comparison is None:
                 continue
@@ -205,7 +205,7 @@ class TrainingLoop:
                 )  # fmt: skip
 
     def _evaluate(self, phase: Phase) -> None:
-        """Measure on the held-out images and keep the parameters if they are the best so far."""
+        """Measure on the held-out images, and keep the parameters if they are the best so far."""
         self.latest = {}
         if self.heldout is None or not self.processes.first:
             return
@@ -213,7 +213,7 @@ class TrainingLoop:
         self.calls.nern_measuring(phase=phase.name, iteration=self.iteration, split="heldout")
         measured = self.heldout.score(network, choosing=True)
         self.latest = measured.metrics()
-        # while bits are counted, their number changes: an earlier checkpoint is another size, not a better one
+        # while bits are trained, sizes change: earlier checkpoints would be larger or smaller files, so they do not compete
         if self.best is None or is_coded(representation) or measured.key >= tuple(self.best["key"]):
             parameters = {name: value.detach().cpu().clone() for name, value in representation.state_dict().items()}
             self.best = {"iteration": self.iteration, "key": list(measured.key), "metrics": self.latest, "parameters": parameters}
@@ -221,14 +221,14 @@ class TrainingLoop:
         self.calls.nern_evaluated(phase=phase.name, iteration=self.iteration, split="heldout", metrics=self.latest)
 
     def _add_to_curve(self, phase: Phase) -> None:
-        """Measure on a part of the held-out images, for plots; no checkpoint is chosen by it."""
+        """Measure on a part of the held-out images, for plots only; checkpoints are not chosen by it."""
         if not self.processes.first or self.curve is None:
             return
         figures = self.curve.score(self._reconstructed()).metrics()
         self.folder.log({"iteration": self.iteration, "phase": phase.name, "curve": figures})
 
     def _reconstructed(self) -> nn.Module:
-        """The network as a file would give it."""
+        """The network that a file written now would give."""
         representation = self.context.representation.eval()
         with representation.storage.rounded_while(value for _, value in representation.own_parameters()):
             network = self.original.rebuilt(representation)
@@ -259,15 +259,15 @@ def start_phase(
     open_task: Callable[[Task], Data],
     budget: float | None = None,
 ) -> PhaseTrainer:
-    """The trainer of a phase.
+    """Make the trainer of a phase.
 
     Args:
-        index: position of the phase, a part of every random draw's place.
-        open_task: finds the images of a task, when a loss first wants them: some phases run no network.
-        budget: bits that coded parameters should come to; None where no size was asked for.
+        index: position of the phase; every random draw depends on it.
+        open_task: function that opens the images of a task; called only when a loss first needs images.
+        budget: bits that coded parameters should take; None where no size was asked for.
 
     Raises:
-        ConfigError: an option of one of its components is impossible for this network; names its path.
+        ConfigError: an option of one of its components is impossible for this network; the message names its path.
     """
     return PhaseTrainer(
         context, phase, experiment.losses_of(phase), phase.sampler or experiment.sampler,
@@ -285,7 +285,7 @@ def phase_inputs(
     wanted = any(term.weight > 0 and term.loss.needs_targets for term in losses.values())
 
     @cache
-    def batches() -> Callable[[int], Any]:  # opened when a loss first wants it: some phases run no network
+    def batches() -> Callable[[int], Any]:  # opened when a loss first needs images: some phases run no network
         source = open_task(phase.inputs or experiment.task)
         if wanted:
             return source.pairs(phase.batch, seed, context.device)
@@ -304,7 +304,7 @@ def phase_inputs(
 
 
 def mixed(images: Tensor, part: float, source: torch.Generator) -> Tensor:
-    """Replace a part of a batch [b, c, h, w] by mixtures of two of its images in random proportion (Beyer et al. 2022, sec. 3.2)."""
+    """Replace some images of a batch [b, c, h, w] by mixtures of two images in random proportion (Beyer et al. 2022, sec. 3.2)."""
     count = round(part * len(images))
     proportions = torch.rand(count, 1, 1, 1, generator=source).to(images.device)
     others = images[torch.randperm(len(images), generator=source)[:count].to(images.device)]

@@ -1,4 +1,4 @@
-"""Observers of a run, kept from taking the run down with them."""
+"""Calls the observers of a run in such a way that an observer's error does not end the run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = logging.getLogger("nern")
 class ObserverCalls:
     """Calls the observer hooks of a registry's plugins: `calls.nern_step(phase=…, …)`.
 
-    An exception in one observer is reported once, as a warning that names it, and none of its hooks is called again in
-    this run. A NernError passes: an observer raises one to refuse a setting or to stop a run (`nern.Interrupted`). Where a run
-    ends with an error, that error is what is told, whatever an observer raises then. Observers are handed copies: what they
-    change in them changes nothing else.
+    An exception in an observer is reported once, as a warning that names the observer, and none of its hooks is called again in
+    this run. A NernError is passed on: an observer raises one to refuse a setting or to stop a run (`nern.Interrupted`). Where a
+    run ends with an error, that error is reported, even if an observer raises another one afterwards. Observers get copies of
+    dictionaries, so that changes in them have no effect.
 
     Args:
-        registry: whose plugins and observers are called; it keeps why an observer was switched off.
+        registry: its plugins and observers are called; it also records why an observer was switched off.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -56,7 +56,7 @@ class ObserverCalls:
 
     @contextmanager
     def joined_by(self, observers: Mapping[str, Any]) -> Iterator[None]:
-        """Observers (label → observer) that watch what happens in a block, which is one run.
+        """Let further observers (label → observer) watch a block, which is one run.
 
         Raises:
             PluginError: an observer cannot be registered.
@@ -74,5 +74,5 @@ class ObserverCalls:
 
 
 def _copied(value: Any) -> Any:
-    """A copy of a dictionary with all that is in it; other arguments cannot be changed, or are the error itself."""
+    """A deep copy of a dictionary; other arguments are returned as they are: they cannot be changed, or are the error itself."""
     return copy.deepcopy(value) if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""The network to represent, and everything that follows from it before training starts."""
+"""The original network, and everything that is derived from it before training starts."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from nern.support.threads import advance, in_parallel
 
 
 class OriginalSource:
-    """Where the original network of a run comes from: its weights, or the training that the run does itself."""
+    """The source of a run's original network: a weights file, or training that the run does itself."""
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self._experiment, self._file = experiment, folder.original
 
     @property
     def available(self) -> bool:
-        """Whether there are original weights already, in a file or left by the run's own training."""
+        """Whether original weights exist already, in a file or from the run's own training."""
         return self._experiment.architecture.has_weights or self._file.exists()
 
     def build(self) -> nn.Module:
-        """The network with the fresh weights that its training starts from."""
+        """Build the network with fresh weights, with which its training starts."""
         with seeded(self._experiment.seed, "original"):
             return self._experiment.architecture.built()
 
     def load(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
-        """The original network in eval mode on the CPU, and the dtype that each entry of its state dict has in the file.
+        """Load the original network, in eval mode on the CPU; also returns the dtype of each state dict entry in the file.
 
         Raises:
-            DataError: its weights are missing, or those of another network.
+            DataError: the weights are missing, or belong to another network.
         """
         network = self.build().eval()
         if self._experiment.architecture.has_weights:
@@ -57,9 +57,9 @@ class OriginalSource:
 
 
 def original_fingerprint(experiment: Experiment, registry: Registry) -> str:
-    """A name for the original network that an experiment trains: experiments that train it alike have the same."""
+    """A fingerprint of how an experiment trains its original network: experiments that train equal networks have equal fingerprints."""
     resolved = unstructure(experiment, registry)
-    for key in ("entry", "rename"):  # say how to read a file, and there is none
+    for key in ("entry", "rename"):  # options for reading a weights file, which does not exist here
         resolved["architecture"].pop(key, None)
     return fingerprint(*(resolved[key] for key in ("architecture", "task", "pretrain", "heldout", "seed")))
 
@@ -69,13 +69,13 @@ class Original:
     """An original network, its represented kernels and their order."""
 
     network: nn.Module
-    dtypes: dict[str, torch.dtype]  # as stored in the weights file
+    dtypes: dict[str, torch.dtype]  # dtype of each entry in the weights file
     sha256: str
     grid: KernelGrid
     orders: list[LayerOrder]
     absorbed: list[Pair]  # batch norms whose scale is part of a represented convolution
     trained: list[str]  # copied parameters that are trained along
-    copied: str = "exact"  # how the file holds what is copied
+    copied: str = "exact"  # how the file stores copied entries
 
     @classmethod
     def of(
@@ -89,8 +89,8 @@ class Original:
         """Map and order the kernels of a loaded network.
 
         Args:
-            report: called while kernels are ordered with how many are done and how many there are; what it raises ends
-                the ordering.
+            report: called during the ordering with the number of kernels done and their total; an exception from it ends the
+                ordering.
 
         Raises:
             ConfigError: the architecture's mapping does not match the network.
@@ -102,7 +102,7 @@ class Original:
 
     @classmethod
     def unordered(cls, network: nn.Module, dtypes: dict[str, torch.dtype], experiment: Experiment) -> Original:
-        """Map the kernels of a loaded network; they stay in their own order.
+        """Map the kernels of a loaded network, and leave them in their own order.
 
         Raises:
             ConfigError: the architecture's mapping does not match the network.
@@ -119,7 +119,7 @@ class Original:
         return cls(network, dtypes, sha256, grid, orders, absorbed, trained, experiment.copied)
 
     def with_stored_copies(self) -> nn.Module:
-        """The network with copied entries as the file holds them; itself where it holds them exactly."""
+        """The network with copied entries rounded as the file stores them; the network itself where these are stored exactly."""
         if self.copied == "exact":
             return self.network
         represented = {layer.parameter for layer in self.grid.layers}
@@ -128,11 +128,11 @@ class Original:
         return with_weights(self.network, {name: rounded_copy(value, self.copied) for name, value in entries.items()})
 
     def rebuilt(self, representation: Representation) -> nn.Module:
-        """The network as it comes out of the file of a representation."""
+        """The network that the file of a representation gives."""
         return with_weights(self.with_stored_copies(), representation.reconstruct())
 
     def masks(self) -> dict[str, Tensor]:
-        """Where weights are not zero, bool of their shape, by parameter name, for represented layers that hold exact zeros."""
+        """Bool masks of the weights that are not zero, by parameter name, for represented layers that contain exact zeros."""
         weights = {layer.parameter: self.state[layer.parameter] for layer in self.grid.layers}
         return {name: weight != 0 for name, weight in weights.items() if bool((weight == 0).any())}
 
@@ -146,7 +146,7 @@ def represented_kernels(network: nn.Module, experiment: Experiment) -> KernelGri
     """The kernels that the architecture maps to coordinates.
 
     Raises:
-        ConfigError: there are none, or the architecture maps what is no parameter of the network.
+        ConfigError: there are none, or the architecture names a parameter that the network does not have.
     """
     state, layers = network.state_dict(), tuple(experiment.architecture.layers(network))
     for layer in layers:
@@ -165,14 +165,14 @@ def order_layers(
     registry: Registry,
     report: Callable[[int, int], None] | None = None,
 ) -> list[LayerOrder]:
-    """Order every layer, several at a time; orderings of the same weights by the same smoother are kept in the cache."""
+    """Order every layer, several at a time; the cache keeps orders by weights and smoother."""
     smoother = experiment.smoother
     layout = [(layer.parameter, layer.filters, layer.channels, layer.kernel) for layer in grid.layers]
     key = f"order-{fingerprint(sha256, unstructure(smoother, registry), layout)}"
     names = list(ORDER_KINDS)
     stored = cache.load(key)
     if stored is not None:
-        with suppress(KeyError, IndexError, ValueError):  # the entry is of another layout: the layers are ordered again
+        with suppress(KeyError, IndexError, ValueError):  # the cache entry has another layout: order the layers again
             kinds = [names[index] for index in stored["kinds"].tolist()]
             reader = BitReader(stored["packed"])
             orders = [

@@ -1,4 +1,4 @@
-"""An experiment from a network in memory and data: what a recipe leaves open is chosen for them."""
+"""Makes an experiment from a network in memory and data: chooses everything that a recipe leaves open."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from nern.registry.registry import Registry
 from nern.toolkit.given import Examples, TensorExamples, examples_of
 from nern.toolkit.references import reference_of
 
-#: The predictor has about this part of the represented weights, as in the paper's Table 1 (ResNet20, hidden size 160).
+#: Parameters of the predictor as a part of the represented weights, as in the paper's Table 1 (ResNet20, hidden size 160).
 SHARE = 0.42
-#: Above so many kernels, a phase that looks at all of them looks at a part in each step.
+#: With more kernels than this, phases use a sample of them in each step instead of all.
 MANY_KERNELS = 1 << 16
-#: Root mean squares of layers that differ by more than this factor are scaled layer by layer.
+#: Layers are scaled one by one where their root mean squares differ by more than this factor.
 UNEVEN = 4.0
-KEPT_BYTES = 1 << 26  # of examples in memory that are copied into the run's folder
+KEPT_BYTES = 1 << 26  # most bytes of examples in memory that are copied into the run's folder
 
 
 @attrs.frozen
 class OwnNetwork:
-    """A network, data and everything that says how it is represented."""
+    """A network, its data, and all options of how it is represented."""
 
     model: nn.Module
-    data: Any = None  # a loader, data set, tensor, (inputs, labels), folder; None for noise
-    test: Any = None  # to measure on at the end, in the same forms
+    data: Any = None  # a loader, data set, tensor, (inputs, labels) or folder; None for noise
+    test: Any = None  # examples to measure on at the end, in the same forms
     recipe: str = "fast"
     layers: str | Sequence[str] = "all"
     metric: Callable[[Any, Any], Any] | Metric | None = None
@@ -55,12 +55,13 @@ class OwnNetwork:
     build: str | None = None
     arguments: Mapping[str, Any] | None = None
     steps: float = 1.0
-    described: Mapping[str, Any] | None = None  # the architecture that has built the model, where it is not in memory alone
+    # The architecture component that built the model; None where the model only exists in memory
+    described: Mapping[str, Any] | None = None
 
     def experiment(
         self, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None, output: str | Path | None = None
     ) -> tuple[Experiment, Registry]:
-        """The complete experiment, and where its components come from.
+        """The complete experiment, and the registry of its components.
 
         Raises:
             ConfigError: the network, the recipe or an override is impossible.
@@ -136,7 +137,7 @@ class OwnNetwork:
 
     @torch.no_grad()
     def _outputs(self, inputs: Tensor) -> Any:
-        """What the network gives for inputs [b, ...] in eval mode; its mode is left as it was."""
+        """Run the network on inputs [b, ...] in eval mode; afterwards it is in its own mode again."""
         modes = [(module, module.training) for module in self.model.modules()]
         parameter = next(self.model.parameters(), inputs)
         try:
@@ -147,7 +148,7 @@ class OwnNetwork:
                 module.training = mode
 
     def _layers_and_maps(self, architecture: Mapping[str, Any], registry: Registry) -> tuple[KernelGrid, Sequence[str]]:
-        """What is represented, and the names of the feature maps."""
+        """The represented layers, and the names of the feature maps."""
         if self.described is not None:
             component = structure_component("architecture", self.described, registry, "architecture")
             return KernelGrid(tuple(component.layers(self.model))), component.features(self.model)
@@ -195,7 +196,7 @@ class OwnNetwork:
         return {"name": "photographs", "root": str(folder.absolute()), "classes": "folders" if classes else "none"}
 
     def _classes(self, folder: Path, inside: set[str]) -> bool:
-        """Whether the folders are the network's classes: there are as many as it has outputs, and nothing lies beside them."""
+        """Whether the folders are the network's classes: there are as many as the network has outputs, and no images beside them."""
         if any(entry.is_file() for entry in folder.iterdir()):
             return False
         outputs = self._outputs(torch.zeros(1, *self._size(None)))
@@ -203,12 +204,12 @@ class OwnNetwork:
 
 
 def usual_resize(side: int) -> int:
-    """The shorter side that photographs are resized to before a centre crop of `side` pixels is taken: 256 for 224."""
+    """The usual length of the shorter side before a centre crop of `side` pixels, such as 256 for 224."""
     return math.floor(side / 0.875)
 
 
 def outputs_kind(outputs: Any, targets: Tensor | None) -> str:
-    """What the network gives, in a word of the task `given`, judged by its outputs and the targets beside them."""
+    """The kind of the network's outputs, as the task `given` calls it, judged by the outputs and their targets."""
     if not isinstance(outputs, Tensor):
         return "any"
     whole = targets is not None and not targets.is_floating_point()
@@ -227,10 +228,10 @@ def fitted(
     overrides: Mapping[str, Any],
     registry: Registry,
 ) -> dict[str, Any]:
-    """A recipe made to fit a network: sizes, samples and losses that depend on it. What a user sets is left alone.
+    """Adapt a recipe to a network: sizes, samples and losses that depend on it. Values that the user sets are not changed.
 
-    The predictor has a part of the represented weights (`SHARE`); maps of sums are compared where the network has sums;
-    layers that differ in scale are scaled; of very many kernels, each step takes a part.
+    The predictor gets as many parameters as a part `SHARE` of the represented weights. The maps of residual sums are compared where
+    the network has sums, layers that differ much in scale are scaled, and of very many kernels each step takes a sample.
     """
     predictor = values["predictor"]
     if not {"predictor", "predictor.name", "predictor.hidden"} & set(overrides) and "hidden" in predictor:
@@ -254,7 +255,7 @@ def fitted(
 
 
 def hidden_size(values: Mapping[str, Any], grid: KernelGrid, overrides: Mapping[str, Any], registry: Registry, weights: float) -> int:
-    """The hidden size of which the predictor, with its embedding, has about so many weights; at least 8, a multiple of 4."""
+    """The hidden size with which predictor and embedding together have about this many parameters; at least 8, a multiple of 4."""
     changed = overridden(values, {k: v for k, v in overrides.items() if k.split(".")[0] in ("predictor", "embedding")}, DEFAULTS)
     embedding = structure_component("embedding", changed["embedding"], registry, "embedding").build(grid)
     fixed, inputs = sum((value.numel() for value in embedding.parameters()), 0), int(embedding.dim)
@@ -267,7 +268,7 @@ def hidden_size(values: Mapping[str, Any], grid: KernelGrid, overrides: Mapping[
         count: int = fixed + sum(value.numel() for value in built.parameters())
         return count
 
-    low, high = 2, 4096  # in fours
+    low, high = 2, 4096  # in units of 4
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if size(4 * middle) <= weights else (low, middle - 1)

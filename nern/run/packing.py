@@ -1,4 +1,4 @@
-"""Puts a representation together with what else its file holds."""
+"""Packs a representation with everything else that its file holds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nern.registry.registry import Registry
 from nern.representation.representation import Representation
 from nern.run.original import Original
 
-FACTOR_BITS = 9  # that a factor of a step and one of a mean size take together, about
+FACTOR_BITS = 9  # bits that a factor of a step and one of a mean take together, approximately
 
 
 def pack(
     experiment: Experiment, original: Original, representation: Representation, registry: Registry, records: dict[str, Any]
 ) -> Artifact:
-    """The representation as a file holds it.
+    """Make the artifact, which is what a file holds, from a trained representation.
 
     Args:
         records: the figures of the run's checkpoints.
@@ -37,22 +37,22 @@ def pack(
 
 
 def _is_path(name: str, value: Any) -> bool:
-    """Whether an option of a task says where something lies on this machine."""
+    """Whether an option of a task is a path on this machine."""
     return name == "root" or (name == "classes" and isinstance(value, str))
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to six significant digits, inside of dictionaries, too: figures should not cost more bytes than they say."""
+    """Round numbers, also inside dictionaries, to six significant digits: further digits of figures would only cost bytes."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def room_for_codes(experiment: Experiment, original: Original, representation: Representation, registry: Registry) -> float | None:
-    """About how many bits integers may take before anything is coded; None where no size was asked for.
+    """An estimate, made before coding starts, of the bits that integers may take; None where no size was asked for.
 
     Raises:
-        ConfigError: what is copied and the file's header take more than the size asked for.
+        ConfigError: copied entries and the file's header alone take more than the wanted size.
     """
     if experiment.bytes is None:
         return None
@@ -71,10 +71,10 @@ def room_for_codes(experiment: Experiment, original: Original, representation: R
 def coded_budget(
     experiment: Experiment, original: Original, representation: Representation, registry: Registry, exact: float
 ) -> float | None:
-    """Bits that the coded integers may take so that the file comes to the size asked for; None where none was.
+    """The bits that the coded integers may take for the file to have the wanted size; None where no size was asked for.
 
     Args:
-        exact: the bits that they take now.
+        exact: the bits that the integers take now.
     """
     if experiment.bytes is None:
         return None
@@ -83,7 +83,7 @@ def coded_budget(
 
 
 def like_at_the_end(metrics: Iterable[str] = ("top1", "top5", "agreement", "kl")) -> dict[str, Any]:
-    """Figures of the length that they will have: they stand in the file, too."""
+    """Placeholder figures, as long as the final ones: the file holds them, so its size depends on them."""
     figures = dict.fromkeys(metrics, 91.2345)
     record = {"iteration": 1000, "heldout": figures, "test": figures}
     return {"final": record, "chosen": record}

@@ -1,4 +1,4 @@
-"""What a run is going to do: what is represented and what is copied, bytes before and after, and about how long it takes."""
+"""The plan of a run: which layers are represented and which entries copied, bytes before and after, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nern.run.original import Original
 from nern.support.messages import some
 from nern.training.step import StepContext
 
-TRIAL_STEPS = 3  # of each phase, the first of which is not counted
+TRIAL_STEPS = 3  # trial steps of each phase; the first one is not timed
 
 
 @attrs.frozen
 class Plan:
-    """A run before its first step."""
+    """The plan of a run, made before its first step."""
 
     network: str
     represented: dict[str, int]
@@ -32,17 +32,17 @@ class Plan:
     """Name of an entry of the state dict → how many numbers it has."""
     predictor: str
     bytes: Bytes
-    """Sizes of the file: exact, where the storage has a fixed size for each number."""
+    """Sizes of the file; exact unless the number format is `entropy`."""
     seconds: float
-    """About how long training takes here, from a few trial steps of each phase."""
+    """Estimated training time on this machine, from a few trial steps of each phase."""
     original: Score | None
-    """How the original network does on the test images; None where there are none."""
+    """Figures of the original network on the test images; None where there are none."""
     notes: Sequence[str] = ()
-    """What else a user should know before the run."""
+    """Further remarks that a user should read before the run."""
 
     @property
     def lines(self) -> list[str]:
-        """The plan as a person reads it."""
+        """The plan as lines of text."""
         own, rest = sum(self.represented.values()), sum(self.copied.values())
         largest = sorted(self.copied, key=lambda name: -self.copied[name])
         share = 100 * own / max(1, own + rest)
@@ -61,7 +61,7 @@ class Plan:
         return [*lines, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan for JSON."""
+        """The plan as values for JSON."""
         return {
             **attrs.asdict(self, recurse=False),
             "bytes": attrs.asdict(self.bytes),
@@ -83,8 +83,8 @@ def make_plan(
     """The plan of a run.
 
     Args:
-        artifact: with an untrained representation, which some trial steps may change.
-        open_task: finds the images of a task.
+        artifact: an artifact with an untrained representation, which trial steps change.
+        open_task: function that opens the images of a task.
     """
     data = open_task(experiment.task)
     comparison = None
@@ -116,7 +116,7 @@ def make_plan(
 
 
 def duration(seconds: float) -> str:
-    """`40 seconds`, `3 minutes`, `2.5 hours`."""
+    """A duration as text: `40 seconds`, `3 minutes`, `2.5 hours`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,4 +1,4 @@
-"""Original networks trained from scratch and kept as weights files."""
+"""Trains original networks from scratch and saves them as weights files."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Trained:
     """An original network that was trained."""
 
     file: str
-    score: Score | None  # on the test set; None where there is none
-    smoothness: float  # eq. 6 over the represented layers
-    factor: float  # of eq. 6 in the training loss
+    score: Score | None  # top-1 in per cent on the test set; None where there is none
+    smoothness: float  # smoothness (eq. 6) of the represented layers
+    factor: float  # weight of eq. 6 in the training loss
     epochs: int
-    seconds: float  # of this call
+    seconds: float  # duration of this call
 
     def to_dict(self) -> dict[str, Any]:
         score = self.score
@@ -59,7 +59,7 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     A checkpoint beside the file is written after every epoch; the same call continues from it.
 
     Raises:
-        ConfigError: the file is there already or has an ending of another kind.
+        ConfigError: the file exists already, or has an impossible ending.
         DataError: the task cannot train a classifier.
         ArtifactError: the file or its checkpoint cannot be written.
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint.
@@ -106,7 +106,7 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
 
 
 def checkpoint_of(path: Path, experiment: Experiment, registry: Registry) -> Path:
-    """Where training for `path` keeps its checkpoint: another experiment has another file, so that none resumes a foreign one."""
+    """The checkpoint file for training `path`; its name depends on the experiment, so that no other experiment resumes from it."""
     return path.with_name(f"{path.stem}-{original_fingerprint(experiment, registry)}.checkpoint")
 
 
@@ -122,7 +122,7 @@ def pretrain_observed(
     device: torch.device,
     stop: StopRequest,
 ) -> bool:
-    """`pretrain` an experiment's network in place, while observers watch; returns whether training is complete."""
+    """Train an experiment's original network in place and report to observers; returns whether training is complete."""
 
     def report(epoch: int, loss: float) -> bool:
         losses = {"cross-entropy": loss}
@@ -149,10 +149,10 @@ def pretrain(
     """Train `network` in place with SGD, momentum and a cosine schedule on the task's training images.
 
     Args:
-        layers: convolutions whose kernels eq. 6 makes smooth, where `options.smoothness` is above zero.
+        layers: convolutions whose kernels are made smooth (eq. 6) where `options.smoothness` is above zero.
         checkpoint: written after every epoch; training continues from it where it exists.
-        kind: what the network gives, which says by which loss it is trained; logits of classes by default.
-        report: called with epochs done and the mean loss; returning True stops after the checkpoint.
+        kind: the kind of the network's outputs, which gives the training loss; by default logits of classes.
+        report: called with the number of epochs done and their mean loss; training stops after the checkpoint where it returns True.
 
     Returns:
         Whether training is complete.
@@ -205,7 +205,7 @@ def pretrain(
 
 
 def _pairs(data: Data, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Any, Any]]:
-    """Inputs and targets of a step; images in memory keep an order and augmentation that belong to this training alone."""
+    """Inputs and targets of a step; images in memory are ordered and augmented by a seed of this training alone."""
     must_have_targets(data)
     if not isinstance(data, ImageData):
         return data.pairs(batch, derive(seed, "pretrain"), device)
@@ -220,7 +220,7 @@ def _pairs(data: Data, batch: int, seed: int, device: torch.device) -> Callable[
 
 
 def must_have_targets(data: Data) -> None:
-    """Raise DataError where a task has nothing to train an original network towards."""
+    """Raise DataError where a task has no targets to train an original network with."""
     own = isinstance(data, ImageData) or "train" not in data.splits
     if not own and type(data).pairs is Data.pairs and not data.gives_targets:
         raise DataError("this task has no targets and cannot train an original network; give architecture.weights")

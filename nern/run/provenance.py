@@ -1,4 +1,4 @@
-"""What a figure depends on besides the configuration."""
+"""Records what figures depend on besides the configuration: versions, processor and arithmetic."""
 
 from __future__ import annotations
 

@@ -23,13 +23,13 @@ class Evaluation:
     """The reconstructed network beside the original one, on the test set."""
 
     original: Score | None
-    """None where the original weights are not at hand."""
+    """Figures of the original network; None where its weights are missing."""
     reconstructed: Score
-    """Of the network that comes out of the representation."""
+    """Figures of the reconstructed network."""
 
     @property
     def original_top1(self) -> float | None:
-        """Top-1 accuracy of the original network in per cent; None where its weights or the labels are not at hand."""
+        """Top-1 accuracy of the original network in per cent; None where its weights or the labels are missing."""
         return self.original.top1 if self.original else None
 
     @property
@@ -48,34 +48,34 @@ class Evaluation:
 
 @attrs.frozen
 class Result(Shown):
-    """What a finished run gives; written as result.json."""
+    """The result of a finished run, which is also written as result.json."""
 
     original_top1: float | None
-    """Per cent on the test set; None where there are no labels."""
+    """Top-1 accuracy of the original network on the test set, in per cent; None where there are no labels."""
     reconstructed_top1: float | None
-    """Of the chosen checkpoint, which is the one in the artifact."""
+    """Top-1 accuracy of the chosen checkpoint, which is the one in the artifact."""
     seconds: float
-    """Wall time of fit, over all resumptions."""
+    """Wall time of `fit`, including all resumed parts of the run."""
     iterations: int
-    """Steps of all phases."""
+    """Number of steps of all phases."""
     bytes: Bytes
-    """Of the file and of its parts."""
+    """Sizes of the file and of its parts."""
     run_dir: str
     """The run's folder."""
     artifact: str
-    """The run's file."""
+    """The run's representation file."""
     checkpoints: dict[str, Any]
     """"chosen" and "final": iteration, held-out and test metrics."""
     smoothness: dict[str, float]
-    """Eq. 6 before and after ordering."""
+    """Smoothness of the original kernels (eq. 6), before and after ordering."""
     seed: int
-    """Source of everything random."""
+    """The seed, from which everything random is derived."""
     environment: dict[str, Any]
     """Versions, device and processor."""
     original: dict[str, float] | None = None
     """Every figure of the original network on the test set."""
     choice: dict[str, str] = attrs.field(factory=dict)
-    """Figures that chose the checkpoint, the most important first → better direction."""
+    """The figures by which the checkpoint was chosen, the most important first, each with its better direction."""
     better: dict[str, str] = attrs.field(factory=dict)
     """Every figure that was measured → its better direction, `higher` or `lower`."""
     classes: list[dict[str, Any]] | None = None
@@ -88,12 +88,12 @@ class Result(Shown):
         """A page about this run: accuracy, bytes, curves, errors by layer, kernels. A notebook shows it.
 
         Args:
-            path: an HTML file to write, too.
+            path: an HTML file to which the page is also written.
 
         Raises:
             PluginError: jinja2 or matplotlib is not installed; the message says how to install them.
         """
-        import nern  # studies lie above runs: the page is found by its public name
+        import nern  # `run` may not import `studies`: the page is found by its public name
 
         page = nern.report(self.run_dir)
         if path is not None:
@@ -124,7 +124,7 @@ class Result(Shown):
 
     @property
     def drop(self) -> float | None:
-        """How much worse the reconstructed network's headline figure is than the original's; None without test images.
+        """By how much the reconstructed network's headline figure is worse than the original's; None without test images.
 
         Which direction is the worse one is what the figure's metric says (`Metric.better`).
         """
@@ -144,7 +144,7 @@ class Result(Shown):
             ArtifactError: the file is gone, or the Hub refuses it.
             PluginError: huggingface_hub is not installed.
         """
-        import nern  # what shares lies above runs: it is found by its public name
+        import nern  # `run` may not import `own`: sharing is found by its public name
 
         return nern.push_to_hub(self, repo, private=private, token=token)
 

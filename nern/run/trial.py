@@ -1,4 +1,4 @@
-"""The cheap parts of the contract checks, taken once with a run's own components before its first step."""
+"""The quick parts of the contract checks, run once with a run's own components before its first step."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from nern.registry.registry import Registry
 from nern.support.seeding import derive
 from nern.training.step import StepContext
 
-#: Kernels of a layer that any smoother orders in a moment.
+#: Most kernels of a layer that a smoother is tried on: any smoother orders so few kernels quickly.
 SMALL_LAYER = 1024
 
 
 def check_components(experiment: Experiment, registry: Registry, context: StepContext, network: nn.Module) -> Iterator[ConfigError]:
-    """What the components that make the representation do against their contracts, one error for each component.
+    """Check the contracts of the components that make the representation; yields one error for each component that breaks its own.
 
     Args:
-        context: what training works on.
+        context: the context of training.
         network: the original network.
     """
     rows = torch.arange(min(4, context.kernels.grid.rows), device=context.device)
@@ -40,7 +40,7 @@ def check_components(experiment: Experiment, registry: Registry, context: StepCo
 
 
 def check_phase(experiment: Experiment, registry: Registry, context: StepContext, index: int) -> Iterator[ConfigError]:
-    """The same for the sampler and the optimiser of one phase."""
+    """Check the contracts of the sampler and the optimiser of one phase; yields errors like `check_components`."""
     phase, own = experiment.phases[index], phase_place(experiment, index)
     sampler, optimizer = phase.sampler or experiment.sampler, phase.optimizer or experiment.optimizer
     places = ["sampler" if phase.sampler is None else f"{own}.sampler", "optimizer" if phase.optimizer is None else f"{own}.optimizer"]
@@ -73,7 +73,7 @@ def _problems(
 
 
 def check_order(order: Any, filters: int, channels: int) -> str | None:
-    """What is wrong with the order of a layer; None where nothing is."""
+    """Says what is wrong with the order of a layer; None where it is right."""
     if not isinstance(order, LayerOrder):
         return f"order() must give a LayerOrder, gave {_of(order)}"
     indices, count = order.indices(), filters * channels
@@ -130,7 +130,7 @@ def _predictor(context: StepContext, rows: Tensor) -> str | None:
 
 
 def _unused(context: StepContext) -> str | None:
-    """A trained parameter of the predictor on which no kernel depends; all are asked only where some of each layer do not depend on it."""
+    """Find a trained parameter of the predictor on which no kernel depends. First a few kernels of each layer are tried, then all."""
     representation = context.representation
     trained = {name: value for name, value in representation.predictor.named_parameters() if value.requires_grad}
     table, groups = representation.table, representation.groups
@@ -155,7 +155,7 @@ def _unused(context: StepContext) -> str | None:
 
 
 def _smoother(smoother: Smoother, context: StepContext, network: nn.Module) -> str | None:
-    """The order of the smallest layer, where that is a matter of a moment."""
+    """Check the order of the smallest layer, unless that layer is large."""
     layer = min(context.kernels.grid.layers, key=lambda layer: layer.count)
     if layer.count > SMALL_LAYER:
         return None
@@ -171,14 +171,14 @@ def _smoother(smoother: Smoother, context: StepContext, network: nn.Module) -> s
 
 def _optimizer(optimizer: Any, context: StepContext) -> str | None:
     parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
-    if not parameters:  # which is said when the phase is started
+    if not parameters:  # the start of the phase reports this mistake
         return None
     with torch.random.fork_rng():
         return problem_with_optimizers(optimizer.start(parameters), parameters)
 
 
 def problem_with_optimizers(started: Any, parameters: Sequence[tuple[str, nn.Parameter]]) -> str | None:
-    """What is wrong with what `Optimizer.start` gave for named parameters; None where nothing is."""
+    """Says what is wrong with the result of `Optimizer.start` for named parameters; None where it is right."""
     if not isinstance(started, list) or not started or not all(isinstance(one, torch.optim.Optimizer) for one in started):
         return f"start() must return a list of torch optimisers, returned {_of(started)}"
     names = {id(value): name for name, value in parameters}
