@@ -1,1 +1,1 @@
-"""A network of one's own: represented in a call, sized to a target, exported, shared."""
+"""For the user's own network: represents it in one call, finds the size for a target, exports and shares the result."""

@@ -1,4 +1,4 @@
-"""Networks by reference: a library's name, a preset depth, a class in a file, with their weights in a file."""
+"""Builds networks by reference: a name in a library, a depth, or a class in a file, with weights from a file."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def own_network(
     steps: float = 1.0,
     registry: Registry | None = None,
 ) -> OwnNetwork:
-    """The network of a reference with the weights of a file, and a folder of images or noise.
+    """The network that a reference builds, with the weights of a file, and a folder of images or noise as data.
 
     Args:
         reference: `timm:NAME`, `torchvision:NAME`, `cifar-resnet:20`, `file.py:Class` or `package.module:function`.
         weights: a state dict (.safetensors, .pt, .pth, .th).
         images: a folder of images; None for noise.
         arguments: of the class or function, of the library's constructor, or further options of the architecture.
-        size: channels, height and width, or the one side of a square.
+        size: channels, height and width of the inputs, or one side of square inputs.
 
     Raises:
         ConfigError: there is no such network, or an option is impossible for it.
-        DataError: the weights are missing or another network's.
+        DataError: the weights are missing or belong to another network.
     """
     registry = registry or create_registry()
     values = describe(reference, arguments, registry, layers, size, images is not None, resize)
@@ -81,7 +81,7 @@ def describe(
     resized: bool = False,
     resize: int | None = None,
 ) -> dict[str, Any]:
-    """The `architecture` section of a configuration that a reference stands for."""
+    """The `architecture` section of a configuration for a reference."""
     kind, _, name = reference.partition(":")
     chosen = layers if isinstance(layers, str) else list(layers)
     side = {} if size is None else {"size": size[-1]}

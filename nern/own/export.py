@@ -1,4 +1,4 @@
-"""A reconstructed network in the formats that other programs read, each read back and compared before it is kept."""
+"""Exports a reconstructed network to the formats of other programs; each file is read back and compared before it is kept."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from nern.support.files import write_atomically
 from nern.support.messages import cannot_write, first_line
 from nern.toolkit.optional import import_optional
 
-TOLERANCE = 1e-3  # largest difference of an output from the network's own, relative to the largest output
+TOLERANCE = 1e-3  # largest difference allowed between the outputs of file and network, relative to the largest output
 
 
 @attrs.frozen
 class Export:
-    """A file that was written and read back."""
+    """A file that was exported, read back and compared."""
 
     path: str
     """The file."""
     format: str
-    """What kind of file it is."""
+    """The file's format."""
     bytes: int
-    """Its size."""
+    """The file's size in bytes."""
     difference: float
-    """Largest difference of what the file gives from the reconstructed network's outputs, relative to the largest of them."""
+    """Largest difference between the outputs of the file and of the reconstructed network, relative to the largest output."""
 
 
 def export(source: Artifact, path: str | Path, network: nn.Module | None = None, inputs: Any = None) -> Export:
@@ -42,12 +42,12 @@ def export(source: Artifact, path: str | Path, network: nn.Module | None = None,
     ONNX and torch.export take the network with a batch of any size; the other formats hold the state dict.
 
     Args:
-        network: a module of one's own to put the weights into, where the file cannot build the network.
-        inputs: inputs [b, ...] to trace the network with; by default zeros of its own size.
+        network: a module to load the weights into, where the file cannot build the network.
+        inputs: inputs [b, ...] with which the network is traced; by default zeros of its input size.
 
     Raises:
         ConfigError: the file's ending is none of these, or the network cannot be traced.
-        ArtifactError: the file cannot be written, or gives other outputs than the network.
+        ArtifactError: the file cannot be written, or its outputs differ from the network's.
         PluginError: onnx is not installed.
     """
     path = Path(path)
@@ -62,13 +62,13 @@ def export(source: Artifact, path: str | Path, network: nn.Module | None = None,
     rebuilt = source.reconstruct() if network is None else _filled(source, network)
     rebuilt = rebuilt.float().cpu().eval()
     example = torch.zeros(2, *source.architecture.preprocessing().size) if inputs is None else inputs
-    # other values and another size of batch than it was traced with, so that neither has become a constant
+    # values and a batch size other than in tracing, to see that neither has become a constant
     trial = torch.randn(3, *example.shape[1:], generator=torch.Generator().manual_seed(0)) if example.is_floating_point() else example
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / path.name
         try:
             run = writers[path.suffix](rebuilt, example, written)
-        except Exception as error:  # of torch's exporters, whose errors are of many kinds
+        except Exception as error:  # torch's exporters raise many kinds of errors
             raise ConfigError(f"{path}: torch cannot export this network ({type(error).__name__}: {first_line(error)})") from error
         with torch.no_grad():
             difference = _difference(tensors_of(rebuilt(trial)), run(trial))

@@ -1,4 +1,4 @@
-"""Represents any network in one call."""
+"""`nern.represent`: represents any network in one call."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ def represent(
     quiet: bool = False,
     registry: Registry | None = None,
 ) -> Result:
-    """Represent a network by a small predictor: measure it, say what will be done, train, choose, measure again.
+    """Represent a network by a small predictor: measures it, prints the plan, trains, chooses a checkpoint, and measures again.
 
     Args:
         model: any module with convolutions or linear layers; it is left as it is.
-        data: inputs as the network takes them, as a DataLoader, a Dataset, a tensor, a pair (inputs, labels) or batches; a
-            folder of images; or None for noise. Labels are used for measuring only. A tenth of the data is held out to
-            choose the checkpoint, another tenth is measured once at the end.
-        recipe: everything that names neither network nor data: `fast`, `small`, `paper` or `data-free`.
+        data: inputs for the network, as a DataLoader, a Dataset, a tensor, a pair (inputs, labels) or batches; a folder of images;
+            or None for noise. Labels are used for measuring only. A tenth of the data is held out to choose the checkpoint, and
+            another tenth is used for one measurement at the end.
+        recipe: the part of the experiment without network and data: `fast`, `small`, `paper` or `data-free`.
         steps: length of the run as a multiple of the recipe's: 0.1 to try things out.
         target: `nern.TargetBytes(100_000)` or `nern.TargetDrop(points=1.0)` finds the size of the predictor.
-        test: what to measure on at the end instead of a part of `data`, in the same forms.
+        test: examples for the measurement at the end, in the same forms as `data`; by default a part of `data`.
         layers: `all` for convolutions and linear layers, `convolutions`, or patterns of parameter names.
         metric: function of outputs and labels of a batch to a number, or to one number for each example; it is the headline, and
             higher is better. A `nern.Metric` may say that lower is better.
-        size: shape of one input, where there is no data to see it from.
+        size: shape of one input; needed where there is no data.
         mean, std: of the channels of images in [0, 1], for a folder or for bytes (uint8).
         resize: shorter side of a folder's photographs before the centre crop, in pixels.
-        build, arguments: what builds the network in another process, `package.module:Class` and its arguments, where that
-            cannot be seen from the model.
-        overrides: dotted paths to values of the configuration, such as `{"predictor.hidden": 64}`.
+        build, arguments: a reference `package.module:Class` and the arguments that build the network in another process, where nern
+            cannot find them out from the model.
+        overrides: values of the configuration by dotted path, such as `{"predictor.hidden": 64}`.
         output: the run's folder; by default a new one in `runs/`.
         resume: whether to continue the run in `output`.
-        quiet: whether to print nothing of what will be done.
+        quiet: whether to leave out the printed plan.
 
     Returns:
-        Accuracies and bytes; `result.save("mine.nern")` writes the one file to keep.
+        The result, with accuracies and bytes; `result.save("mine.nern")` writes the one file to keep.
 
     Raises:
         ConfigError: the network or an option is impossible.
@@ -85,7 +85,7 @@ def run(
     quiet: bool = False,
     registry: Registry | None = None,
 ) -> Result:
-    """`represent`, for a network and data that are described already."""
+    """Represent a network and data that are already described as an `OwnNetwork`."""
     engine = prepared(own, overrides, target=target, output=output, quiet=quiet, registry=registry)
     if not (quiet or resume):
         say(str(engine.plan()))
@@ -106,7 +106,7 @@ def prepared(
     quiet: bool = False,
     registry: Registry | None = None,
 ) -> Engine:
-    """The engine that `run` fits, with the size that the target asks for."""
+    """The engine that `run` fits, with the size that reaches the target."""
     experiment, registry = own.experiment(overrides, registry, output)
     if target is not None:
         experiment = target.experiment(experiment, registry, (lambda line: None) if quiet else say)
@@ -114,5 +114,5 @@ def prepared(
 
 
 def say(line: str) -> None:
-    """A message for the person who waits: on stderr."""
+    """Print a message for the user on stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Shares a representation on the Hugging Face Hub, with a card that is made from the result."""
+"""Shares a representation on the Hugging Face Hub, with a model card made from the result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def push_to_hub(
 ) -> str:
     """Upload a run's file with a model card; returns the reference that `nern.load` takes.
 
-    The file and the card are uploaded, and nothing else of the run's folder: its configuration names places on this machine.
+    Only the file and the card are uploaded: the configuration in the run's folder contains paths on this machine.
 
     Args:
         repo: `user/name`; it is made where it does not exist.
-        token: of the Hub; by default the one that its own client is logged in with.
+        token: the Hub's token; by default that of the login of the Hub's own client.
 
     Raises:
         ArtifactError: the run's file is gone, or the Hub refuses it.
@@ -37,13 +37,13 @@ def push_to_hub(
         hub.create_repo(repo_id=repo, private=private, exist_ok=True)
         for content, name in ((str(file), FILE), (model_card(result, repo).encode(), "README.md")):
             hub.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repo, commit_message=message)
-    except Exception as error:  # of the client: no network, no permission
+    except Exception as error:  # the client raises many kinds: no network, no permission
         raise ArtifactError(f"the Hub does not take {repo} ({first_line(error)}); see to the name, the network and your token") from error
     return f"hf://{repo}"
 
 
 def model_card(result: Result, repo: str) -> str:
-    """The README.md of a repository: what the file is, its figures, and how it is read."""
+    """The README.md of a repository: describes the file, its figures, and how to read it."""
     sizes, headline = result.bytes, result.headline
     rows = [f"| bytes | {sizes.original:,} | {sizes.total:,} |"]
     if headline is not None and headline[1] is not None and headline[2] is not None:

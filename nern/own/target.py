@@ -1,4 +1,4 @@
-"""Targets of bytes or accuracy, for which the size of the predictor is found."""
+"""Targets of bytes or accuracy, and the search for a predictor size that reaches them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nern.registry.registry import Registry
 from nern.run.results import Result
 
 Say = Callable[[str], None]
-SMALLEST, LARGEST = 4, 4096  # hidden sizes
-CLOSE = 0.05  # relative difference from the bytes asked for that counts as hit
+SMALLEST, LARGEST = 4, 4096  # bounds of the hidden size
+CLOSE = 0.05  # largest relative difference from the wanted bytes that counts as reached
 
 
 class Target(ABC):
-    """What a representation has to reach."""
+    """A target that a representation has to reach."""
 
     @abstractmethod
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
@@ -34,22 +34,22 @@ class Target(ABC):
 
     @abstractmethod
     def verdict(self, result: Result) -> str:
-        """Whether the run reached the target, and what it reached."""
+        """One sentence that says what was asked for and what the run reached."""
 
 
 @attrs.frozen
 class TargetBytes(Target):
-    """A file of at most so many bytes: the largest predictor with which the file keeps to them."""
+    """A file of at most `bytes` bytes: takes the largest predictor whose file is not larger."""
 
     bytes: int
-    """The whole file may have at most so many."""
+    """Largest size of the whole file."""
 
     def __attrs_post_init__(self) -> None:
         if self.bytes <= 0:
             raise OptionError("bytes", f"must be > 0, got {self.bytes}")
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
-        if experiment.storage == "entropy":  # which is trained towards a size
+        if experiment.storage == "entropy":  # this format is trained towards a size
             return attrs.evolve(experiment, bytes=self.bytes)
         engine = Engine(experiment, registry)
         original = engine.prepared()
@@ -76,16 +76,16 @@ class TargetBytes(Target):
 class TargetDrop(Target):
     """The smallest file whose headline figure is at most so many points worse than the original's, found by short runs.
 
-    The short runs are judged on held-out images. A short run is a little worse than a whole one, so that the size that is
-    found is rather too large than too small.
+    The short runs are judged on held-out images. A short run is a little worse than a full run, so that the size found is usually
+    slightly too large, not too small.
     """
 
     points: float = 1.0
-    """Of the headline figure that may be lost at most."""
+    """Largest loss in the headline figure, in its own points."""
     runs: int = 5
-    """How many short runs may look for the size."""
+    """Most short runs of the search."""
     part: float = 0.2
-    """Length of a short run, as a part of the whole."""
+    """Length of a short run, as a part of the full run."""
 
     def __attrs_post_init__(self) -> None:
         for name, value in (("points", self.points), ("runs", self.runs), ("part", self.part)):
@@ -93,7 +93,7 @@ class TargetDrop(Target):
                 raise OptionError(name, f"must be > 0, got {value}")
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
-        coded = experiment.storage == "entropy"  # which is trained towards a number of bytes
+        coded = experiment.storage == "entropy"  # this format is trained towards a number of bytes
         hidden, good, bad = (_first_bytes(experiment, registry) if coded else hidden_of(experiment)), LARGEST, 0
         if coded:
             good = 1 << 40
@@ -138,7 +138,7 @@ def hidden_of(experiment: Experiment) -> int:
     """The hidden size of the experiment's predictor.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the predictor has no hidden size.
     """
     hidden = getattr(experiment.predictor, "hidden", None)
     if not isinstance(hidden, int):
@@ -147,18 +147,18 @@ def hidden_of(experiment: Experiment) -> int:
 
 
 def with_hidden(experiment: Experiment, hidden: int) -> Experiment:
-    """The experiment with another hidden size; what was handed over in memory stays."""
+    """The experiment with another hidden size; the network and data that were passed in memory stay."""
     hidden_of(experiment)
     return attrs.evolve(experiment, predictor=_evolved(experiment.predictor, hidden))
 
 
 def _sized(experiment: Experiment, size: int) -> Experiment:
-    """The experiment with another hidden size, or, where its integers are coded, another number of bytes."""
+    """The experiment with another hidden size, or with another number of bytes where its numbers are entropy-coded."""
     return attrs.evolve(experiment, bytes=size) if experiment.storage == "entropy" else with_hidden(experiment, size)
 
 
 def _first_bytes(experiment: Experiment, registry: Registry) -> int:
-    """A tenth of the original's bytes, where the search for a size begins."""
+    """A tenth of the original's bytes, where the search for a number of bytes begins."""
     state = Engine(experiment, registry).source.load()[0].state_dict()
     count: int = sum(value.numel() * value.element_size() for value in state.values()) // 10
     return count

@@ -1,1 +1,1 @@
-"""Finds plugins and keeps which component each name stands for."""
+"""Finds plugins, and knows which component each name means."""

@@ -1,4 +1,4 @@
-"""Whose error it is: the component of a plugin that an error went through."""
+"""Finds the plugin component that caused an error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nern.registry.registry import Entry, Registry
 
 
 def blamed(error: BaseException, registry: Registry) -> str | None:
-    """One line that names the component of a plugin which raised an error, with file and line.
+    """One line that names the plugin component which raised an error, with file and line.
 
-    None where the error went through no plugin, where it says itself what is wrong, and where memory has run out.
+    None where no plugin was involved, where the error explains itself, and where memory has run out.
     """
     if isinstance(error, (NernError, MemoryError, torch.OutOfMemoryError)) or not isinstance(error, Exception):
         return None
@@ -29,7 +29,7 @@ def blamed(error: BaseException, registry: Registry) -> str | None:
 
 
 def _named(frame: FrameType, own: list[Entry]) -> str:
-    """The component that was at work where the plugin's code ran: the nearest caller that is one, or else the plugin."""
+    """The component whose code ran: the nearest component among the callers, or else the plugin itself."""
     at: FrameType | None = frame
     while at is not None:
         for entry in own:

@@ -18,7 +18,7 @@ from nern.registry.registry import Failure, Registry, canonical
 from nern.support.messages import did_you_mean
 from nern.version import __version__
 
-#: The plugins that ship, by the names of their modules. They are registered like any other plugin.
+#: Module names of the built-in plugins, which are registered like any other plugin.
 BUILTINS = (
     "nern.builtin.architectures.cifar_resnet",
     "nern.builtin.architectures.imagenet_resnet",
@@ -79,9 +79,9 @@ def create_registry(
 
     Args:
         plugins: local plugins: paths of Python files, relative to `folder`, or module names.
-        entry_points: whether to look for installed plugins; `NERN_DISABLE_PLUGINS=1` in the environment overrules it.
+        entry_points: whether to load installed plugins; `NERN_DISABLE_PLUGINS=1` in the environment switches that off.
         disabled: plugins to leave out, by name or package; `NERN_DISABLE_PLUGINS=name,name` adds to them.
-        kinds: extension points whose built-ins are wanted, such as "architecture"; None for all. Fewer are imported faster.
+        kinds: extension points whose built-ins are loaded, such as "architecture"; None for all. Loading fewer is faster.
 
     Raises:
         PluginError: `disabled` names something that is neither an installed nor a local plugin.
@@ -143,7 +143,7 @@ def load_entry_points(registry: Registry, disabled: Iterable[str] = ()) -> None:
 
 
 def local_name(source: str) -> str:
-    """The package name of a local plugin: a file's stem, a module's first part."""
+    """The package name of a local plugin: the stem of a file's name, or the first part of a module's name."""
     return Path(source).stem if source.endswith(".py") else source.split(".")[0]
 
 
@@ -163,7 +163,8 @@ def _installed() -> list[importlib.metadata.EntryPoint]:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PluginError(f"there is no file {path}")
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # two files of one name are two modules
+    # Files with the same name in different folders are different modules
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"nern_local_{path.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
@@ -178,7 +179,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str, folder: Path) -> ModuleType:
-    """Import from the Python path, and from `folder` where that does not have it."""
+    """Import a module from the Python path, or else from `folder`."""
     sys.path.append(str(folder.resolve()))
     try:
         return importlib.import_module(name)

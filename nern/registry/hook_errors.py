@@ -1,4 +1,4 @@
-"""What is wrong with the hooks of a plugin, in one line with what would be right."""
+"""Explains in one line what is wrong with the hooks of a plugin, and what would be right."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OBSERVER_HOOKS = [name for name in ALL_HOOKS if getattr(hookspecs, name).__annot
 _NERN = os.path.dirname(nern.__file__) + os.sep
 _PYTHON = sysconfig.get_path("stdlib") + os.sep + "importlib"
 
-#: What a plugin may raise without ending nern; Ctrl-C is the user's.
+#: Exceptions of a plugin that do not end nern; Ctrl-C, which comes from the user, is not among them.
 BREAKS = (Exception, SystemExit)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a plugin could not be used, in one line."""
+    """The reason why a plugin could not be used, in one line."""
     if isinstance(error, pluggy.PluginValidationError):
         return explain(error)
     text = " ".join(str(error).split())
@@ -33,15 +33,15 @@ def reason_of(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """` (FILE, line N)`: the last line outside of nern and Python's own modules that an error went through, or nothing."""
-    if isinstance(error, SyntaxError):  # whose own message says the file's name and the line
+    """The place of an error, ` (FILE, line N)`: the last line outside of nern and Python's own modules; empty where there is none."""
+    if isinstance(error, SyntaxError):  # the message of a SyntaxError contains file and line already
         return f" ({error.filename}, line {error.lineno})" if error.filename and "line" not in str(error) else ""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((_NERN, "<frozen", _PYTHON))]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def problem_of(cls: type) -> str | None:
-    """What is wrong with the hooks of an observer class: a misspelled one, an argument that the hook does not have."""
+    """Says what is wrong with the hooks of an observer class: a misspelled hook, or an argument that the hook does not have."""
     trial = pluggy.PluginManager("nern")
     trial.add_hookspecs(hookspecs)
     try:
@@ -55,7 +55,7 @@ def problem_of(cls: type) -> str | None:
 
 
 def explain(error: pluggy.PluginValidationError) -> str:
-    """What pluggy refuses in one line, with what would be right."""
+    """Explain an error of pluggy in one line, with what would be right."""
     text = " ".join(str(error).split())
     unknown = re.match(r"unknown hook '([^']+)'", text)
     if unknown:
@@ -68,6 +68,6 @@ def explain(error: pluggy.PluginValidationError) -> str:
 
 
 def arguments_of(hook: str) -> tuple[str, ...]:
-    """The arguments that a hook offers."""
+    """The arguments of a hook."""
     specified = getattr(hookspecs, hook, None)
     return tuple(specified.__code__.co_varnames[: specified.__code__.co_argcount]) if specified else ()

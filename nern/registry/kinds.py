@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 #: Extension point → the hook by which plugins offer components for it. The only list of extension points: the interface of
-#: each is the class of its name in `nern.interfaces`, and everything else derives from it.
+#: each is the class of that name in `nern.interfaces`, and everything else is derived from this list.
 HOOKS = {
     "architecture": "nern_architectures",
     "embedding": "nern_embeddings",
@@ -26,16 +26,16 @@ BY_NAME = ("losses", "observers", "metrics")
 
 
 class OwnName(str):
-    """A component's name that nern itself wrote: in a default, a preset, a recipe or the configuration of a stored run.
+    """A component's name that nern itself wrote, in a default, a preset, a recipe or the configuration of a finished run.
 
-    It means the component that nern ships, whoever else offers the name; what a user writes may be ambiguous.
+    It always means nern's own component, even if plugins offer the same name; a name that a user writes may be ambiguous.
     """
 
     __slots__ = ()
 
 
 def with_own_names(values: Any) -> Any:
-    """A copy of a configuration, or of a phase, in which the names of components without a package are nern's own."""
+    """A copy of a configuration, or of a phase, in which names of components without a package are marked as nern's own."""
     if not isinstance(values, dict):
         return values
     renamed: dict[Any, Any] = {}

@@ -1,4 +1,4 @@
-"""Keeps which component a name stands for. Components are registered by hooks alone, never by being imported."""
+"""Knows which component each name means. Components are registered by hooks only, never as a side effect of an import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nern.registry.kinds import HOOKS, OwnName
 from nern.support.messages import did_you_mean
 from nern.support.showing import Shown
 
-#: Extension point → (hook, interface).
+#: The hook and the interface of each extension point.
 KINDS: dict[str, tuple[str, type]] = {kind: (hook, getattr(interfaces, kind.capitalize())) for kind, hook in HOOKS.items()}
 
 
@@ -29,7 +29,7 @@ class Entry:
     kind: str
     name: str
     cls: type
-    plugin: str  # dotted module or entry-point name
+    plugin: str  # plugin name: a dotted module name, or the name of an entry point
     package: str
     version: str
 
@@ -40,7 +40,7 @@ class Entry:
 
 @attrs.frozen
 class Failure:
-    """A plugin that could not be used, and why."""
+    """A plugin that could not be used, and the reason."""
 
     plugin: str
     package: str
@@ -52,7 +52,7 @@ class Failure:
 
 
 class Registry(Shown):
-    """Components by extension point and name, the plugins that failed or were left out, and the hook manager."""
+    """All components by extension point and name, the plugins that failed or were left out, and the hook manager."""
 
     def __init__(self) -> None:
         self.manager = pluggy.PluginManager("nern")
@@ -80,7 +80,7 @@ class Registry(Shown):
         """The component `name` (or `package:name`) of an extension point.
 
         Raises:
-            PluginError: nobody offers it, or several do and the name does not say which.
+            PluginError: no plugin offers the name, or several do and the name has no package.
         """
         package, _, bare = name.rpartition(":")
         matching = [entry for entry in self._entries.get((kind, bare), []) if not package or _owns(entry, package)]
@@ -91,14 +91,14 @@ class Registry(Shown):
         raise PluginError(self._conflict(matching) if matching else self._missing(kind, name))
 
     def conflicts(self) -> list[str]:
-        """One line for every name that several plugins offer, with the ways to write each."""
+        """One line for every name that several plugins offer, with the unambiguous ways to write it."""
         return [self._conflict(entries) for entries in self._entries.values() if len(entries) > 1]
 
     def name_of(self, component: Any) -> str:
-        """The name of a component's class, for a configuration: `package:name` where the bare name may not be enough.
+        """The name of a component's class for a configuration: `package:name` where the plain name could be ambiguous.
 
-        Components from outside nern carry their package always, so that a file still means the same when another
-        plugin is installed.
+        Names of components from outside nern always have their package, so that a file keeps its meaning when another plugin is
+        installed.
         """
         for entry in self.entries():
             if entry.cls is type(component):
@@ -133,8 +133,8 @@ class Registry(Shown):
     def register(self, plugin: Any, name: str, package: str = "nern", version: str = "") -> None:
         """Register a plugin (module or object with hook implementations) and collect what it offers.
 
-        A plugin that breaks is put into `failures` and leaves nothing behind; one that is registered already stays as
-        it is.
+        A plugin that raises an error is added to `failures`, and none of its components are registered. A plugin that is already
+        registered is not registered again.
         """
         if self.manager.is_registered(plugin):
             return
@@ -155,7 +155,7 @@ class Registry(Shown):
             self._entries.setdefault((entry.kind, entry.name), []).append(entry)
 
     def observer_failed(self, name: str, reason: str) -> None:
-        """Remember that an observer was switched off during a run, and why."""
+        """Record that an observer was switched off during a run, and the reason."""
         owner = self._owners.get(name, "")
         package, _, version = owner.partition(" ")
         self.failures.append(Failure(name, package or "-", version or "-", reason))
@@ -191,7 +191,7 @@ _TERM_OPTIONS = {"name", "weight", "warmup"}
 
 
 def _problem(kind: str, interface: type, name: object, cls: object) -> str | None:
-    """What is wrong with an offered component, to stand behind its name; None where nothing is."""
+    """What is wrong with an offered component, as the end of a sentence that begins with its name; None where it is right."""
     if not isinstance(name, str) or not name or ":" in name:
         return "but a name must be text without a colon"
     if not (isinstance(cls, type) and issubclass(cls, interface) and attrs.has(cls)):
@@ -215,5 +215,5 @@ def _owns(entry: Entry, package: str) -> bool:
 
 
 def canonical(name: str) -> str:
-    """A package's name as installers compare it: lower case, with hyphens alone."""
+    """A package's name in the normal form of installers: lower case, with hyphens only."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,4 +1,4 @@
-"""What a representation has to beat: the original network with its weights rounded, each in a real file."""
+"""Baselines for a representation: the original network with rounded weights, each written as a real file."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from nern.representation.representation import assemble
 from nern.studies.opening import OpenRepresentation
 from nern.support.files import write_tensors
 
-WIDTHS = (8, 7, 6, 5, 4, 3)  # bits of the baselines with a step for each channel
-STEPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)  # of those with a step for each layer, in standard deviations of its weights
+WIDTHS = (8, 7, 6, 5, 4, 3)  # bits of the integers in the baselines with one step per channel
+# Steps of the baselines with one step per layer, in standard deviations of the layer's weights
+STEPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)
 PALETTE = 16
-VECTOR = 64  # steps in the mean size of a bias
+VECTOR = 64  # how many steps of a bias make up its mean absolute value
 
-Steps = Callable[[Tensor], tuple[Tensor, int]]  # of a weight [filters, ...]: steps [filters], and the largest integer
+Steps = Callable[[Tensor], tuple[Tensor, int]]  # function of a weight [filters, ...]: its steps [filters], and the largest integer
 
 
 @attrs.frozen
 class Baseline:
-    """A way to store the original network in fewer bytes without training.
+    """A method to store the original network in fewer bytes without training.
 
-    `write` takes a file's path; `read` gives the network that comes out of the file again.
+    `write` writes a file, and `read` returns the network of such a file.
     """
 
     family: str
@@ -51,13 +52,13 @@ class Baseline:
 
 
 def baselines(opened: OpenRepresentation) -> Iterator[Baseline]:
-    """Baselines for the network of a representation, with batch norms absorbed in the same way and biases in fine steps.
+    """The baselines for the network of a representation; batch norms are absorbed as in the representation, and biases have fine steps.
 
-    Rounded weights are entropy-coded, as the representation's numbers are: steps and distributions have a factor for each
-    filter, channel and place, fitted to the integers.
+    Rounded weights are entropy-coded like the numbers of a representation: steps and distributions have a factor for each filter,
+    channel and position, fitted to the integers.
 
     Raises:
-        ConfigError: the original weights are not at hand.
+        ConfigError: the original weights are missing.
     """
     from nern.artifact.reading import load
 
@@ -88,7 +89,7 @@ def _layer_steps(weight: Tensor, step: float) -> tuple[Tensor, int]:
 
 
 class _Source:
-    """The original network, ready to be rounded."""
+    """The original network, prepared for rounding."""
 
     def __init__(self, opened: OpenRepresentation) -> None:
         assert opened.original is not None
@@ -103,7 +104,7 @@ class _Source:
         self.copies = trained_copies(self.network, ["*"], names, list(constant_entries(self.network, pairs)))
 
     def rounded(self, steps: Steps) -> Artifact:
-        """A representation whose codes are the weights, rounded."""
+        """A representation whose codes are the rounded weights."""
         registry = self.artifact.registry
         embedding = component("embedding", {"name": "nern:codes", "transform": "none"}, registry)
         predictor = component("predictor", {"name": "nern:codes"}, registry)
@@ -130,7 +131,7 @@ class _Source:
         return {name: state[name] for name in names if state[name].dim() >= 2}
 
     def write_palette(self, path: Path) -> None:
-        """One of 16 values for every weight of a layer (Han et al. 2016), its number entropy-coded; the rest as float16."""
+        """Write every weight of a layer as the entropy-coded index of one of 16 values (Han et al. 2016), and the rest as float16."""
         parts, palettes = [], []
         for weight in self._weights().values():
             palette, numbers = palette_of(weight)
@@ -143,7 +144,7 @@ class _Source:
         write_tensors(path, {"numbers": torch.from_numpy(words.astype("<u4").view(np.uint8).copy()), **stored})
 
     def _rest(self) -> dict[str, Tensor]:
-        """Biases, and what else of the network is no weight and differs from network to network."""
+        """Biases and all other entries that are neither weights nor constants."""
         state, weights = self.network.state_dict(), self._weights()
         constants = self.absorbed.constants(list(state)) if self.absorbed else {}
         chosen = {
@@ -170,7 +171,7 @@ class _Source:
 
 
 def palette_of(weight: Tensor, colours: int = PALETTE, steps: int = 25) -> tuple[Tensor, np.ndarray]:
-    """Values [colours] in rising order and the number of the nearest for each weight [n] (Lloyd 1982), from even steps on."""
+    """Values [colours] in rising order and the index of the nearest for each weight [n]: Lloyd (1982), from evenly spaced values."""
     flat = weight.reshape(-1).float()
     palette = torch.linspace(float(flat.min()), float(flat.max()), colours)
     for _ in range(steps):
@@ -183,7 +184,7 @@ def palette_of(weight: Tensor, colours: int = PALETTE, steps: int = 25) -> tuple
 
 
 def _rounded(value: Tensor, steps: Steps) -> tuple[Tensor, list[Tensor]]:
-    """Integers of a parameter, and the logarithms of its steps by axis; a vector has fine steps."""
+    """The integers of a parameter and the logarithms of its steps by axis; a vector has fine steps."""
     if value.dim() < 2:
         step, most = (value.abs().mean() / VECTOR).clamp_min(1e-12).reshape(1), LARGEST
     else:

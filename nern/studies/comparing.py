@@ -1,4 +1,4 @@
-"""Sets representations beside what they have to beat: bytes, accuracy, and the time and memory that rebuilding takes."""
+"""Compares representations with baselines: bytes, accuracy, and the time and memory of rebuilding the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nern.studies.opening import open_representation
 from nern.support.files import write_text
 from nern.support.messages import cannot_write
 
-TRAINED = (4, 3)  # bits of the baselines that are trained
+TRAINED = (4, 3)  # bits of the integers in the trained baselines
 GIVEN = "representation"
 
 _REBUILD = """
@@ -39,19 +39,19 @@ print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 
 class Entry:
     """One file in the comparison."""
 
-    family: str  # "representation" for what was asked about, else the kind of baseline
+    family: str  # "representation", or the kind of baseline
     name: str
-    bytes: int  # of the whole file
+    bytes: int  # size of the whole file
     score: Score
-    difference: float | None  # of the headline figure to the original network's
-    seconds: float | None  # to rebuild the state dict in a fresh process; None where nern.load does not read the file
-    memory: int | None  # bytes of that process at most, with Python and torch
+    difference: float | None  # difference of the headline figure from the original network's
+    seconds: float | None  # time to rebuild the state dict in a fresh process; None where nern.load cannot read the file
+    memory: int | None  # peak memory of that process, including Python and torch
     file: str
 
 
 @attrs.frozen
 class Table:
-    """Files of the same network beside each other."""
+    """The comparison of files of the same network."""
 
     original: Score
     original_bytes: int
@@ -77,7 +77,7 @@ class Table:
         return [first, *others]
 
     def verdicts(self) -> list[str]:
-        """For every representation, one sentence that says whether a baseline of no more bytes does as well."""
+        """For every representation, one sentence that says whether a baseline with as few bytes is as accurate."""
         return [self._verdict(entry) for entry in self.entries if entry.family == GIVEN]
 
     def _verdict(self, entry: Entry) -> str:
@@ -123,11 +123,11 @@ def compare(
     disabled: Sequence[str] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> Table:
-    """Measure files and runs of one network beside baselines of it, each written to a file and read back, on the test set.
+    """Measure files and runs of one network, and its baselines, on the test set; every baseline is written to a file and read back.
 
     Args:
         folder: gets the baselines' files, `compare.json`, `.csv` and `.md`.
-        overrides: as `nern evaluate` takes them.
+        overrides: overrides as `nern evaluate` takes them.
         train_baselines: also train integers of four and three bits against the original network, as long as the first run was
             trained in its last phase; needs a run directory.
         plugins: local plugins besides those that a run's configuration names.
@@ -135,7 +135,8 @@ def compare(
         report: called with one line for every file.
 
     Raises:
-        ConfigError: the original weights are not at hand, the files are of different networks, or there is no run to train like.
+        ConfigError: the original weights are missing, the files are of different networks, or trained baselines have no run
+            directory to follow.
         ArtifactError: a file cannot be read, or the folder cannot be written.
     """
     everything = [open_representation(path, overrides, plugins=plugins, disabled=disabled) for path in paths]
@@ -222,7 +223,7 @@ def _entry(comparison: Comparison, family: str, name: str, file: Path, network: 
 
 
 def _rebuilding(file: Path, plugins: Sequence[str]) -> tuple[float | None, int | None]:
-    """Seconds to rebuild the state dict, and the most memory that a fresh process has then; None where that cannot be measured here."""
+    """Seconds to rebuild the state dict in a fresh process, and the process's peak memory; None where that cannot be measured."""
     if sys.platform == "win32":
         return None, None
     done = subprocess.run([sys.executable, "-c", _REBUILD, str(file), *plugins], capture_output=True, text=True)
@@ -237,7 +238,7 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
 
 
 def _comparable(score: Score) -> float:
-    """The headline figure, or minus the distance from the original where there are no labels."""
+    """The figure to compare, of which more is better: the headline figure, or minus the distance from the original without labels."""
     value = score.headline[1]
     if value is not None:
         return value

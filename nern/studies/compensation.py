@@ -1,8 +1,8 @@
-"""Pruning in which the entries that stay make up for those that go (Frantar & Alistarh 2023, SparseGPT).
+"""Pruning in which the remaining entries compensate the removed ones (Frantar & Alistarh 2023, SparseGPT).
 
-The inputs of a predictor are known for good: they are the coordinates of its kernels. So what every linear layer of it takes, for
-all kernels, gives the exact second moments under which the layer's outputs should change as little as possible. Layers are pruned
-in the order in which they compute, each with the inputs that the layers pruned before it give.
+All inputs of a predictor are known: they are the coordinates of its kernels. The inputs of each linear layer for all kernels
+therefore give exact second moments, under which the change of the layer's outputs is minimised. Layers are pruned in the order in
+which they compute, each with the inputs that the pruned layers before it produce.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from nern.representation.representation import Representation
 
-DAMPING = 0.001  # of the second moments' diagonal, relative to its mean
-BLOCK = 256  # columns in which entries compete for being kept
+DAMPING = 0.001  # damping that is added to the diagonal of the second moments, relative to its mean
+BLOCK = 256  # columns among whose entries the ones to keep are chosen together
 
 
 @torch.no_grad()
 def prune_with_compensation(representation: Representation, ratio: float) -> dict[str, Tensor]:
-    """Set a part of every linear layer's matrix to zero and change the rest of it, and its bias, in place.
+    """Set a part of every linear layer's matrix to zero, and change the remaining entries and the bias to compensate, in place.
 
     Args:
-        ratio: of the entries of each matrix, from 0 to below 1.
+        ratio: part of the entries of each matrix that becomes zero, from 0 to below 1.
 
     Returns:
-        By parameter name within the predictor, bool of the matrix's shape: which entries stay. Matrices that are no linear
-        layer's are not among them.
+        By parameter name within the predictor, a bool mask of the entries that stay. Matrices outside of linear layers are left
+        out.
     """
     masks = {}
     for name, layer in _in_order(representation):
@@ -45,10 +45,10 @@ def prune_with_compensation(representation: Representation, ratio: float) -> dic
 
 
 def pruned_matrix(matrix: Tensor, moments: Tensor, ratio: float, prunable: int) -> tuple[Tensor, Tensor]:
-    """The matrix W [outputs, n] with zeros among its first `prunable` columns, and which of these entries stay.
+    """The pruned matrix W [outputs, n], with zeros in its first `prunable` columns, and the mask of the entries that stay.
 
-    Columns are settled from left to right. An entry goes where that adds little to the squared error of the outputs, and what its
-    column loses is made up for by the columns that follow, as least squares under the moments tell.
+    Columns are settled from left to right. An entry is removed where that adds little to the squared error of the outputs; the
+    columns that follow then compensate by the least-squares solution under the moments.
 
     Args:
         moments: [n, n] float64, the sum of x xᵀ over inputs x.
@@ -88,7 +88,7 @@ def _in_order(representation: Representation) -> list[tuple[str, nn.Linear]]:
 
 
 def _second_moments(representation: Representation, layer: nn.Linear) -> Tensor:
-    """The sum of x xᵀ over what a layer takes for all kernels, [n + 1, n + 1] float64, x ending with a 1."""
+    """The sum of x xᵀ over a layer's inputs x for all kernels, [n + 1, n + 1] float64; a 1 is appended to x for the bias."""
     size = layer.in_features + 1
     total = torch.zeros(size, size, dtype=torch.float64, device=layer.weight.device)
 
@@ -103,13 +103,13 @@ def _second_moments(representation: Representation, layer: nn.Linear) -> Tensor:
 
 
 def _some_rows(representation: Representation) -> Tensor | None:
-    """A few kernels; all of them where a predictor wants whole filters or layers."""
+    """Rows of a few kernels, or of all kernels where the predictor wants whole filters or layers."""
     return torch.arange(min(2, representation.grid.rows), device=representation.device) if representation.wants == "rows" else None
 
 
 @contextmanager
 def _embedded_coordinates(representation: Representation, handles: list[Any]) -> Iterator[None]:
-    """Hands layers embedded coordinates, and no look-ups, while hooks watch them; removes the hooks."""
+    """Make the predictor take embedded coordinates instead of look-ups while a block runs, so that hooks see them; removes the hooks."""
     predictor = representation.predictor
     before = vars(predictor).get("accepts_lookup")
     predictor.accepts_lookup = False  # type: ignore[assignment]

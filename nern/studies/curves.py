@@ -1,4 +1,4 @@
-"""What a run wrote about itself on the way: losses and held-out figures by step, and where its phases begin and end."""
+"""Reads the curves of a run: losses and held-out figures by step, and where its phases begin and end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class PhaseSpan:
     """The steps of one phase."""
 
     name: str
-    first: int  # the step before which it began
-    last: int  # its last step so far
+    first: int  # number of steps before the phase
+    last: int  # last step of the phase so far
 
 
 @attrs.frozen
 class Curves:
     """The contents of a run's `metrics.jsonl`: (step, value) pairs by name."""
 
-    losses: dict[str, Points]  # unweighted terms, and `total`, their weighted sum
-    heldout: dict[str, Points]  # figures on the held-out images, such as `top1` in per cent; on a part of them where the run drew a curve
+    losses: dict[str, Points]  # unweighted terms of the loss, and `total`, their weighted sum
+    # Figures on held-out images, such as `top1` in per cent; on a part of these images where the run recorded a curve
+    heldout: dict[str, Points]
     phases: list[PhaseSpan]
 
 
@@ -54,24 +55,24 @@ def read_curves(run: Path) -> Curves:
                 for name, value in record.get(key, {}).items():
                     target.setdefault(name, []).append((step, float(value)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number == len(lines):  # the run is being written, or was killed in the middle of a line
+            if number == len(lines):  # the run is still writing this line, or was killed while it wrote it
                 continue
             raise DataError(f"{file}, line {number}: is not what a run writes ({error}); remove the line, or name another run") from error
         if phases and phases[-1].name == phase:
             phases[-1] = attrs.evolve(phases[-1], last=step)
         else:
             phases.append(PhaseSpan(phase, phases[-1].last if phases else 0, step))
-    return Curves(losses, {**heldout, **curve}, phases)  # points on different images make no common line
+    return Curves(losses, {**heldout, **curve}, phases)  # figures on different images must not be joined by a line
 
 
 def thinned(points: Points, most: int = 400) -> Points:
-    """At most about `most` points: every so-manieth, with the first and the last."""
+    """At most about `most` of the points, evenly spaced, including the first and the last."""
     stride = max(1, -(-len(points) // most))
     return [*points[:-1:stride], *points[-1:]]
 
 
 def labelled(words: Sequence[str]) -> dict[str, Path]:
-    """`LABEL=PLACE` or a place alone, as label → place; a place alone is called by its name, or by its whole path if that is taken.
+    """Places by label, from texts `LABEL=PLACE` or `PLACE`. The label of a plain place is its name, or its path where the name is taken.
 
     Raises:
         ConfigError: two places have the same label.

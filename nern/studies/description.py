@@ -1,4 +1,4 @@
-"""What a representation file or a run folder holds, said without images and without the network."""
+"""Describes a representation file or a run folder, without needing images or the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nern.studies.curves import read_curves
 
 @attrs.frozen
 class Description:
-    """Facts about a file or a run: name → text, and the bytes of the file by part (None where there is no file yet)."""
+    """Facts about a file or a run by name, and the bytes of the file by part (None where there is no file yet)."""
 
     place: str
     facts: dict[str, str]
@@ -30,7 +30,7 @@ class Description:
 
 
 def describe_place(place: Path, registry: Registry) -> Description:
-    """A run folder, finished or not, or a representation file.
+    """Describe a run folder, finished or not, or a representation file.
 
     Raises:
         ArtifactError: the file is missing, damaged or no representation.
@@ -51,7 +51,7 @@ def describe_place(place: Path, registry: Registry) -> Description:
 
 
 def describe_artifact(artifact: Artifact) -> dict[str, str]:
-    """The network, the predictor and how numbers are stored."""
+    """Describe the network, the predictor and how numbers are stored."""
     grid, registry = artifact.representation.grid, artifact.registry
     architecture = unstructure(artifact.architecture, registry)
     represented = sum(layer.count * layer.area for layer in grid.layers)
@@ -68,13 +68,13 @@ def describe_artifact(artifact: Artifact) -> dict[str, str]:
 
 
 def component_text(values: dict[str, Any]) -> str:
-    """`mlp, hidden 64, layers 5`: a component's name and options."""
+    """A component's name and options as text: `mlp, hidden 64, layers 5`."""
     shown = [f"{key} {json.dumps(value) if isinstance(value, (list, dict)) else value}" for key, value in values.items() if key != "name"]
     return ", ".join([str(values.get("name")), *shown])
 
 
 def _measured(artifact: Artifact) -> dict[str, str]:
-    """What the notes in the file say about the test set."""
+    """The figures on the test set that the file records."""
     chosen = (artifact.notes.get("checkpoints") or {}).get("chosen") or {}
     figures = ", ".join(f"{name} {value:.4g}" for name, value in (chosen.get("test") or {}).items())
     return {"on the test set": figures} if figures else {}

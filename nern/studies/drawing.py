@@ -1,4 +1,4 @@
-"""What every figure shares: style, colours, and files that can be read on light and on dark pages."""
+"""The common parts of all figures: style, colours, and files that are readable on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ STYLE = {
     "axes.titlesize": 10, "xtick.color": INK, "ytick.color": INK, "figure.facecolor": PAPER, "axes.facecolor": "none",
     "pdf.fonttype": 42,
 }  # fmt: skip
-#: An SVG that is shown as a picture of its own follows the reader's light or dark setting.
+#: Style sheet for SVG files, which adapts colours to the reader's light or dark setting.
 FOLLOW_READER = f"<style>svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e6edf3}}}}</style>"
 KINDS = ("png", "svg", "pdf")
 
 
 @contextmanager
 def styled() -> Iterator[Any]:
-    """Within it nern's style holds; gives `matplotlib.figure`.
+    """Apply nern's style while a block runs; yields `matplotlib.figure`.
 
     Raises:
         ConfigError: matplotlib is not installed; the message says how to install it.
@@ -48,7 +48,7 @@ def styled() -> Iterator[Any]:
 
 
 def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """A function that draws a figure, with nern's style while it draws: text that is added later has another colour."""
+    """Decorate a function that draws a figure, so that it draws in nern's style. Text that is added later has another style."""
 
     @functools.wraps(draw)
     def styled_draw(*arguments: Arguments.args, **options: Arguments.kwargs) -> Figure:
@@ -74,7 +74,7 @@ def empty_figure(width: float, height: float, gap: float = 0.06) -> Figure:
 
 
 def colours(count: int) -> list[str]:
-    """As many colours as there are lines; after seven they repeat."""
+    """Colours for `count` lines; they repeat after seven."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
 
@@ -84,7 +84,7 @@ def legend_beside(axes: Axes, **more: Any) -> None:
 
 
 def svg_text(figure: Figure, prefix: str = "") -> str:
-    """A figure as an `<svg>` element whose text and axes have the colour of the text around it.
+    """A figure as an `<svg>` element whose text and axes take the colour of the surrounding text.
 
     Args:
         prefix: put before every id, so that several figures can stand on one page.
@@ -104,7 +104,7 @@ def svg_text(figure: Figure, prefix: str = "") -> str:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure, the same bytes each time. The folder is made where it is missing.
+    """Write a figure; the same figure always gives the same bytes. A missing folder is made.
 
     Args:
         path: `x.png`, `x.svg` or `x.pdf` writes that file; a name without one of these endings writes `x.png` and `x.svg`.
@@ -141,7 +141,7 @@ def _write(figure: Figure, file: Path) -> None:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay a figure out once, so that every kind of file that is written from it has the same layout."""
+    """Compute the layout of a figure once, so that all file formats get the same layout."""
     if figure.get_layout_engine() is not None:
         with styled():
             figure.draw_without_rendering()

@@ -1,4 +1,4 @@
-"""How alike the embeddings of neighbouring coordinates are (Ashkenazi et al. 2023, appendix F)."""
+"""The similarity of the embeddings of neighbouring coordinates (Ashkenazi et al. 2023, appendix F)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nern.kernels.coordinates import KernelGrid, LayerMapping
 def embedding_similarity(embedding: Embedding, channels: int = 64, at: int = 31) -> Tensor:
     """Cosine similarity of the embeddings of (0, 0, c), c < `channels`, to that of (0, 0, `at`), scaled to [0, 1].
 
-    The layer's and the filter's part of a concatenated embedding are the same everywhere and only squeeze the range,
-    so the lowest similarity becomes 0 and the highest, at `at` itself, 1.
+    In a concatenated embedding, the parts of layer and filter are the same for all c and only narrow the range of similarities.
+    Therefore the lowest similarity is mapped to 0, and the highest, at `at` itself, to 1.
 
     Returns:
         [channels] float64.

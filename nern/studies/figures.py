@@ -1,4 +1,4 @@
-"""The paper's figures from what runs, sweeps and studies wrote. matplotlib is imported when a figure is drawn."""
+"""Draws the paper's figures from the files of runs, sweeps and studies. matplotlib is imported when a figure is drawn."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def smoothness(sweep: Mapping[str, Any]) -> Figure:
             means = [setting["figures"][name]["mean"] for setting in settings]
             bars = [setting["figures"][name]["interval"] for setting in settings]
             text = f"{name.partition('_')[0]} {label}".strip()
-            # settings may share their originals: of lines that coincide the lower one is wider
+            # settings may have the same original: where lines coincide, the lower one is wider
             size = {"linewidth": 1.3 + 1.8 * (len(lines) - 1 - above), "markersize": 4 + 3 * (len(lines) - 1 - above)}
             shown: dict[str, Any] = {"fmt": style, "marker": marker, "color": colour, "label": text, **size}
             if any(bar is not None for bar in bars):
@@ -195,7 +195,7 @@ def comparison(table: Mapping[str, Any]) -> Figure:
     axes.axhline(rows[0][name], color="grey", linestyle="--", linewidth=1, label=f"original, {rows[0]['bytes'] / 1000:,.0f} KB")
     shown = [row[name] for row in rows if row[name] is not None]
     best = max(shown)
-    near = [value for value in shown if value > best - 10]  # a network that fell apart would press all others together
+    near = [value for value in shown if value > best - 10]  # a destroyed network would compress the scale of all others
     axes.set_ylim(min(near) - 0.5, best + 0.5)
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -209,10 +209,10 @@ def comparison(table: Mapping[str, Any]) -> Figure:
 
 
 def read(path: Path, name: str) -> Any:
-    """A JSON file, or the one called `name` in a folder.
+    """Read a JSON file, or the file `name` in a folder.
 
     Raises:
-        DataError: there is none, or it is no JSON.
+        DataError: there is no such file, or it is no JSON.
     """
     return _read_json(path / name if path.is_dir() else path)
 
@@ -227,7 +227,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _mosaic(kernels: Tensor, side: int) -> Tensor:
-    """The first side² kernels [n, kh, kw] on a grid with a pixel between them: [h, w], not a number where there is nothing."""
+    """The first side² kernels [n, kh, kw] as one picture [h, w], with one pixel (NaN) between them."""
     count, height, width = kernels.shape
     side = min(side, math.ceil(math.sqrt(count)))
     framed = kernels.new_full((side * side, height + 1, width + 1), math.nan)

@@ -1,4 +1,4 @@
-"""Which weights a representation gets right: its errors tell what matters (Ashkenazi et al. 2023, sec. 5)."""
+"""The errors of a representation by layer, filter and kernel, as a measure of importance (Ashkenazi et al. 2023, sec. 5)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nern.support.messages import cannot_write, did_you_mean
 
 @attrs.frozen(eq=False)
 class LayerErrors:
-    """Relative errors ‖ŵ − w‖ / ‖w‖ in a layer; not a number where the original weights are all zero."""
+    """Relative errors ‖ŵ − w‖ / ‖w‖ in a layer; NaN where the original weights are all zero."""
 
     layer: float
     filters: Tensor  # [filters] float64
@@ -33,8 +33,8 @@ class LayerErrors:
 class Activations:
     """Activations of filters of the original network, averaged over images."""
 
-    maps: Tensor  # [filters, h, w] float32, mean of the convolution's output
-    strength: Tensor  # [filters] float64, mean of its magnitude
+    maps: Tensor  # [filters, h, w] float32: the layer's mean output
+    strength: Tensor  # [filters] float64: mean absolute value of the output
 
 
 @attrs.frozen(eq=False)
@@ -42,14 +42,14 @@ class Importance:
     """Errors of every represented layer, and the activations in one of them."""
 
     errors: dict[str, LayerErrors]  # by parameter name
-    layer: str  # parameter name of the layer that was looked at
-    lowest: list[int]  # its filters of lowest error, best first
-    highest: list[int]  # its filters of highest error, worst first
+    layer: str  # parameter name of the layer whose activations were measured
+    lowest: list[int]  # the layer's filters with the lowest errors, best first
+    highest: list[int]  # the layer's filters with the highest errors, worst first
     activations: Activations
-    correlation: float  # Spearman's, between error and strength over the layer's filters
+    correlation: float  # Spearman's rank correlation of error and strength over the layer's filters
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but errors of single kernels and maps, which `save` writes as tensors."""
+        """All figures as values for JSON, without the errors of single kernels and the maps, which `save` writes as tensors."""
         errors = {name: {"layer": of_layer.layer, "filters": of_layer.filters.tolist()} for name, of_layer in self.errors.items()}
         strength = self.activations.strength.tolist()
         return {
@@ -129,10 +129,10 @@ def relative_errors(
 def mean_activations(
     network: nn.Module, layer: LayerMapping, data: Data, images: int, device: torch.device, batch: int = 100
 ) -> Activations:
-    """What the filters of a layer of `network` answer, averaged over the first `images` test images.
+    """The activations of the filters of one layer of `network`, averaged over the first `images` test images.
 
     Raises:
-        ConfigError: the layer's outputs do not belong to its filters, as those of a table of embeddings.
+        ConfigError: the layer's outputs do not correspond to its filters, as in a table of embeddings.
     """
     network, module = network.to(device).eval(), layer.parameter.rpartition(".")[0]
     captured: list[Tensor] = []
@@ -152,10 +152,10 @@ def mean_activations(
 
 
 def by_filters(output: Any, layer: LayerMapping) -> Tensor:
-    """A layer's output as one picture for each of its filters, [b, filters, h, w].
+    """Reshape a layer's output to one picture for each of its filters, [b, filters, h, w].
 
-    A mapping's filters are outputs of the layer: channels of a convolution's output, which is [b, f, …], and features of a
-    linear layer's, which is [b, …, f]. A filter of tiles is as many features as a tile is high: the rows of its picture.
+    The filters are the channels of a convolution's output [b, f, …], or the features of a linear layer's output [b, …, f]. A filter
+    of tiles contains as many features as a tile is high; these are the rows of its picture.
     """
     if not isinstance(output, Tensor) or output.dim() < 2:
         raise ConfigError(f"'{layer.parameter}' belongs to a module whose output is {described(output)}; name another layer with --layer")

@@ -18,7 +18,7 @@ class ChosenKernel:
     parameter: str
     filter: int
     channel: int
-    error: float  # relative, ‖ŵ − w‖ / ‖w‖
+    error: float  # relative error ‖ŵ − w‖ / ‖w‖
     original: Tensor  # [kh, kw]
     reconstructed: Tensor  # [kh, kw]
 
@@ -32,7 +32,7 @@ def best_and_worst(
 ) -> tuple[list[ChosenKernel], list[ChosenKernel]]:
     """The `count` kernels of lowest error, best first, and those of highest error, worst first.
 
-    Kernels of more than one weight are preferred: a single number is no picture. Kernels that are all zero have no
+    Kernels with more than one weight are preferred, since a single number makes no picture. Kernels that are all zero have no
     relative error and are left out.
     """
     spatial = [layer for layer in layers if layer.area > 1] or list(layers)

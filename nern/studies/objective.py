@@ -1,4 +1,4 @@
-"""What a sweep looks for: a figure on held-out images, or of the file."""
+"""The objective of a sweep: a figure on held-out images, or of the file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from nern.run.evaluation import measures_of
 from nern.studies.tables import FIGURES
 from nern.support.messages import did_you_mean
 
-#: Figures of a run besides those that are measured on images; less of them is better.
+#: Figures of a run that are not measured on images; lower is better.
 COSTS = ("predictor_bytes", "total_bytes", "seconds")
 
 
 @attrs.frozen
 class Objective:
-    """A figure and which of its directions is the better one."""
+    """A figure, and whether higher or lower values are better."""
 
     name: str
     better: Literal["higher", "lower"]
 
     @classmethod
     def of(cls, name: str | None, experiment: Experiment) -> Objective:
-        """The objective of that name; without one, the figure that chooses among an experiment's checkpoints.
+        """The objective with a name; without a name, the figure that chooses an experiment's checkpoint.
 
         Raises:
             ConfigError: there is no such figure, it is measured on the test set, or there are no held-out images.
@@ -65,5 +65,5 @@ class Objective:
         return float(value)
 
     def score(self, value: float) -> float:
-        """The figure as a number of which more is better."""
+        """The figure as a number, negated where lower is better, so that higher is always better."""
         return value if self.better == "higher" else -value

@@ -1,4 +1,4 @@
-"""Opens a finished run or a representation file, to measure it and to study it."""
+"""Opens a finished run or a representation file for measurements and studies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str]
         registry: where the components come from; by default built-ins and installed plugins.
 
     Raises:
-        ConfigError: an override is not one of these sections'.
+        ConfigError: an override names another section.
         DataError: the weights are not those that the representation was made from.
     """
     opened = open_file(path, overrides, registry)
@@ -51,14 +51,14 @@ def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str]
 
 @attrs.frozen
 class OpenRepresentation:
-    """A representation and what it is measured on."""
+    """A representation together with the data and the original network that it is measured with."""
 
     artifact: Artifact
-    open_data: Callable[[], Data]  # finds the images; called when something is measured on them
-    original: nn.Module | None  # None where its weights are not at hand
+    open_data: Callable[[], Data]  # function that opens the images when they are first needed
+    original: nn.Module | None  # the original network; None where its weights are missing
     device: torch.device
-    engine: Engine | None = None  # of the run that it comes from
-    task: Task | None = None  # that the data are opened from; None for a classifier's
+    engine: Engine | None = None  # experiment of the run that it comes from; None for a file
+    task: Task | None = None  # the task that the data are opened from; None means a classifier's
     weights: Mapping[str, Tensor] | None = None  # of an original network that nothing here builds, by parameter name
 
     @property
@@ -67,7 +67,7 @@ class OpenRepresentation:
         return dict(self.original.named_parameters()) if self.original is not None else self.weights
 
     def comparison(self) -> Comparison:
-        """Measures networks on the test set, beside the original one."""
+        """The comparison of networks with the original one on the test set."""
         experiment = self.engine.experiment if self.engine else None
         kind = self.task.outputs() if self.task else ClassLogits()
         measures = measures_of(experiment) if experiment else chosen_measures(kind)
@@ -78,7 +78,7 @@ class OpenRepresentation:
         """The images.
 
         Raises:
-            DataError: they are not where the task looks for them.
+            DataError: the task does not find them.
         """
         return self.open_data()
 
@@ -91,7 +91,7 @@ def open_representation(
     disabled: Sequence[str] = (),
     weights_alone: bool = False,
 ) -> OpenRepresentation:
-    """A run directory or a representation file, with overrides as `nern evaluate` takes them.
+    """Open a run directory or a representation file, with overrides as `nern evaluate` takes them.
 
     Args:
         plugins: local plugins to use besides those that a run's configuration names.
@@ -180,14 +180,14 @@ def _weights_alone(artifact: Artifact, file: str | Path | None, unbuilt: ConfigE
 
 
 def _absorb(artifact: Artifact, original: nn.Module) -> None:
-    """Absorb the batch norms of an original network as its representation does, so that their kernels can be compared."""
+    """Absorb the batch norms of an original network as its representation did, so that the kernels of both can be compared."""
     if artifact.absorbed is not None:
         represented = [layer.parameter for layer in artifact.representation.grid.layers]
         absorb_batch_norms(original, absorbable(original, represented))
 
 
 def _task_of(artifact: Artifact) -> dict[str, Any]:
-    """The task that a file was made with, without any option that could be a path or fetch something: those are the user's."""
+    """The task that a file was made with, without options that could be paths or download something: only the user may set these."""
     noted = artifact.notes.get("task")
     if not isinstance(noted, dict) or not isinstance(noted.get("name"), str):
         return {}
@@ -198,7 +198,7 @@ def _task_of(artifact: Artifact) -> dict[str, Any]:
 
 
 def _holds_text(hint: Any) -> bool:
-    """Whether an option takes any text, which may name a file; a choice among given words is none of them."""
+    """Whether an option takes arbitrary text, which could be a path; options with fixed choices do not count."""
     if typing.get_origin(hint) is typing.Literal:
         return False
     return hint is str or any(_holds_text(part) for part in typing.get_args(hint))

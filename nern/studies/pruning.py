@@ -1,4 +1,4 @@
-"""Meta-compression: the predictor is a network itself and can be pruned (Ashkenazi et al. 2023, sec. 5 and Figure 5)."""
+"""Meta-compression: prunes the predictor, which is a network itself (Ashkenazi et al. 2023, sec. 5 and Figure 5)."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ RATIOS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 
 @attrs.frozen
 class Point:
-    """The network reconstructed from a predictor of which a part was pruned."""
+    """Figures of the network that a pruned predictor reconstructs."""
 
-    ratio: float  # of the predictor's matrix entries that were set to zero
-    zeros: int  # entries that were set to zero
+    ratio: float  # part of the predictor's matrix entries that was set to zero
+    zeros: int  # number of entries that were set to zero
     score: Score
     bytes: Bytes
     file: str
-    finetuned: int  # steps
+    finetuned: int  # steps of fine-tuning
 
 
 @attrs.frozen
 class Curve:
     """Accuracy and bytes on disk against the pruning ratio; Figure 5, left."""
 
-    original: Score | None  # None where the original weights are not at hand
+    original: Score | None  # top-1 of the original network; None where its weights are missing
     scope: Scope
     points: list[Point]
     method: Method = "magnitude"
@@ -71,7 +71,7 @@ class Curve:
         ]  # fmt: skip
 
     def _figures(self, score: Score) -> dict[str, float | None]:
-        """Of a classifier what Figure 5 shows, of other networks every figure."""
+        """The names of the figures to show: those of Figure 5 for a classifier, all figures for other networks."""
         figures = score.figures
         return {name: figures.get(name) for name in ("top1", "agreement")} if "top1" in figures else figures
 
@@ -107,13 +107,13 @@ def prune(
 ) -> Curve:
     """Prune the predictor to every ratio, from the same start each time, and measure what is left on the test set.
 
-    With the method `magnitude` the smallest entries of the predictor's matrices become zero (unstructured magnitude pruning);
-    with `compensated` those whose loss the other entries make up for best (`nern.studies.compensation`). Each pruned
+    With the method `magnitude` the smallest entries of the predictor's matrices become zero (unstructured magnitude pruning); with
+    `compensated` those whose removal the other entries can compensate best (`nern.studies.compensation`). Each pruned
     representation is written, its zeros stored as a bitmask, so that the bytes are those of a real file.
 
     Args:
         folder: gets `pruned-0.30.nern` and so on, and `pruning.json`, `.csv` and `.md`.
-        scope: whether entries compete over the whole predictor (the default for magnitudes) or inside each matrix.
+        scope: whether the entries to remove are chosen over the whole predictor (the default for magnitudes) or in each matrix.
         method: how entries are chosen, and whether the others change.
         finetune: steps of the run's last phase after pruning, with the zeros kept.
         report: called with one line for every ratio.
@@ -175,7 +175,7 @@ def pruned(opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int
 
 
 def magnitude_masks(weights: Mapping[str, Tensor], ratio: float, scope: Scope = "global") -> dict[str, Tensor]:
-    """Which entries stay, bool of each weight's shape: all but the ⌊ratio · n⌋ of smallest magnitude, the first ones of equals."""
+    """Masks of the entries that stay: all but the ⌊ratio · n⌋ of smallest magnitude. Of equal entries, the first ones are removed."""
     if scope == "layer":
         return {name: magnitude_masks({name: value}, ratio)[name] for name, value in weights.items()}
     if not weights:

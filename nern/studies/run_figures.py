@@ -1,4 +1,4 @@
-"""Figures of single runs: losses by step, errors by layer, and the kernels that came out best and worst."""
+"""Draws figures of single runs: losses by step, errors by layer, and the kernels with the lowest and highest errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def heldout(runs: Mapping[str, Curves], measure: str = "top1") -> Figure:
         if not points:
             missing = "labelled held-out images" if measure == "top1" else "held-out images"
             raise DataError(f"{label} was never measured on {missing}; train with heldout above 0, and curve_points above 0 for a curve")
-        width = 1.5 + 2 * (len(runs) - 1 - above)  # runs may share their first phase: wide lines lie below
+        width = 1.5 + 2 * (len(runs) - 1 - above)  # runs may share their first phase: where lines coincide, the lower one is wider
         axes.plot(*_columns(thinned(points)), color=colour, label=label, marker=".", linewidth=width)
     shade_phases(axes, next(iter(runs.values())))
     axes.set(xlabel="step", ylabel=f"held-out {HELDOUT_LABELS.get(measure, measure)}")

@@ -1,4 +1,4 @@
-"""Works through runs with a launcher: several at a time, again where they were killed, on from where they stopped."""
+"""Makes many runs with a launcher: several at a time; interrupted runs are resumed, and killed ones are started again."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from nern.support.lock import Locked, holding
 from nern.support.messages import cannot_write
 
 CONFIG, LOG = "job.yaml", "log.txt"
-PAUSE = 0.1  # seconds between looks at the jobs
+PAUSE = 0.1  # seconds between checks of the jobs
 
 
 @attrs.define(eq=False)
 class PlannedRun:
-    """A run that is to be made, or is there already."""
+    """A run to make, which may exist already."""
 
     name: str
-    experiment: Experiment  # its output is the run's folder
+    experiment: Experiment  # its option `output` is the run's folder
     registry: Registry
-    values: dict[str, Any] = attrs.field(factory=dict)  # what a sweep has set
+    values: dict[str, Any] = attrs.field(factory=dict)  # the values that a sweep has set
     tries: int = 0
-    original: str | None = attrs.field(init=False)  # what its original network is trained from; None where weights are given
+    original: str | None = attrs.field(init=False)  # fingerprint of how its original network is trained; None where weights are given
 
     def __attrs_post_init__(self) -> None:
         given = self.experiment.architecture.has_weights
@@ -46,14 +46,14 @@ class PlannedRun:
 
     @property
     def folder(self) -> RunFolder:
-        """Where it is, or will be."""
+        """The folder of the run."""
         return RunFolder(Path(self.experiment.output))
 
     def finished(self) -> dict[str, Any] | None:
-        """Its result, where it is finished at its present length.
+        """The result where the run is finished with its present number of steps; None otherwise.
 
         Raises:
-            ConfigError: its folder holds another run.
+            ConfigError: the folder holds another run.
             TrainingError: the result cannot be read.
         """
         folder = self.folder
@@ -71,11 +71,11 @@ class PlannedRun:
 
 @attrs.frozen
 class Outcome:
-    """What became of a run."""
+    """The outcome of a run: its result, or the reason why it failed."""
 
     run: PlannedRun
-    result: dict[str, Any] | None = None  # its result.json
-    failed: str | None = None  # why there is no result
+    result: dict[str, Any] | None = None  # content of result.json
+    failed: str | None = None  # the reason why there is no result
     was_there: bool = False
 
 
@@ -92,16 +92,16 @@ def work_through(
 ) -> None:
     """Make every run; called again, it skips what is finished and resumes what was interrupted.
 
-    A run whose original network another one is training waits for that network, and takes a copy of it.
+    A run whose original network is being trained by another run waits for it and copies it.
 
     Args:
-        runs: asked for the next one whenever one more can start.
-        folder: a folder of the caller's own; only one process works in it at a time.
+        runs: the runs; the next one is taken whenever another one can start.
+        folder: a folder of the caller, in which only one process works at a time.
         done: called when a run has ended.
-        retries: how often a run is tried again that something from outside ended. An error of its own is final.
+        retries: how often a run is started again that was ended from outside. An error of the run itself is final.
         disabled: plugins to leave out.
-        lookahead: how many runs may be asked for before they can start; None for all.
-        report: called with a line where a run is tried again.
+        lookahead: how many runs may be taken before they can start; None for all.
+        report: called with one line where a run is started again.
 
     Raises:
         ConfigError: another process works in the folder.
@@ -116,7 +116,7 @@ def work_through(
         try:
             desk = _Desk(runs, done, retries, disabled, report)
             while desk.fill(launcher.jobs, lookahead):
-                if launched is None:  # a sweep that is finished starts no cluster
+                if launched is None:  # where all runs are finished, no cluster is started
                     launched = launcher.start(folder)
                 desk.start(launched, launcher.jobs)
                 while not desk.collect(launched) and not stop.requested:
@@ -133,11 +133,11 @@ def work_through(
 class _Active:
     run: PlannedRun
     handle: Any
-    log_begins: int  # bytes of the log that earlier tries wrote
+    log_begins: int  # length of the log that earlier attempts wrote
 
 
 class _Desk:
-    """The runs that wait and those that are started."""
+    """The runs that wait and those that run."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class _Desk:
         self._originals: dict[str, Path] = {}
 
     def fill(self, jobs: int, lookahead: int | None) -> bool:
-        """Ask for runs; returns whether any waits or runs."""
+        """Take further runs; returns whether any run waits or runs."""
         while lookahead is None or len(self._waiting) + len(self._active) < jobs + lookahead:
             run = next(self._runs, None)
             if run is None:
@@ -167,7 +167,7 @@ class _Desk:
         return bool(self._waiting or self._active)
 
     def start(self, launched: LaunchedJobs, jobs: int) -> None:
-        """Start what can start."""
+        """Start the runs that can start."""
         for run in list(self._waiting):
             if len(self._active) >= jobs:
                 return
@@ -184,7 +184,7 @@ class _Desk:
                 self._done(Outcome(run, failed=str(error)))
 
     def collect(self, launched: LaunchedJobs) -> bool:
-        """Look at what runs; returns whether something can be started now that could not before."""
+        """Collect finished jobs; returns whether a run can be started now that could not before."""
         changed = False
         for active in list(self._active):
             end = launched.poll(active.handle)
@@ -198,7 +198,7 @@ class _Desk:
         return changed
 
     def stop(self, launched: LaunchedJobs) -> None:
-        """Ask what runs to stop, and wait until it has."""
+        """Ask all running jobs to stop, and wait for their end."""
         for active in self._active:
             launched.cancel(active.handle)
         while self._active:
@@ -238,7 +238,7 @@ class _Desk:
             self._done(Outcome(run, failed=(said or str(end)) + tried))
 
     def _keep_original(self, run: PlannedRun) -> bool:
-        """Note where an original network is; returns whether it is news."""
+        """Remember where a trained original network lies; returns whether it was not known before."""
         key = run.original
         if key is None or self._at_hand(key) or not run.folder.original.exists():
             return False
@@ -250,7 +250,7 @@ class _Desk:
 
 
 def _last_words(log: Path, begins: int) -> str:
-    """What a run said of its end: the lines of nern's own message, or the last line."""
+    """The last words of a run's log about its end: the lines of nern's own message, or the last line."""
     try:
         with log.open("rb") as file:
             file.seek(begins)
@@ -263,7 +263,7 @@ def _last_words(log: Path, begins: int) -> str:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of when this process ends, however it ends.
+    """Hold the folder's lock while a block runs; the system releases it when this process ends, also when it is killed.
 
     Raises:
         ConfigError: another process holds it.

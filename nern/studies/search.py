@@ -1,4 +1,4 @@
-"""Which settings a sweep tries: a grid, random ones, or those that Optuna proposes."""
+"""Chooses the settings that a sweep tries: a grid, random ones, or those that Optuna proposes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Range:
 
     low: int | float
     high: int | float
-    log: bool = False  # whether equal ratios are equally likely
+    log: bool = False  # whether the logarithm is uniform
 
     @property
     def whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, position: float) -> int | float:
-        """The number at a position in [0, 1), rounded to six digits, which is how names of folders write it."""
+        """The number at a position in [0, 1), rounded to the six digits that names of folders have."""
         if self.whole:
             low, high = (math.log(self.low), math.log(self.high + 1)) if self.log else (self.low, self.high + 1)
             value = low + position * (high - low)
@@ -51,26 +51,26 @@ Axis = Sequence[Any] | Range
 
 
 def rounded(value: float) -> float:
-    """A number with the six digits that names of folders have."""
+    """A number, rounded to the six digits that names of folders have."""
     return float(f"{value:.6g}")
 
 
 class Search(ABC):
-    """Gives settings one after the other, and may be told how good they were."""
+    """Yields settings one after the other, and is told how good they were."""
 
-    lookahead: int | None = 0  # how many settings may be asked for before those before them are measured; None for all
+    lookahead: int | None = 0  # how many settings may be taken before the earlier ones are measured; None for all
 
     @abstractmethod
     def settings(self) -> Iterator[dict[str, Any]]:
         """The settings, each a value for every axis."""
 
     def tell(self, setting: Mapping[str, Any], score: float | None) -> None:
-        """How good a setting was, the higher the better; None where it failed."""
+        """Learn how good a setting was; higher is better, None means that it failed."""
         return
 
 
 class GridSearch(Search):
-    """Every combination."""
+    """All combinations."""
 
     lookahead = None
 
@@ -86,7 +86,7 @@ class GridSearch(Search):
 
 
 class RandomSearch(Search):
-    """Settings drawn independently; the same budget and axes give the same ones each time."""
+    """Settings that are drawn independently; the same budget and axes always give the same settings."""
 
     lookahead = None
 
@@ -95,7 +95,7 @@ class RandomSearch(Search):
 
     def settings(self) -> Iterator[dict[str, Any]]:
         drawn: set[str] = set()
-        for attempt in range(100 * self._budget):  # a small space has fewer different settings than the budget
+        for attempt in range(100 * self._budget):  # a small space may have fewer settings than the budget
             if len(drawn) == self._budget:
                 return
             positions = np.random.default_rng([0, attempt]).random(len(self._axes))
@@ -108,7 +108,7 @@ class RandomSearch(Search):
 class OptunaSearch(Search):
     """Settings that Optuna proposes (its TPE sampler), which learns from those that are measured.
 
-    The study lives in this process alone. What was proposed is kept in `search.json`, so that a search resumes.
+    Optuna's study exists only in this process. Proposals are recorded in `search.json`, so that a search can be resumed.
     """
 
     def __init__(self, axes: Mapping[str, Axis], budget: int, folder: Path) -> None:
@@ -136,7 +136,7 @@ class OptunaSearch(Search):
         yield from self._proposed[: self._budget]
         known = {repr(setting) for setting in self._proposed}
         repeated = 0
-        while len(self._proposed) < self._budget and repeated < 100:  # a small space is soon exhausted
+        while len(self._proposed) < self._budget and repeated < 100:  # a small space may be exhausted early
             trial = self._study.ask(self._distributions)
             setting = {path: self._value(path, value) for path, value in trial.params.items()}
             if repr(setting) in known:
@@ -153,7 +153,7 @@ class OptunaSearch(Search):
         states, trial = self._optuna.trial.TrialState, self._trials.pop(repr(dict(setting)), None)
         if trial is not None:
             self._study.tell(trial, score, state=states.COMPLETE if score is not None else states.FAIL)
-        elif score is not None:  # proposed before this process began
+        elif score is not None:  # proposed by an earlier process
             parameters = {path: self._parameter(path, value) for path, value in setting.items()}
             created = self._optuna.trial.create_trial(params=parameters, distributions=self._distributions, value=score)
             self._study.add_trial(created)
@@ -188,10 +188,10 @@ class OptunaSearch(Search):
 
 
 def create_search(sampler: str, axes: Mapping[str, Axis], budget: int | None, folder: Path) -> Search:
-    """The search of a name.
+    """Make the search with a name.
 
     Raises:
-        ConfigError: the budget is missing or has no meaning, or an axis does not suit the search.
+        ConfigError: the budget is missing or does not apply to the search, or the search cannot use an axis.
         PluginError: Optuna is not installed.
     """
     if sampler == "grid":

@@ -1,4 +1,4 @@
-"""Many runs that differ in some values, each in its own folder, and their means with confidence intervals."""
+"""Sweeps: many runs that differ in some values, each in its own folder, and their means with confidence intervals."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def sweep(
     budget: int | None = None,
     objective: str | None = None,
 ) -> tuple[Table, Path]:
-    """Run combinations of values; finished runs are skipped, interrupted ones are resumed, and what fails is a row of the table.
+    """Run combinations of values. Finished runs are skipped, interrupted ones are resumed, and failed ones are listed in the table.
 
     Each run has its own folder below `output`, where `sweep.csv`, `sweep.json` and `sweep.md` are brought up to date
     after every run. Runs whose original network is trained alike share it.
@@ -81,13 +81,13 @@ def sweep(
         plugins: local plugins besides those that the experiment names.
         disabled: plugins to leave out.
         report: called with one line per run.
-        launcher: where runs are started, as a component or as its options such as `{"name": "ray", "jobs": 4}`; by default one
+        launcher: starts the runs: a component, or its options such as `{"name": "ray", "jobs": 4}`; by default runs are made one
             after the other on this machine.
-        retries: how often a run is tried again that something from outside ended, such as a signal.
+        retries: how often a run is started again that was ended from outside, such as by a signal.
         sampler: "grid" tries every combination, "random" draws settings, "optuna" lets Optuna propose them.
         budget: how many settings random and optuna try, each with every seed.
-        objective: what the sweep looks for: a metric on held-out images, or `total_bytes`, `predictor_bytes` or `seconds`. By default
-            optuna takes the metric that chooses among checkpoints, and the others look for nothing.
+        objective: the figure that the sweep optimises: a metric on held-out images, or `total_bytes`, `predictor_bytes` or
+            `seconds`. By default, optuna optimises the metric that chooses checkpoints, and the other samplers optimise nothing.
 
     Returns:
         The table and the folder.
@@ -131,10 +131,10 @@ def sweep(
 
 
 def launcher_of(launcher: Launcher | Mapping[str, Any] | None, registry: Registry) -> Launcher:
-    """A launcher from its options; `local` where nothing is said.
+    """Make a launcher from its options; `local` where they name none.
 
     Raises:
-        ConfigError: there is no such launcher or option.
+        ConfigError: the launcher or an option does not exist.
     """
     if isinstance(launcher, Launcher):
         return launcher
@@ -143,7 +143,7 @@ def launcher_of(launcher: Launcher | Mapping[str, Any] | None, registry: Registr
 
 
 def folder_name(values: Mapping[str, Any]) -> str:
-    """`predictor.hidden=140_seed=0`; what a file name cannot hold is replaced, and told apart by a hash."""
+    """The name of a run's folder, such as `predictor.hidden=140_seed=0`. Impossible characters are replaced, and a hash is added."""
     name = "_".join(f"{key}={spelled(value)}" for key, value in values.items()) or "run"
     safe = re.sub(r"[^\w.=+-]+", "-", name)[:150]
     return safe if safe == name else f"{safe}-{fingerprint(name)}"[:160]
@@ -151,20 +151,20 @@ def folder_name(values: Mapping[str, Any]) -> str:
 
 @attrs.define(eq=False)
 class _Sheet:
-    """The rows of a sweep so far, and what its search is told."""
+    """Collects the rows of a sweep, and tells its search the scores."""
 
     axes: list[str]
     folder: Path
     search: Search
     objective: Objective | None
-    seeds: list[Any] | None  # that every setting is run with; None where the seed is an axis like any other, or not swept over
+    seeds: list[Any] | None  # seeds with which every setting is run; None where the seed is an ordinary axis, or not swept over
     report: Callable[[str], None]
     total: int = 0
     rows: list[dict[str, Any]] = attrs.field(factory=list)
-    scores: dict[str, list[float | None]] = attrs.field(factory=dict)  # of a setting's runs, by the setting
+    scores: dict[str, list[float | None]] = attrs.field(factory=dict)  # scores of each setting's runs
 
     def plan(self, load: Callable[[dict[str, Any]], PlannedRun]) -> Iterator[PlannedRun]:
-        """The runs that the search wants; a setting that is no possible experiment is a row that failed."""
+        """Plan the runs that the search wants; a setting that is no valid experiment becomes a failed row."""
         for setting in self.search.settings():
             for seed in self.seeds or [None]:
                 values = setting if seed is None else {**setting, "seed": seed}
@@ -176,12 +176,12 @@ class _Sheet:
                 yield run
 
     def done(self, outcome: Outcome) -> None:
-        """Take a run's result or failure into the table."""
+        """Add a run's result or failure to the table."""
         note = " (was there)" if outcome.was_there else ""
         self._add(outcome.run.values, outcome.run.name, outcome.result, outcome.failed, note)
 
     def table(self) -> Table:
-        """Means over the rows that are there."""
+        """The table of means over the rows so far."""
         return tabulate(self.axes, self.rows, self.objective.name if self.objective else None)
 
     def _add(self, values: dict[str, Any], name: str, result: Mapping[str, Any] | None, failed: str | None, note: str) -> None:

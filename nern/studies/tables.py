@@ -1,4 +1,4 @@
-"""Tables of finished runs: means with confidence intervals, as CSV and Markdown."""
+"""Tables of a sweep: means with confidence intervals, as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 
 from nern.config.preset_families import spelled
 
-#: Figures of a run that a sweep averages: name → path in result.json.
+#: The figures of a run that a sweep averages: name → path in result.json.
 FIGURES = {
     "original_top1": ("original_top1",),
     "reconstructed_top1": ("reconstructed_top1",),
@@ -29,12 +29,12 @@ class Mean:
     """A mean over runs with the half width of its 95 % confidence interval."""
 
     mean: float
-    interval: float | None  # None for a single run
+    interval: float | None  # half width of the interval; None for a single run
     runs: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """Student's t: mean ± t(0.975, n - 1) · s / √n."""
+        """The mean ± t(0.975, n - 1) · s / √n, by Student's t distribution."""
         from scipy.stats import t
 
         n, mean = len(values), math.fsum(values) / len(values)
@@ -49,21 +49,21 @@ class Mean:
 
 @attrs.frozen
 class Setting:
-    """The runs that differ in their seed alone."""
+    """One setting: its runs differ in their seed alone."""
 
     values: dict[str, Any]
     figures: dict[str, Mean]
-    failed: list[str] = attrs.field(factory=list)  # why runs have no figures
+    failed: list[str] = attrs.field(factory=list)  # reasons why runs have no figures
 
 
 @attrs.frozen
 class Table:
     """The figures of a sweep: one line for every setting."""
 
-    axes: list[str]  # what the settings differ in, without the seed
+    axes: list[str]  # the axes in which settings differ, without the seed
     settings: list[Setting]
-    runs: list[dict[str, Any]]  # values and figures of every run, and why it failed
-    objective: str | None = None  # name of the figure that the sweep looks for
+    runs: list[dict[str, Any]]  # values and figures of every run, or why it failed
+    objective: str | None = None  # name of the figure that the sweep optimises
 
     @property
     def failures(self) -> list[str]:
@@ -74,7 +74,7 @@ class Table:
         return attrs.asdict(self)
 
     def csv(self) -> str:
-        """One line for every setting; means and half widths of the confidence intervals."""
+        """The table as CSV: one line for every setting, with means and half widths of the confidence intervals."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names = [*FIGURES, *(["objective"] if self.objective else [])]
@@ -90,7 +90,7 @@ class Table:
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """The heads and one row for every setting, as text; mean ± half the width of the 95 % confidence interval.
 
-        Settings with failures say why in the last column, which is there where anything failed.
+        Where any run failed, a last column gives the reasons.
         """
         failures = any(setting.failed for setting in self.settings)
         heads = [*self.axes, "runs", *([self.objective] if self.objective else [])]
@@ -139,5 +139,5 @@ def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]], objective: 
 
 
 def _count(setting: Setting) -> int:
-    """How many runs the means of a setting are over."""
+    """The number of runs that the means of a setting are over."""
     return max((mean.runs for mean in setting.figures.values()), default=0)

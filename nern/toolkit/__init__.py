@@ -1,1 +1,1 @@
-"""Bases and helpers that components are made from; the plugins that ship and those of others use the same."""
+"""Base classes and helpers for components; built-in plugins and plugins from outside use the same ones."""

@@ -1,4 +1,4 @@
-"""Architectures that are described by walking a network's modules, whoever wrote it."""
+"""Base classes of architectures whose layers and feature maps are found by walking the network's modules."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from nern.support.messages import first_line, some
 class DiscoveredArchitecture(Architecture):
     """A network whose layers and feature maps are found by walking its modules.
 
-    A subclass says how to build the network. Activations that work in place are allowed, but a compared map that one changes has to
-    be copied first; `out_of_place` makes them work on new tensors, which saves that copy.
+    A subclass only builds the network. In-place activations are allowed, but a compared map that one changes has to be copied
+    first; `out_of_place` makes activations write new tensors, which saves the copy.
     """
 
     _layers: list[str] | Literal["convolutions", "all"] = option(
@@ -47,13 +47,13 @@ class DiscoveredArchitecture(Architecture):
         return choose_feature_maps(network, self.layers(network), self.example_inputs(), self._features)
 
     def _chosen(self) -> Literal["convolutions", "all"] | Sequence[str]:
-        """What `nern.networks.layers.map_layers` is asked for."""
+        """The layers to represent, as `nern.networks.layers.map_layers` takes them."""
         return self._layers
 
 
 @attrs.frozen
 class LibraryArchitecture(DiscoveredArchitecture):
-    """A network that a library builds by name, with weights of its own to download."""
+    """A network that a library builds by name, and whose weights the library can download."""
 
     classes: int | None = option(None, help="number of classes; null for the library's own", check=at_least(2))
     size: int | None = option(None, help="height and width of the input images in pixels; null for the model's own", check=at_least(1))
@@ -92,7 +92,7 @@ class LibraryArchitecture(DiscoveredArchitecture):
         return self.pretrained or super().has_weights
 
     def constructed(self, make: Callable[..., nn.Module], own: Mapping[str, Any]) -> nn.Module:
-        """The network that a constructor of the library makes of its own arguments and those of the option `arguments`.
+        """Call a constructor of the library with its arguments and those of the option `arguments`; returns the network.
 
         Raises:
             OptionError: an argument is set twice, or the constructor refuses one.
@@ -108,13 +108,13 @@ class LibraryArchitecture(DiscoveredArchitecture):
             raise OptionError("arguments", f"({', '.join(self.arguments)}) are refused by the library: {first_line(error)}") from error
 
     told: ClassVar[Mapping[str, str]] = {}
-    """Arguments of the library's constructors that options give already, and these options."""
+    """Arguments of the library's constructors that other options set already: argument → option."""
 
     def adjusted(self, published: Preprocessing) -> Preprocessing:
-        """How the library prepares inputs, with what the options set instead.
+        """The library's preprocessing, in which values that options set are replaced.
 
         Raises:
-            OptionError: mean or std has another number of values than the inputs have channels.
+            OptionError: mean or std does not have one value for each channel of the inputs.
         """
         channels = published.size[0]
         for name in ("mean", "std"):
@@ -137,14 +137,14 @@ class LibraryArchitecture(DiscoveredArchitecture):
 
     @abstractmethod
     def fetch(self) -> nn.Module:
-        """The library's network with its own weights, which are downloaded where they are not yet there."""
+        """The library's network with its own weights, which are downloaded if necessary."""
 
     def load(self, network: nn.Module) -> dict[str, torch.dtype]:
         if not self.pretrained:
             return super().load(network)
         try:
             state = self.fetch().state_dict()
-        except Exception as error:  # of urllib, of a hub's client, of a file system: as many kinds as libraries
+        except Exception as error:  # every library raises its own kinds: of urllib, of a hub's client, of the file system
             raise DataError(
                 f"cannot get the library's weights ({first_line(error)}); set architecture.pretrained=false and weights=FILE"
             ) from error
@@ -153,13 +153,13 @@ class LibraryArchitecture(DiscoveredArchitecture):
         if other:
             raise DataError(f"the library's weights are of another network than architecture.arguments builds: {some(other)} differ")
         for name in set(state) - set(own):
-            del state[name]  # in place, because some networks ask the state dict for the versions of its modules
+            del state[name]  # the state dict is changed in place, because some networks need the versions of modules that it carries
         network.load_state_dict(state)
         return {name: value.dtype for name, value in own.items()}
 
 
 def out_of_place(network: nn.Module) -> nn.Module:
-    """Make every activation write a new tensor, so that none changes a feature map that is compared."""
+    """Switch off in-place activations, so that none changes a feature map that is compared."""
     for module in network.modules():
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010 (a module's attributes are typed as modules and tensors)
@@ -167,5 +167,5 @@ def out_of_place(network: nn.Module) -> nn.Module:
 
 
 def only(value: Any) -> Any:
-    """The one number in a list of equal ones, as libraries write sizes; a number itself stays."""
+    """The number in a list of equal numbers, as libraries write sizes; a plain number stays as it is."""
     return value[0] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""What bases are made from: weights of some rows, and integers packed into bits."""
+"""Helpers for bases: the weights of some rows of the grid, and integers packed into bits."""
 
 from nern.kernels.weight_places import WeightPlaces as WeightPlaces
 from nern.support.bits import pack_integers as pack_integers

@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and which class each of them has."""
+"""Lists the images below a folder and their classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nern.toolkit.image_decoding import image_suffixes
 
 log = logging.getLogger("nern")
 
-#: What operating systems and network drives leave in folders, in lower case.
+#: Names, in lower case, of files and folders that operating systems and network drives create.
 _SYSTEM_NAMES = frozenset({
     "__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "$recycle.bin", "desktop.ini", "lost+found",
     "system volume information", "thumbs.db",
@@ -24,17 +24,15 @@ _SYSTEM_NAMES = frozenset({
 def list_images(folder: Path, classes: Sequence[str] | None = None) -> tuple[list[Path], list[int], list[str]]:
     """Files, class indices and class names of a folder with one folder for each class.
 
-    A class folder's images may lie in folders of their own, as torchvision's ImageFolder reads them. Hidden and system
-    folders and files (`.ipynb_checkpoints`, `__MACOSX`, `._1.png`) are passed over; other files that are no images are
-    counted in a warning.
+    A class folder's images may lie in folders of their own, as torchvision's ImageFolder reads them. Hidden and system folders and
+    files (`.ipynb_checkpoints`, `__MACOSX`, `._1.png`) are ignored; a warning counts other files that are no images.
 
     Args:
         classes: names of all classes in the order of the network's outputs; the folders may be some of them. Without
-            it, the folders are the classes: in the order of their numbers where all names are numbers, else of the
-            alphabet.
+            it, the folders are the classes: in numerical order where all names are numbers, otherwise in alphabetical order.
 
     Raises:
-        DataError: the folder is missing, no class folder holds images, or a folder is none of the classes.
+        DataError: the folder is missing, a class folder holds no images, or a folder's name is no class.
     """
     if not folder.is_dir():
         raise DataError(f"image folder {folder} does not exist")
@@ -55,11 +53,11 @@ def list_images(folder: Path, classes: Sequence[str] | None = None) -> tuple[lis
 
 
 def walk_images(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
-    """Every image below a folder, folder by folder; endings of other files are counted in `left_out`."""
+    """Every image below a folder, folder by folder; `left_out` counts the endings of other files."""
     seen: set[str] = set()
     for place, inner, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above itself
+        if real in seen:  # a link that leads back to a folder above
             inner.clear()
             continue
         seen.add(real)
@@ -75,7 +73,7 @@ def walk_images(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
 
 
 def say_left_out(folder: Path, left_out: Counter[str]) -> None:
-    """Warn of files that are no images of a class, with their endings."""
+    """Warn of files that were left out because they are no images, with their endings."""
     count = left_out.total()
     if count:
         endings = some([f"{number} {ending}" for ending, number in left_out.most_common()], 5)
@@ -83,7 +81,7 @@ def say_left_out(folder: Path, left_out: Counter[str]) -> None:
 
 
 def class_names(given: Sequence[str] | str | None) -> list[str] | None:
-    """Names of the network's outputs in their order: a list, or the lines of a text file; None where none are given.
+    """The names of the network's outputs in their order, from a list or the lines of a text file; None where there is neither.
 
     Raises:
         DataError: the file cannot be read, there are no names, or one appears twice.
@@ -114,7 +112,7 @@ def has_class_folders(folder: Path) -> bool:
 
 
 def _places(folder: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
-    """The position of each folder's name among the classes: of the whole name, or of its first word (`n01440764 tench`)."""
+    """The position of each folder's name among the classes; of a class like `n01440764 tench`, the first word also counts."""
     places = {name: index for index, name in enumerate(classes)}
     words = {name.split()[0]: index for index, name in enumerate(classes) if name.split()}
     unknown = [name for name in names if name not in places and name not in words]
@@ -125,7 +123,7 @@ def _places(folder: Path, names: Sequence[str], classes: Sequence[str]) -> dict[
 
 
 def _ordered(names: Sequence[str]) -> list[str]:
-    """As numbers where all are numbers, else in the order of the alphabet."""
+    """Sort names as numbers where all are numbers, otherwise alphabetically."""
     alphabetical = sorted(names)
     if not all(name.isascii() and name.isdecimal() for name in names):
         return alphabetical

@@ -1,4 +1,4 @@
-"""Commands of jobs, for launchers."""
+"""Runs the commands of jobs, for launchers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nern.launching import Job
 def command_runner(job: Job, stop: Path) -> Callable[[], int]:
     """A function without arguments that runs a job's command and returns its exit code; it works in any process.
 
-    Libraries that send functions to other processes send this one whole: it needs nothing but Python's own modules there. While
-    the command runs it looks whether the file `stop` is there and then sends SIGTERM, on whichever machine it is.
+    Libraries that send functions to other processes can send this one by value: it needs only Python's own modules there. While the
+        command runs, it checks whether the file `stop` exists, on whichever machine it runs, and then sends SIGTERM to the command.
 
     Args:
-        stop: a file on a disk that both machines see; it asks the command to stop.
+        stop: a file on a disk that both machines see; its existence asks the command to stop.
     """
     command, folder, log, stop_file = list(job.command), str(job.folder), str(job.log), str(stop)
     environment, parent = dict(job.environment), PARENT
@@ -43,7 +43,7 @@ def command_runner(job: Job, stop: Path) -> Callable[[], int]:
                     process.terminate()
                     process.wait()
                 time.sleep(0.1)
-        except BaseException:  # interrupted from outside
+        except BaseException:  # the wait was interrupted from outside
             process.terminate()
             process.wait()
             raise

@@ -1,4 +1,4 @@
-"""Tasks from what PyTorch programs have already: a `Dataset`, or a `DataLoader`."""
+"""Data of a task from a PyTorch `Dataset` or `DataLoader`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class DatasetData(Data):
     Args:
         train: the training set; a part of it is held out. None where there is none.
         test: the test set. None where there is none.
-        heldout: the fraction that is held out; what `Task.open` is given.
-        seed: chooses it; what `Task.open` is given.
+        heldout: the fraction that is held out; the argument of `Task.open`.
+        seed: chooses the held-out part; the argument of `Task.open`.
         classes: how many classes the targets have; None where they are no classes.
         targets: whether an item is a pair (inputs, targets).
-        heldout_set: where the held-out items come from, by the same numbers; give the training set without its augmentation.
-        collate: makes a batch of a list of items.
+        heldout_set: the data set that held-out items are read from, by the same indices; pass the training set without augmentation.
+        collate: function that makes a batch from a list of items.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class DatasetData(Data):
 
 
 class LoaderData(Data):
-    """`DataLoader`s, or anything else that is iterated anew for every epoch and gives batches: (inputs, targets), or inputs alone.
+    """`DataLoader`s, or other iterables of batches that can be iterated once per epoch: (inputs, targets), or inputs alone.
 
-    What a loader draws from torch's global generator, its order included, is seeded by the epoch and the batch. A run that is
-    resumed in the middle of an epoch goes through the epoch's batches up to there again. A loader with worker processes
-    seeds them from the same generator.
+    Everything that a loader draws from torch's global generator, including its order, is seeded by epoch and batch. A run that is
+    resumed in the middle of an epoch goes through the epoch's earlier batches again. Worker processes of a loader are seeded from
+    the same generator.
 
     Args:
         train: gives training batches; its own batch size must be the phase's `batch`.
@@ -131,7 +131,7 @@ class LoaderData(Data):
 
 
 class _Walk:
-    """The batch of a step, from a loader that can only be gone through in order."""
+    """Gives the batch of a step from a loader that can only be iterated in order."""
 
     def __init__(self, loader: Any, seed: int) -> None:
         self._loader, self._seed = loader, seed
@@ -159,7 +159,7 @@ class _Walk:
 
 
 def _length(loader: Any) -> int | None:
-    """`len()`, or None where there is none: a loader of a stream has the method, and raises."""
+    """The length, or None where there is none: a loader of a stream has the method `__len__`, but it raises."""
     try:
         return len(loader)
     except TypeError:
@@ -167,7 +167,7 @@ def _length(loader: Any) -> int | None:
 
 
 def _seeded_batches(loader: Iterable[Any], seed: int, epoch: int) -> Iterator[Any]:
-    """The batches of an epoch; whatever torch's global generator is asked for on the way is seeded by epoch and batch."""
+    """The batches of an epoch; torch's global generator is seeded by epoch and batch for each."""
     with seeded(seed, "loader", epoch):
         batches = iter(loader)
     position = 0

@@ -1,4 +1,4 @@
-"""Examples that are handed over in Python: tensors, data sets and loaders, as training inputs and as what is measured on."""
+"""Data from examples that were passed in Python: tensors, data sets and loaders, for training and for measurements."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from nern.interfaces import Data, Preprocessing
 from nern.support.seeding import derive, generator
 from nern.toolkit.images import EpochOrder
 
-MOST_STREAMED = 10_000  # examples that are kept of a stream, which cannot be asked for one by its number
+MOST_STREAMED = 10_000  # examples that are kept of a stream, whose examples have no index
 _INPUTS = ("image", "images", "pixel_values", "input", "inputs", "x", "features", "data")
 _TARGETS = ("label", "labels", "target", "targets", "y", "mask", "masks")
 
 
 class Examples(ABC):
-    """Examples by number."""
+    """A sequence of examples that are read by their indices."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Inputs [b, ...] and targets [b, ...] or None of the examples with some numbers [b] int64."""
+        """Inputs [b, ...] and targets [b, ...] or None of the examples with indices [b] int64."""
 
 
 @attrs.frozen(eq=False)
@@ -38,9 +38,9 @@ class TensorExamples(Examples):
     """Examples in memory."""
 
     inputs: Tensor
-    """[n, ...]: one for each example."""
+    """Inputs [n, ...] of all examples."""
     targets: Tensor | None
-    """[n, ...]; None where there are none."""
+    """Targets [n, ...] of all examples; None where there are none."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -50,18 +50,18 @@ class TensorExamples(Examples):
 
     @property
     def bytes(self) -> int:
-        """What they take in memory."""
+        """Bytes in memory."""
         return sum(value.numel() * value.element_size() for value in (self.inputs, self.targets) if value is not None)
 
 
 @attrs.frozen(eq=False)
 class DatasetExamples(Examples):
-    """Examples of a data set, read when they are wanted, in this process."""
+    """Examples of a data set, which are read in this process when they are needed."""
 
     dataset: Any
-    """Has a length, and an example under each number."""
+    """The data set: has a length, and an example for each index."""
     collate: Callable[[list[Any]], Any] = default_collate
-    """Makes a batch of a list of examples."""
+    """Function that makes a batch from a list of examples."""
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -72,12 +72,12 @@ class DatasetExamples(Examples):
 
 @attrs.frozen(eq=False)
 class Some(Examples):
-    """Some of other examples, by their numbers [n] int64."""
+    """A part of other examples, by their indices."""
 
     whole: Examples
-    """The examples that these are some of."""
+    """The other examples."""
     numbers: Tensor
-    """Which they are, [m] int64."""
+    """Indices of the part, [m] int64."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -87,10 +87,10 @@ class Some(Examples):
 
 
 def examples_of(data: Any) -> Examples:
-    """Examples from a tensor or array of inputs, a pair of inputs and targets, a Dataset, a DataLoader, or batches.
+    """Make examples from a tensor or array of inputs, a pair of inputs and targets, a Dataset, a DataLoader, or batches.
 
-    Targets are optional everywhere; batches may be dictionaries with keys such as `image` and `label`. Of a stream, which
-    has no numbered examples, the first 10,000 are kept in memory.
+    Targets are optional everywhere; batches may be dictionaries with keys such as `image` and `label`. Of a stream, whose examples
+    have no index, the first 10,000 are kept in memory.
 
     Raises:
         DataError: `data` is something else, or empty.
@@ -155,7 +155,7 @@ def inputs_and_targets(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Inputs and targets of a batch: a tensor, (inputs, targets, …), or a dictionary.
 
     Raises:
-        DataError: there is no tensor in it that could be the input.
+        DataError: the batch has no tensor that could be the input.
     """
     inputs, targets = batch, None
     if isinstance(batch, Mapping):
@@ -171,7 +171,7 @@ def inputs_and_targets(batch: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def _classes(examples: Examples) -> int | None:
-    """How many classes the labels are of, where that can be seen without reading every example."""
+    """The number of classes of the labels, where that is known without reading every example; None otherwise."""
     if isinstance(examples, TensorExamples):
         labels = examples.targets
         whole = labels is not None and labels.dim() == 1 and not labels.is_floating_point() and len(labels)
@@ -181,12 +181,12 @@ def _classes(examples: Examples) -> int | None:
 
 
 class GivenData(Data):
-    """Examples that were handed over, in parts for training, for choosing a checkpoint and for the measurement at the end.
+    """Examples that were passed in Python, split into parts for training, for choosing a checkpoint and for the measurement at the end.
 
     Args:
-        examples: what is split.
-        test: examples to measure on; None splits off a part of `examples`.
-        preprocessing: how images of bytes (uint8) become inputs; other inputs are taken as they are.
+        examples: the examples to split.
+        test: examples for the measurement at the end; None splits off a part of `examples`.
+        preprocessing: how uint8 images become inputs; other inputs are used as they are.
         heldout, tested: fractions of `examples` for choosing and for measuring, drawn by `seed`.
     """
 
@@ -220,7 +220,8 @@ class GivenData(Data):
 
         def inputs(step: int) -> Tensor:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive(seed, "example", step) % (1 << 63))  # what a data set draws depends on the step alone
+                # Random numbers that a data set draws depend on the step alone
+                torch.manual_seed(derive(seed, "example", step) % (1 << 63))
                 inputs_of_step, _ = part[order(step)]
             return self._prepared(inputs_of_step, device)
 

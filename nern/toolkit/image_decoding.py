@@ -1,4 +1,4 @@
-"""Image files become tensors: every format that Pillow reads, with the values that the file holds."""
+"""Decodes image files to tensors: every format that Pillow reads, with the full precision of the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from nern.errors import DataError
 from nern.support.messages import first_line
 
-#: Formats for which Pillow knows the name only, and one that it hands to another program.
+#: Formats that Pillow knows by name but cannot decode, and one that it passes to another program.
 _UNREADABLE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 #: Shares of red, green and blue in grey (ITU-R 601-2), as Pillow takes them.
 _LUMA = (0.299, 0.587, 0.114)
@@ -83,7 +83,7 @@ def decode(file: Path, channels: int) -> Picture:
     except _TooDeep as error:
         way = "save it with 8 bits" + ("" if str(error) == "PNG" else ", or as PNG, which keeps them")
         raise DataError(f"{file} has colours of 16 bits, of which {error} files give 8 here; {way}") from error
-    except Exception as error:  # a damaged file fails in as many ways as there are formats
+    except Exception as error:  # a damaged file can raise anything, depending on its format
         raise DataError(f"{file} is not a complete image ({first_line(error)}); get it again or remove it") from error
 
 
@@ -101,7 +101,7 @@ def to_tensor(picture: Picture, channels: int | None = None) -> Tensor:
 
 
 def check_image(file: Path, channels: int) -> None:
-    """See that a file will decode, mostly without decoding it: a JPEG by its header and its end, any other file in full.
+    """Check that a file can be decoded: of a JPEG only the header and the end are read, any other file is decoded.
 
     Raises:
         DataError: see `decode`.
@@ -120,11 +120,11 @@ def check_image(file: Path, channels: int) -> None:
 
 
 class _Unscaled(Exception):
-    """The numbers of an image say nothing about which of them is white."""
+    """The range of an image's values is unknown: nothing says which value is white."""
 
 
 def _in_range(values: np.ndarray, mode: str, kind: str | None) -> np.ndarray:
-    """Numbers of more than eight bits as float32 from 0 to 255."""
+    """Scale values of more than eight bits to float32 from 0 to 255."""
     if mode.startswith("I;16") or kind in ("PNG", "PPM"):
         return values.astype(np.float32) / 257
     low, high = float(values.min()), float(values.max())

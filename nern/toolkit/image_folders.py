@@ -24,14 +24,14 @@ from nern.toolkit.images import Augment, FileData, ImageData, stacked
 log = logging.getLogger("nern")
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
-_DECODING = 2  # counts changes of how images are decoded: what the cache holds of an earlier one is decoded again
+_DECODING = 2  # version of the decoding: cache entries of another version are not used
 
 
 def read_folder(folder: Path, preprocessing: Preprocessing, classes: Sequence[str] | None = None) -> tuple[Tensor, Tensor, int]:
-    """All images of a folder with one folder per class, labels [n] and the number of classes.
+    """Read all images of a folder with one folder per class; returns images, labels [n] and the number of classes.
 
-    Images are uint8 [n, c, h, w], or float32 from 0 to 255 where one has more than 8 bits. They are cached under a name
-    made from the content of the files.
+    Images are uint8 [n, c, h, w], or float32 from 0 to 255 where one has more than 8 bits. Images are cached under a name computed
+    from the content of the files.
 
     Args:
         classes: see `list_images`.
@@ -44,10 +44,10 @@ def read_folder(folder: Path, preprocessing: Preprocessing, classes: Sequence[st
 
 
 def check_root(root: str | None) -> None:
-    """Refuse a root that is not named or does not exist; for `Task.check`.
+    """Check that the option `root` is set and that the folder exists; for `Task.check`.
 
     Raises:
-        OptionError: of the option `root`.
+        OptionError: `root` is not set, or there is no such folder.
     """
     if root is None:
         raise OptionError("root", "is missing: name the folder that holds train/ and test/")
@@ -56,7 +56,7 @@ def check_root(root: str | None) -> None:
 
 
 def decoded(files: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
-    """Images of the network's own size [n, c, h, w], from the cache where it has them; see `read_folder`."""
+    """Decode images of the network's own size [n, c, h, w], or take them from the cache; see `read_folder`."""
     size = preprocessing.size
     with ThreadPoolExecutor() as pool:
         contents = b"".join(pool.map(_fingerprint, files))
@@ -87,7 +87,7 @@ def open_folders(
     labels: bool = True,
     test: str | None = None,
 ) -> Data:
-    """The images below `root/train/<class>/` and `root/test/<class>/`; either may be missing until it is needed.
+    """Open the images below `root/train/<class>/` and `root/test/<class>/`; a missing folder is only an error when it is needed.
 
     Args:
         classes: names of the network's outputs in their order, or a text file with one in each line; None where the
@@ -97,7 +97,7 @@ def open_folders(
             holds class folders.
 
     Raises:
-        DataError: a folder is missing, or its classes are not those of the other or of `classes`.
+        DataError: a folder is missing, or its classes are not those of the other folder or of `classes`.
     """
     if root is None:
         raise DataError("task.root is missing: name the folder that holds train/ and test/ (task.root=DIR)")
@@ -134,7 +134,7 @@ def open_folders(
 
 
 def _splits(place: Path, labels: bool, test: str | None) -> dict[str, Path]:
-    """The folders of training and test images that are there."""
+    """The folders of training and test images that exist."""
     if test is not None and not (place / test).is_dir():
         raise DataError(f"task.test: there is no folder {place / test}")
     candidates = [place / name for name in ((test,) if test is not None else TEST_FOLDERS) if (place / name).is_dir()]

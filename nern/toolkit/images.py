@@ -1,4 +1,4 @@
-"""Images in memory and images on disk, as tasks hand them to the engine."""
+"""Data of images in memory and images on disk, as tasks return them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nern.toolkit.image_decoding import check_image, decode, to_tensor
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Copy values from the host to a device without waiting for what the device still has to do."""
+    """Copy values to a device without waiting for work that the device has not finished."""
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
@@ -32,14 +32,14 @@ def split_heldout(count: int, fraction: float, seed: int) -> tuple[Tensor, Tenso
 
 
 class EpochOrder:
-    """Which images make the batch of a step: every image once per epoch, in an order of that epoch's own."""
+    """The indices of a step's batch: every image once per epoch, in an order that differs from epoch to epoch."""
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
         self.count, self.batch, self.seed = count, batch, seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def __call__(self, step: int) -> Tensor:
-        """[batch] int64."""
+        """The indices of a step's batch, [batch] int64."""
         positions = torch.arange(step * self.batch, (step + 1) * self.batch)
         parts = []
         for epoch in range(step * self.batch // self.count, ((step + 1) * self.batch - 1) // self.count + 1):
@@ -83,7 +83,7 @@ class ImageData(Data):
         """Training images and labels, for training an original network.
 
         Raises:
-            DataError: there are none.
+            DataError: there are no training images, or no labels.
         """
         if self._train is None or self._train[1] is None:
             raise DataError(self._missing)
@@ -106,7 +106,7 @@ class ImageData(Data):
         return lambda step: (inputs(step), upload(labels[order(step)], device))
 
     def prepare(self, images: Tensor, seed: int) -> Tensor:
-        """uint8 [b, c, h, w] → augmented and normalised float32."""
+        """Augment and normalise images: uint8 [b, c, h, w] → float32."""
         return self._preprocessing.normalise(augmented(images, self._augment, seed))
 
     def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor | None]]:
@@ -169,7 +169,7 @@ class FileData(Data):
         self.splits = frozenset(name for name, files in lists.items() if files is not None and len(files[0]))
 
     def check(self) -> None:
-        """See that every training image will decode; held-out and test images are decoded before training anyway."""
+        """Check that every training image can be decoded; held-out and test images are decoded before training anyway."""
         if self._train is not None:
             list(self._pool.map(lambda file: check_image(file, self._preprocessing.size[0]), self._train[0]))
 
@@ -188,7 +188,7 @@ class FileData(Data):
         def inputs(step: int) -> Tensor:
             jobs = pending.pop(step, None) or submit(step)
             pending.clear()
-            pending[step + 1] = submit(step + 1)  # decodes while this step computes
+            pending[step + 1] = submit(step + 1)  # decodes the next step's images while this step computes
             return self._preprocessing.normalise(upload(stacked([job.result() for job in jobs]), device))
 
         return inputs
@@ -242,6 +242,6 @@ class FileData(Data):
 
 
 def stacked(images: Sequence[Tensor]) -> Tensor:
-    """Images [c, h, w] as [b, c, h, w]: uint8, or float32 where one of them has more than 8 bits."""
+    """Stack images [c, h, w] to [b, c, h, w]: uint8, or float32 where one of them has more than 8 bits."""
     dtype = torch.uint8 if all(image.dtype == torch.uint8 for image in images) else torch.float32
     return torch.stack([image.to(dtype) for image in images])

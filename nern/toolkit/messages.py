@@ -1,3 +1,3 @@
-"""Words that many messages share."""
+"""Helpers for error messages."""
 
 from nern.support.messages import did_you_mean as did_you_mean

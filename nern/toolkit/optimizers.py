@@ -1,4 +1,4 @@
-"""Checks that optimisers share."""
+"""Common helpers of optimisers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nern.options import OptionError
 
 
 def two_decays(instance: Any, attribute: Any, value: Any) -> None:
-    """Validator: decay rates of the first and the second moment (Kingma & Ba 2015).
+    """Validate the decay rates of the first and the second moment (Kingma & Ba 2015).
 
     Raises:
         OptionError: `value` is anything but two numbers from 0 to below 1.
@@ -21,5 +21,5 @@ def two_decays(instance: Any, attribute: Any, value: Any) -> None:
 
 
 def on_gpu(values: Sequence[nn.Parameter]) -> bool:
-    """Whether torch can step all parameters in one kernel on a GPU."""
+    """Whether all parameters are on a GPU, where torch can update them in one kernel."""
     return bool(values) and all(value.is_cuda for value in values)

@@ -1,4 +1,4 @@
-"""Optional dependencies: imported when a run first wants them, and named with the way to install them if missing."""
+"""Imports optional dependencies when they are first needed; where one is missing, the error says how to install it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def import_optional(module: str, extra: str, wanted_by: str) -> ModuleType:
 
     Args:
         extra: the extra that installs it, as in `pip install "nern[extra]"`.
-        wanted_by: who needs it, for the message.
+        wanted_by: what needs the module, for the message.
 
     Raises:
-        PluginError: it is not installed, or does not load.
+        PluginError: the module is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Kinds of outputs for tasks, and the metrics that ship."""
+"""Kinds of outputs for tasks, and the metrics that ship with nern."""
 
 from nern.outputs.kinds import AnyOutputs as AnyOutputs
 from nern.outputs.kinds import ClassLogits as ClassLogits

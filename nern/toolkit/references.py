@@ -1,4 +1,4 @@
-"""Networks by reference: `file.py:Class` and `package.module:function`, and what an instance's class can be built with."""
+"""Builds networks from references `file.py:Class` and `package.module:function`, and finds the reference of a given network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nern.support.messages import did_you_mean, first_line
 
 
 def build_reference(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network that `file.py:Class` or `package.module:function` builds with some arguments.
+    """Build the network of a reference `file.py:Class` or `package.module:function`.
 
-    A file is imported with its own folder on the path, so that it finds what lies beside it.
+    A file is imported with its folder on the path, so that it can import the files beside it.
 
     Raises:
         ConfigError: there is no such file, module or name, or it does not build a module; says which.
@@ -73,15 +73,15 @@ def _imported(place: str) -> ModuleType:
     finally:
         sys.path.remove(folder)
     if folder not in sys.path:
-        sys.path.append(folder)  # for what the file imports later; at the end, so that it hides nothing
+        sys.path.append(folder)  # stays there for later imports of the file; at the end, so that it hides no other module
     return module
 
 
 def reference_of(module: nn.Module) -> tuple[str, dict[str, Any]] | None:
-    """How a module can be built anew: a reference to its class and arguments, or None where that cannot be found out.
+    """A reference to a module's class and the arguments that build it again; None where these cannot be found out.
 
-    A class is taken where it can be imported, and its arguments where the instance holds them under their names; whether
-    that builds the same parameters is tried.
+    The class must be importable, and the instance must hold the arguments in attributes of the same names. Building is tried, and
+    the parameters are compared.
     """
     cls = type(module)
     if cls.__module__ in ("__main__", "builtins") or "<" in cls.__qualname__ or "." in cls.__qualname__:
@@ -102,7 +102,7 @@ def reference_of(module: nn.Module) -> tuple[str, dict[str, Any]] | None:
 
 
 def _is_found(name: str, file: Path) -> bool:
-    """Whether another process finds the module by its name: it is installed, not only in the folder where this one began."""
+    """Whether another process can import the module: it is installed, and not only found in this process's start folder."""
     folders = {Path(entry).resolve() for entry in sys.path if "site-packages" in entry or "dist-packages" in entry}
     return any(file.resolve().is_relative_to(folder) for folder in folders)
 

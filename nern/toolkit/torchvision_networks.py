@@ -25,14 +25,14 @@ class TorchvisionNetwork(LibraryArchitecture):
         None, help="which of torchvision's weights the preprocessing is of, such as IMAGENET1K_V1; null for the newest"
     )
     told: ClassVar[Mapping[str, str]] = {"num_classes": "classes", "image_size": "size", "input_size": "size"}
-    """Arguments of torchvision's builders that options give already, and these options."""
+    """Arguments of torchvision's builders that other options set already: argument → option."""
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
-    """Classifiers that only training uses; published weights hold them, what is evaluated does not."""
+    """Prefixes of auxiliary classifiers, which are used in training only: published weights contain them, the network does not."""
 
     @property
     @abstractmethod
     def builder(self) -> str:
-        """The name that torchvision builds the network by."""
+        """The name of the network in torchvision."""
 
     def build(self) -> nn.Module:
         from torchvision.models import get_model
@@ -65,7 +65,7 @@ class TorchvisionNetwork(LibraryArchitecture):
         )
 
     def _published(self) -> Any:
-        """The weights that `version` names."""
+        """The published weights that the option `version` names."""
         from torchvision.models import get_model_weights
 
         versions = get_model_weights(self.builder)

@@ -1,4 +1,4 @@
-"""Observers that only want numbers with names: what is behind a curve in any experiment tracker."""
+"""The base class of observers that only log named numbers, as experiment trackers do."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nern.interfaces import Observer
 
 @attrs.frozen
 class ScalarObserver(Observer):
-    """Hands every loss and every metric on as `group/name`, with the step it belongs to.
+    """Logs every loss and every metric as `group/name`, with its step.
 
-    Groups are the phase for losses and the learning rate, the split for metrics, and split and checkpoint where a split
-    is measured at the end (`test-chosen/top1`). Subclasses say where the numbers go.
+    The group is the phase for losses and the learning rate, the split for metrics, and split and checkpoint for the measurements at
+    the end (`test-chosen/top1`). Subclasses send the numbers somewhere.
     """
 
     @abstractmethod
@@ -27,11 +27,11 @@ class ScalarObserver(Observer):
 
     @abstractmethod
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        """Numbers of one step, by name."""
+        """Log the numbers of one step, by name."""
 
     @abstractmethod
     def finish(self, result: dict[str, Any] | None, error: BaseException | None) -> None:
-        """The run ended; called even where `start` failed or never came."""
+        """The run ended; also called where `start` failed or was never called."""
 
     @hookimpl
     def nern_run_started(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
@@ -52,12 +52,12 @@ class ScalarObserver(Observer):
 
 
 def failed(error: BaseException | None) -> bool:
-    """Whether a run ended badly; one that was asked to stop did not."""
+    """Whether a run failed; a run that was asked to stop has not failed."""
     return error is not None and not isinstance(error, Interrupted)
 
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
-    """The figures of a result that stand in a table of runs: top-1 in per cent, bytes on disk, seconds."""
+    """The figures of a result for a table of runs: top-1 in per cent, bytes on disk, seconds."""
     figures = {name: result[name] for name in ("original_top1", "reconstructed_top1", "seconds")}
     figures["bytes"] = result["bytes"]["total"]
     return {name: value for name, value in figures.items() if value is not None}

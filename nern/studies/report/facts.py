@@ -1,4 +1,4 @@
-"""What is known about a run: read from its folder or from a single file, without images and without the network."""
+"""Collects the facts about a run from its folder or a single file, without images and without the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nern.studies.opening import OpenRepresentation, open_representation
 from nern.studies.report.paper import PaperRow, paper_row
 from nern.support.messages import first_line
 
-#: What the page shows of result.json.
+#: The entries of result.json that the page shows.
 NEEDED = {"original_top1", "bytes", "checkpoints", "environment", "iterations", "seconds", "seed", "smoothness"}
 
 
@@ -32,19 +32,19 @@ class RunFacts:
     """One run, or one representation file, as the page shows it."""
 
     label: str
-    config: str  # YAML; of a single file, the components that it names
-    bytes: Mapping[str, int]  # by part, with `original` and `total`
+    config: str  # the configuration as YAML; for a single file, the components that it names
+    bytes: Mapping[str, int]  # bytes by part, with `original` and `total`
     original: Mapping[str, Any]  # figures of the original network on the test set; empty where it was not measured
     reconstructed: Mapping[str, Any]
-    difference: Difference | None  # None where there were no labels, or the run is older than the counts by class
+    difference: Difference | None  # counts by class; None without labels, or where an older version of nern made the run
     classes: Sequence[ClassCounts]
-    about: Mapping[str, Any]  # what the network, the predictor and the run are: name → value
+    about: Mapping[str, Any]  # facts about the network, the predictor and the run by name
     environment: Mapping[str, Any]
     curves: Curves | None
     errors: Mapping[str, LayerErrors] | None
     best: Sequence[ChosenKernel]
     worst: Sequence[ChosenKernel]
-    without_errors: str  # why errors are None
+    without_errors: str  # the reason why errors are None
     paper: PaperRow | None
 
     @property
@@ -67,10 +67,10 @@ class RunFacts:
 
 
 def read_facts(place: Path, label: str, weights: str | None = None, plugins: Sequence[str] = (), disabled: Sequence[str] = ()) -> RunFacts:
-    """Everything about a run folder or a representation file.
+    """Read everything about a run folder or a representation file.
 
     Args:
-        weights: the file of the original weights, where it is not where the run found it.
+        weights: the file of the original weights, where it has moved since the run.
         plugins: local plugins to use besides those that the run names.
         disabled: plugins to leave out.
 
@@ -112,7 +112,7 @@ def _of_run(run: RunFolder, label: str, opened: OpenRepresentation | None, reaso
 
 
 def _read_result(run: RunFolder) -> tuple[dict[str, Any], list[ClassCounts]]:
-    """A finished run's result, and its counts by class, which runs of older versions lack."""
+    """Read a finished run's result and its counts by class, which runs of older versions lack."""
     try:
         result = json.loads(run.result.read_text(encoding="utf-8"))
         missing = NEEDED - result.keys()
@@ -140,7 +140,7 @@ def _of_file(opened: OpenRepresentation, label: str) -> RunFacts:
 def _with_original(
     place: Path, overrides: dict[str, Any], plugins: Sequence[str], disabled: Sequence[str]
 ) -> tuple[OpenRepresentation | None, str]:
-    """The opened run, and why its original weights are not at hand (empty where they are)."""
+    """Open the run; also returns why its original weights are missing (an empty text where they are not)."""
     try:
         opened = open_representation(place, overrides, plugins=plugins, disabled=disabled, weights_alone=True)
     except DataError as error:

@@ -20,7 +20,7 @@ from nern.support.messages import cannot_write
 from nern.toolkit.optional import import_optional
 from nern.version import __version__
 
-#: Parts of a file in the order of the bar, with their colours and what they are.
+#: Parts of a file in the order of the bar chart, with their colours and descriptions.
 PARTS = {
     "predictor": (COLOURS[0], "the predictor's weights"),
     "embedding": (COLOURS[5], "trained vectors for the coordinates"),
@@ -40,7 +40,7 @@ class Report:
     """The page's text."""
 
     def save(self, path: str | Path) -> Path:
-        """Write the page, which is complete in itself. The folder is made where it is missing.
+        """Write the page, which needs no other file. A missing folder is made.
 
         Raises:
             ArtifactError: the file cannot be written.
@@ -61,11 +61,11 @@ class Report:
 
 
 def report(*runs: str | Path, weights: str | Path | None = None, plugins: Sequence[str] = (), disabled: Sequence[str] = ()) -> Report:
-    """A page about finished runs, beside each other where they are several. No images and no network are needed.
+    """Make a page about one finished run, or one that compares several. Neither images nor the original network's code are needed.
 
     Args:
         runs: run folders or representation files; `LABEL=PLACE` gives one a name of its own.
-        weights: the original weights, where they are not where the runs found them.
+        weights: the file of the original weights, where it has moved since the runs.
         plugins: local plugins to use besides those that the runs name.
         disabled: plugins to leave out.
 
@@ -109,7 +109,7 @@ def render(runs: Sequence[RunFacts]) -> str:
 
 
 def _classes(run: RunFacts) -> list[dict[str, Any]]:
-    """Rows of the table of classes, the least agreement first; of many classes the 40 of least agreement."""
+    """Rows of the table of classes, least agreement first; at most the 40 classes with least agreement."""
     rows = [{**attrs.asdict(counts), "agree": 100 * counts.agree / counts.images} for counts in run.classes]
     return sorted(rows, key=lambda row: (row["agree"], row["label"]))[:40]
 

@@ -1,4 +1,4 @@
-"""What the paper reports (Ashkenazi et al. 2023), by preset, and which of its rows a run is."""
+"""The results that the paper reports (Ashkenazi et al. 2023), by preset, and the row of the paper that a run reproduces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nern.run.folder import FREE
 class PaperRow:
     """A row of one of the paper's tables."""
 
-    preset: str  # the shipped experiment that the run is
+    preset: str  # the shipped experiment of this row
     table: str  # title of the table
     value: str  # reconstructed top-1 % as the paper gives it
     original: float | None  # top-1 % of the paper's original network
@@ -38,8 +38,8 @@ def tables() -> list[dict[str, Any]]:
 def paper_row(config: Mapping[str, Any], registry: Registry) -> PaperRow | None:
     """The row of the paper that a resolved configuration belongs to, or None.
 
-    Seeds, devices, places of files and how often a run was measured make no difference. A row's fast recipe counts as the
-    row. The first of several equal rows is given.
+    Seeds, devices, paths and how often a run was measured make no difference. A row's fast recipe counts as the row. Of several
+    equal rows, the first one is returned.
     """
     known = presets()
     for table in tables():
@@ -55,7 +55,7 @@ def paper_row(config: Mapping[str, Any], registry: Registry) -> PaperRow | None:
 
 
 def _may_be(config: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """Whether a preset can be the configuration; resolving every preset would take seconds."""
+    """A quick test whether a preset can have this configuration, since resolving every preset would take seconds."""
     same_task = config["task"]["name"].rpartition(":")[2] == values["task"]["name"]
     return bool(same_task and config["predictor"].get("hidden") == values["predictor"]["hidden"])
 
@@ -63,7 +63,7 @@ def _may_be(config: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
 def _resolved(preset: str, registry: Registry) -> dict[str, Any] | None:
     try:
         values: dict[str, Any] = unstructure(*load_experiment(preset, registry=registry))
-    except NernError:  # a plugin was left out: its rows are not this run
+    except NernError:  # the preset needs a plugin that was left out, so it cannot be this run
         return None
     return values
 
@@ -73,7 +73,7 @@ def _same(config: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
 
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what makes no difference to the row that it is."""
+    """A configuration without the values that make no difference to its row."""
     recipe = {key: value for key, value in config.items() if key not in {*FREE, "seed", "task", "architecture"}}
     recipe["task"] = {key: value for key, value in config["task"].items() if key not in ("root", "download")}
     recipe["architecture"] = {key: value for key, value in config["architecture"].items() if key != "weights"}
