@@ -16,6 +16,9 @@ import numpy as np
 from nern.representation.laplace import LARGEST, PRECISION, frequencies
 
 WORD, STATE = 32, 64
+#: Integers that a stream may hold for each of its bytes, and how many more any stream may. The sparsest predictors have under 50 in
+#: a byte; what has more would take time that no file of its length is worth.
+EACH_BYTE, LEAST_INTEGERS = 200, 2_000_000
 
 
 def encode_integers(*parts: tuple[np.ndarray, np.ndarray], constriction: bool | None = None) -> np.ndarray:
@@ -48,9 +51,17 @@ class IntegerReader:
 
     def __init__(self, words: np.ndarray, constriction: bool | None = None) -> None:
         self._coder = _coder(constriction)(words)
+        self._left = LEAST_INTEGERS + EACH_BYTE * 4 * len(words)
 
     def take(self, levels: np.ndarray) -> np.ndarray:
-        """Read the next part: one integer for each of `levels` [n], int64 [n], also where the stream is damaged or too short."""
+        """Read the next part: one integer for each of `levels` [n], int64 [n], also where the stream is damaged or too short.
+
+        Raises:
+            ValueError: there are more than a stream of this length can hold.
+        """
+        self._left -= len(levels)
+        if self._left < 0:
+            raise ValueError("more integers are declared than a stream of this length holds")
         values = np.empty(len(levels), np.int64)
         for level, chosen in _by_level(levels):
             values[chosen] = self._coder.pop(len(chosen), level)
@@ -146,12 +157,15 @@ class _Plain:
         state, words, mask, least = self._state, self._words, (1 << PRECISION) - 1, 1 << (STATE - WORD)
         symbols = np.empty(count, np.int64)
         for place in range(count):
-            share = state & mask
+            share, before = state & mask, state
             symbol = bisect_right(firsts, share) - 1
             state = (state >> PRECISION) * counts[symbol] + share - firsts[symbol]
             if state < least and words:
                 state = state << WORD | words.pop()
             symbols[place] = symbol
+            if state == before and not words:  # the stream has ended: from here on every integer is the same
+                symbols[place:] = symbol
+                break
         self._state = state
         return symbols
 

@@ -144,7 +144,7 @@ def _read_torch(path: Path) -> Any:
 def plain(error: Exception) -> str:
     """The first sentence of an error, without torch's advice and without terminal codes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", first_line(error)).strip()
-    text = re.split(r"\. |\. ?$|, do those steps|Weights only load failed", text)[0].strip()
+    text = re.split(r"\. |\. ?$|: expected %|, do those steps|Weights only load failed", text)[0].strip()
     return text or type(error).__name__
 
 

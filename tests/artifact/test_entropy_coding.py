@@ -61,7 +61,7 @@ def test_any_integers_come_back(pairs: list[tuple[int, int]]) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(0, 2**32 - 1), max_size=12), st.integers(0, 50))
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=12), st.integers(0, 2000))
 def test_a_hostile_stream_gives_an_error_or_as_many_integers_as_asked_for(words: list[int], count: int) -> None:
     levels, results = np.zeros(count, np.int64), []
     for constriction in (True, False):
@@ -71,6 +71,17 @@ def test_a_hostile_stream_gives_an_error_or_as_many_integers_as_asked_for(words:
         except ValueError:
             results.append(None)
     assert results[0] == results[1]
+
+
+def test_a_short_stream_stands_for_no_more_integers_than_are_soon_read() -> None:
+    words, many = encode_integers(drawn(20)), np.full(2_100_000, LOWEST)
+    for constriction in (True, False):
+        with pytest.raises(ValueError, match="more integers are declared than a stream of this length holds"):
+            IntegerReader(words, constriction).take(many)
+        reader = IntegerReader(words, constriction)
+        reader.take(many[:1_000_000])
+        with pytest.raises(ValueError, match="more integers are declared"):
+            reader.take(many)
 
 
 def test_a_stream_of_other_integers_is_refused() -> None:

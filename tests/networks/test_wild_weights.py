@@ -6,6 +6,10 @@ import argparse
 import logging
 import os
 import re
+import resource
+import struct
+import resource
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,6 +28,7 @@ from nern.builtin.architectures.torchvision import Torchvision
 from nern.errors import DataError
 from nern.networks import state_dicts
 from nern.networks.state_dicts import exact_entries, load_weights, read_state_dict, same_bits, write_state_dict
+from nern.networks.weights_files import read_weights_file
 from tests.conftest import SHARED
 
 
@@ -324,3 +329,19 @@ def test_the_hostile_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     said_of(SHARED / "cases" / "hostile" / "evil.pth")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_torchs_old_form_takes_no_more_memory_than_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({f"w{index}": torch.full((77777,), float(index)) for index in range(3)}, path, _use_new_zipfile_serialization=False)
+    honest, number = path.read_bytes(), struct.pack("<i", 77777)
+    assert torch.equal(read_weights_file(path)["w2"], torch.full((77777,), 2.0))
+    declared = honest.replace(b"J" + number, b"J" + struct.pack("<i", 2_000_000_000))  # 8 GB in the pickle …
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for content in (declared, declared.replace(struct.pack("<q", 77777), struct.pack("<q", 2_000_000_000))):  # … and beside the values
+        assert content != honest
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"old\.pth is truncated or not a torch state dict \([^%]*\); get it again") as caught:
+            read_weights_file(path)
+        assert len(str(caught.value).splitlines()) == 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18  # KB
