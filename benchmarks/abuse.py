@@ -317,7 +317,7 @@ def try_weights(folder: Path, place: Path, draw: random.Random | None) -> None:
             state[draw.choice([name, f"module.{name}", "x", f"{name}_orig", f"{name}_mask", f"{name}_g"])] = draw.choice(
                 [
                     state[name],
-                    state[name].double(),
+                    state[name].double() if isinstance(state[name], torch.Tensor) else [state[name]],
                     torch.zeros(0),
                     torch.zeros(1).expand(1 << 40),
                     torch.ones(3, dtype=torch.complex64),

@@ -8,8 +8,6 @@ import os
 import re
 import resource
 import struct
-import resource
-import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
