@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.report import publish, save_plot, table
 from nern.config.loading import load_experiment
+from nern.studies.drawing import colours, in_style, legend_beside, new_figure
 
 
 def main() -> None:
@@ -67,20 +68,17 @@ def curve(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@in_style
 def plot(curves: dict[str, dict[str, Any]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(6, 3.2))
-    for label, course in curves.items():
-        line = axis.plot(course["minutes"], course["top1"], "o-", markersize=3, label=label)[0]
-        if course["original"]:
-            axis.axhline(course["original"], color=line.get_color(), linestyle=":", linewidth=1)
-    axis.set(xlabel="wall time, minutes", ylabel="held-out top-1 %", xscale="log")
-    axis.legend(fontsize=8, title="dotted: original network, test images", title_fontsize=7)
-    figure.tight_layout()
+    """Draw accuracy over minutes, a line for each run, with the accuracy of its original network on the test images as a dotted line."""
+    figure, (axes,) = new_figure(height=3.4)
+    for colour, (label, curve) in zip(colours(len(curves)), curves.items(), strict=True):
+        axes.plot(curve["minutes"], curve["top1"], "o-", markersize=3, color=colour, label=label)
+        if curve["original"]:
+            axes.axhline(curve["original"], color=colour, linestyle=":", linewidth=1)
+    axes.set(xlabel="wall time, minutes", ylabel="held-out top-1, %", xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    legend_beside(axes, title="dotted: original\nnetwork, test images", title_fontsize=9, alignment="left")
     save_plot(figure, "accuracy")
 
 

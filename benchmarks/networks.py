@@ -78,7 +78,7 @@ def write(rows: list[dict[str, Any]]) -> None:
         f"{counts['failed']} failed; {len(rows) - sum(counts.values())} were not run to their end. Random weights, "
         "inputs of noise, three steps of reconstruction and distillation with two images a "
         "step on every convolution; then the file is saved, loaded, reconstructed, compared and measured. Seconds are those of the whole "
-        "way, on a machine that other work shares.\n\n" + table(head, cells)
+        "way, on a machine that other work shares.\n\n" + table(head, cells, ["outcome", "what was said"])
     )
     publish("networks", {"rows": rows}, text)
 

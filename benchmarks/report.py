@@ -19,6 +19,7 @@ import scipy
 import torch
 
 import nern
+from nern.studies import drawing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -81,16 +82,13 @@ def placed(page: str, name: str, text: str) -> str:
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; all columns but the first are aligned right."""
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], words: Sequence[str] = ()) -> str:
+    """A Markdown table; all columns but the first and those that hold `words` are aligned right."""
+    sides = [" --- |" if number == 0 or name in words else " ---: |" for number, name in enumerate(head)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "".join(sides)]
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
 def save_plot(figure: Any, name: str) -> None:
-    """Write docs/assets/<name>.svg, the same bytes for the same figures."""
-    import matplotlib
-
-    matplotlib.rcParams["svg.hashsalt"] = "nern"
-    ASSETS.mkdir(exist_ok=True)
-    figure.savefig(ASSETS / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    """Write docs/assets/<name>.svg, in the style of nern's figures: the same bytes for the same figures, light or dark as the page."""
+    drawing.save(figure, ASSETS / f"{name}.svg")

@@ -17,6 +17,7 @@ import torch
 from benchmarks.report import publish, save_plot, table
 from benchmarks.setting import Setting
 from nern.networks.pair import Outputs
+from nern.studies.drawing import colours, in_style, new_figure
 from nern.training.step import PhaseTrainer
 
 COMMON = ["smoother.name=none", "sampler={name: uniform, batch: 4096}"]
@@ -166,23 +167,19 @@ def goal(row: dict[str, Any]) -> int:
     return round(2 * (row["weights"] + row["activations"]))
 
 
+@in_style
 def plot(rows: list[dict[str, Any]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3))
-    for kind in LOSSES:
+    """Draw memory and time against kernels, a line for each set of losses, and the goal for memory as a dotted line."""
+    figure, (memory, times) = new_figure(2, width=7.4, height=3.4)
+    for colour, kind in zip(colours(len(LOSSES)), LOSSES, strict=True):
         own = [row for row in rows if row["losses"] == kind]
         kernels = [row["kernels"] for row in own]
-        axes[0].plot(kernels, [row["used"] for row in own], "o-", label=kind)
-        axes[1].plot(kernels, [row["seconds"] / rows[0]["seconds"] for row in own], "o-", label=kind)
-        axes[0].plot(kernels, [goal(row) for row in own], ":", color=axes[0].lines[-1].get_color(), label=f"{kind}, goal")
-    axes[0].set(xlabel="represented kernels", ylabel="peak memory in use, MB", xscale="log", yscale="log")
-    axes[1].set(xlabel="represented kernels", ylabel="time a step, relative", xscale="log", yscale="log")
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
+        memory.plot(kernels, [row["used"] for row in own], "o-", markersize=4, color=colour, label=kind)
+        memory.plot(kernels, [goal(row) for row in own], ":", color=colour, label=f"{kind}, goal")
+        times.plot(kernels, [row["seconds"] / rows[0]["seconds"] for row in own], "o-", markersize=4, color=colour)
+    memory.set(xlabel="represented kernels", ylabel="peak memory in use, MB", xscale="log", yscale="log")
+    times.set(xlabel="represented kernels", ylabel="time of a step, relative", xscale="log", yscale="log")
+    figure.legend(*memory.get_legend_handles_labels(), loc="outside upper center", ncols=2 * len(LOSSES), frameon=False)
     save_plot(figure, "scale")
 
 

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.report import alternate, publish, ratio, save_plot, table
 from benchmarks.setting import Setting
+from nern.studies.drawing import COLOURS, in_style, new_figure
 
 ALL = ("reconstruction", "kd", "fmd")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -81,21 +82,19 @@ def curves(setting: Setting, count: int) -> dict[str, dict[str, list[float]]]:
     return result
 
 
+@in_style
 def plot(curves: dict[str, dict[str, list[float]]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(ALL), figsize=(9, 2.6))
-    styles = {"baseline float32": ("0.6", "-", 4), "nern float32": ("C0", "-", 1.2), "nern bfloat16": ("C1", "--", 1.2)}
-    for axis, term in zip(axes, ALL, strict=True):
+    """Draw each term of the loss over the steps, a panel a term."""
+    figure, panels = new_figure(len(ALL), width=7.4, height=2.8)
+    styles = {"baseline float32": ("#8b949e", "-", 4), "nern float32": (COLOURS[0], "-", 1.2), "nern bfloat16": (COLOURS[1], "--", 1.2)}
+    for axes, term in zip(panels, ALL, strict=True):
         for name, values in curves.items():
             colour, line, width = styles[name]
-            axis.plot(range(1, len(values[term]) + 1), values[term], line, color=colour, linewidth=width, label=name)
-        axis.set(title=term, xlabel="step", yscale="log")
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
+            axes.plot(range(1, len(values[term]) + 1), values[term], line, color=colour, linewidth=width, label=name)
+        axes.set(title=term, xlabel="step")
+        axes.ticklabel_format(axis="y", useOffset=False)
+    panels[0].set_ylabel("loss")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(styles), frameon=False)
     save_plot(figure, "step-losses")
 
 

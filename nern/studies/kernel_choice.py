@@ -10,6 +10,9 @@ from torch import Tensor
 from nern.kernels.coordinates import LayerMapping
 from nern.studies.importance import LayerErrors
 
+#: Below this part of its layer's root mean square norm a kernel counts as nearly zero.
+SMALL = 0.1
+
 
 @attrs.frozen(eq=False)
 class ChosenKernel:
@@ -32,15 +35,18 @@ def best_and_worst(
 ) -> tuple[list[ChosenKernel], list[ChosenKernel]]:
     """The `count` kernels of lowest error, best first, and those of highest error, worst first.
 
-    Kernels with more than one weight are preferred, since a single number makes no picture. Kernels that are all zero have no
-    relative error and are left out.
+    Kernels with more than one weight are preferred, since a single number makes no picture. Kernels that are nearly zero are
+    left out, because any error is large beside them: those whose norm is below `SMALL` of the root mean square of the norms in
+    their layer.
     """
     spatial = [layer for layer in layers if layer.area > 1] or list(layers)
     places = []
     for layer in spatial:
         values = errors[layer.parameter].kernels
         flat = values.reshape(-1)
-        order = [int(index) for index in flat.argsort(stable=True) if not bool(flat[index].isnan())]
+        norms = layer.split(original[layer.parameter].detach().cpu().double()).reshape(len(flat), -1).norm(dim=1)
+        counts = norms > SMALL * norms.square().mean().sqrt()
+        order = [index for index in flat.argsort(stable=True).tolist() if counts[index]]
         near = dict.fromkeys([*order[:count], *order[-count:]])
         places += [(float(flat[index]), layer, *divmod(index, values.shape[1])) for index in near]
     places.sort(key=lambda place: place[0])

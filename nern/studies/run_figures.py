@@ -39,7 +39,7 @@ def losses(runs: Mapping[str, Curves]) -> Figure:
     for colour, (name, points) in zip(colours(len(lines)), lines.items(), strict=True):
         positive = [(step, value) for step, value in thinned(points) if value > 0]
         axes.plot(*_columns(positive), color=colour, label=name, linewidth=1.4, marker="." if len(positive) < 30 else None)
-    shade_phases(axes, next(iter(runs.values())))
+    shade_phases(axes, list(runs.values()))
     axes.set_yscale("log")
     axes.set(xlabel="step", ylabel="loss")
     legend_beside(axes)
@@ -61,16 +61,19 @@ def heldout(runs: Mapping[str, Curves], measure: str = "top1") -> Figure:
             raise DataError(f"{label} was never measured on {missing}; train with heldout above 0, and curve_points above 0 for a curve")
         width = 1.5 + 2 * (len(runs) - 1 - above)  # runs may share their first phase: where lines coincide, the lower one is wider
         axes.plot(*_columns(thinned(points)), color=colour, label=label, marker=".", linewidth=width)
-    shade_phases(axes, next(iter(runs.values())))
+    shade_phases(axes, list(runs.values()))
     axes.set(xlabel="step", ylabel=f"held-out {HELDOUT_LABELS.get(measure, measure)}")
     legend_beside(axes)
     return figure
 
 
-def shade_phases(axes: Axes, curves: Curves) -> None:
-    """Shade every other phase and write its name at its top."""
-    total = max((phase.last for phase in curves.phases), default=0)
-    for index, phase in enumerate(curves.phases):
+def shade_phases(axes: Axes, runs: Sequence[Curves]) -> None:
+    """Shade every other phase and write its name at its top, where the runs have the same ones; the axis holds the longest run."""
+    longest = max(runs, key=lambda curves: max((phase.last for phase in curves.phases), default=0)).phases
+    total = max((phase.last for phase in longest), default=0)
+    begins = [[(phase.name, phase.first) for phase in curves.phases] for curves in runs]
+    shared = all(own == [(phase.name, phase.first) for phase in longest][: len(own)] for own in begins)
+    for index, phase in enumerate(longest if shared else ()):
         if index % 2:
             axes.axvspan(phase.first, phase.last, color="#8b949e", alpha=0.15, linewidth=0)
         if phase.last - phase.first > 0.12 * total:
@@ -83,6 +86,8 @@ def shade_phases(axes: Axes, curves: Curves) -> None:
 def errors(by_layer: Mapping[str, LayerErrors]) -> Figure:
     """Relative errors ‖ŵ − w‖ / ‖w‖ by layer, and of every filter as a dot; by parameter name.
 
+    The axis is logarithmic where a filter that is nearly zero, and therefore has a huge relative error, would press all others together.
+
     Raises:
         DataError: every layer of the original is zero.
     """
@@ -91,15 +96,20 @@ def errors(by_layer: Mapping[str, LayerErrors]) -> Figure:
         raise DataError("there are no errors to show: the original weights of every layer are zero")
     figure, (axes,) = new_figure(height=1.0 + 0.21 * len(shown))
     rows = range(len(shown))
-    for row, error in zip(rows, shown.values(), strict=True):
-        filters = error.filters[~error.filters.isnan()].tolist()
+    filters_of = [error.filters[~error.filters.isnan()].tolist() for error in shown.values()]
+    wide = max(map(max, filters_of)) > 5 * max(error.layer for error in shown.values())
+    for row, filters, error in zip(rows, filters_of, shown.values(), strict=True):
         dots = axes.plot(filters, [row] * len(filters), "|", color=colours(1)[0], alpha=0.45, markersize=6, rasterized=len(filters) > 64)
         bar = axes.plot([error.layer], [row], "D", color=colours(2)[1], markersize=5)
     dots[0].set_label("a filter")
     bar[0].set_label("the whole layer")
     axes.set_yticks(list(rows), [name.removesuffix(".weight") for name in shown], fontsize=9)
     axes.set(xlabel="relative error ‖ŵ − w‖ / ‖w‖", ylim=(len(shown) - 0.4, -0.6))
-    axes.set_xlim(left=0)
+    if wide:
+        axes.set_xscale("log", nonpositive="clip")
+        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_xlim(left=0)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, frameon=False)
     return figure
 

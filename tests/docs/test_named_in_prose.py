@@ -17,7 +17,7 @@ PATH = re.compile(r"(?<![\w./-])(?:nern|tests|benchmarks|plugins|docs)/[\w./-]*\
 NAME = re.compile(r"(?<![\w./-])nern(?:\.[A-Za-z_]\w*)+")
 MODULE = re.compile(r"\bpython -m ([\w.]*\w)")
 VERB = re.compile(r"`nern ([a-z][a-z-]*)(?: ([a-z]+))?")
-WRITTEN_BY_THE_READER = ("docs/assets/kernels",)  # an output of a command, named without its ending
+WRITTEN_BY_THE_READER: tuple[str, ...] = ()
 MOVED = ("nern.weights",)  # an old name, which the changelog tells of
 
 

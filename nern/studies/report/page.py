@@ -94,7 +94,7 @@ def render(runs: Sequence[RunFacts]) -> str:
         runs=runs,
         title=", ".join(run.label for run in runs),
         version=__version__,
-        parts=PARTS,
+        parts={name: about for name, about in PARTS.items() if any(run.bytes.get(name) for run in runs)},  # older runs lack some
         largest=largest,
         curves=pictures.curves({run.label: run.curves for run in runs if run.curves is not None}),
         own_curves={run.label: pictures.curves({run.label: run.curves}) if run.curves and len(runs) > 1 else None for run in runs},
