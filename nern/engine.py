@@ -253,14 +253,22 @@ class Engine(Shown):
         Raises:
             ConfigError, DataError: as `fit` does for a network or data that are impossible.
         """
-        check_run(self.experiment, self.source, self._context, self._open, registry=self.registry)
-        original = self.prepared()
+        check_run(self.experiment, self.source, self._context, self._open, registry=self.registry, predicts=False)
+        original = self.prepared(roughly=True)
         context = self._context(original)
         artifact = self.untrained(original, context.representation)
         return make_plan(self.experiment, original, context, artifact, self._open)
 
-    def prepared(self) -> Original:
-        """The original network, with the order of its kernels."""
+    def prepared(self, roughly: bool = False) -> Original:
+        """The original network, with the order of its kernels.
+
+        Args:
+            roughly: order the kernels by the first weight of each alone: enough for sizes and times, where ordering could take
+                minutes.
+        """
+        if roughly:
+            network, dtypes = self.source.load()
+            return Original.of(network, dtypes, self.experiment, self.registry, roughly=True)
         return self._prepare()
 
     def untrained(self, original: Original, representation: Representation | None = None) -> Artifact:

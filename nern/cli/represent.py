@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
 from nern.cli import arguments
@@ -100,7 +101,11 @@ def represent(
     )  # fmt: skip
     target = _target(wanted, drop)
     if dry_run:
-        plan = prepared(own, overrides, target=target, output=folder, quiet=as_json, registry=registry).plan()
+        known = None if target is not None and target.trains else target
+        plan = prepared(own, overrides, target=known, output=folder, quiet=as_json, registry=registry).plan()
+        if known is not target:
+            note = f"--drop {drop:g}: the size is found by short runs, which a dry run leaves out; this is the recipe's own size"
+            plan = attrs.evolve(plan, notes=[*plan.notes, note])
         click.echo(json.dumps(plan.to_dict()) if as_json else str(plan))
         return
     result = run(own, overrides, target=target, output=folder, quiet=as_json, registry=registry)

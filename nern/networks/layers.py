@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -43,10 +44,19 @@ class WeightLayer:
     def fits(self, pattern: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in self.names)
 
-    def mapping(self, layer: int, tile: tuple[int, int]) -> LayerMapping:
-        """The mapping of this weight as layer number `layer`; a matrix is cut into tiles of at most `tile`."""
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is a convolution with kernels of one weight, [f, c, 1, 1], which multiplies by a matrix."""
+        return self.kind == "convolution" and math.prod(self.shape[2:]) == 1
+
+    def mapping(self, layer: int, tile: tuple[int, int], as_matrix: bool = False) -> LayerMapping:
+        """The mapping of this weight as layer number `layer`; a matrix is cut into tiles of at most `tile`.
+
+        Args:
+            as_matrix: whether the weight of a pointwise convolution is cut into tiles, too.
+        """
         name, shape = self.names[0], self.shape
-        if self.kind != "convolution":
+        if self.kind != "convolution" or (as_matrix and self.pointwise):
             return TileMapping(name, shape, layer, tile=tile_of(shape, tile))
         if isinstance(self.module, _TRANSPOSED):
             return TransposedMapping(name, shape, layer, groups=self.module.groups)
@@ -62,7 +72,8 @@ def map_layers(network: nn.Module, size: Any, chosen: Literal["convolutions", "a
     """Mappings of the weights that a forward pass uses, in the order of the network's modules.
 
     Grouped and depthwise convolutions have as many channels as their filters do; biases are copied; a weight that
-    several modules share is represented once. Matrices are cut into tiles as large as the largest represented kernel.
+    several modules share is represented once. Matrices are cut into tiles as large as the largest represented kernel; with
+    `all`, a convolution with kernels of 1 × 1 is such a matrix, or a predictor of k² numbers would be asked for every weight.
 
     Args:
         size: shape of the network's inputs without the batch (channels, height and width), or inputs that it can take.
@@ -86,9 +97,10 @@ def map_layers(network: nn.Module, size: Any, chosen: Literal["convolutions", "a
     else:
         named = {id(layer) for pattern in chosen for layer in _fitting(pattern, convolutions, layers)}
         picked = [layer for layer in layers if id(layer) in named and layer.possible]
-    kernels = [layer.mapping(0, (1, 1)).kernel for layer in picked if layer.kind == "convolution"]
+    matrices = chosen == "all"
+    kernels = [layer.mapping(0, (1, 1)).kernel for layer in picked if layer.kind == "convolution" and not (matrices and layer.pointwise)]
     tile = _tile(kernels)
-    return [layer.mapping(index, tile) for index, layer in enumerate(picked)]
+    return [layer.mapping(index, tile, matrices) for index, layer in enumerate(picked)]
 
 
 def find_layers(network: nn.Module, size: Any) -> list[WeightLayer]:

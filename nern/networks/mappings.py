@@ -97,8 +97,9 @@ def _pair(value: Sequence[int]) -> tuple[int, int]:
 class TileMapping(LayerMapping):
     """A matrix [outputs, inputs], of a linear layer or a table of vectors, cut into tiles: coordinates (layer, row, column).
 
-    Filters are rows of tiles, channels columns of tiles. Where the tiles do not divide the matrix, those at its right and lower
-    edge are padded with zeros, which `join` drops.
+    The weight of a convolution with 1 × 1 kernels, [outputs, inputs, 1, 1], is such a matrix, too. Filters are rows of tiles,
+    channels columns of tiles. Where the tiles do not divide the matrix, those at its right and lower edge are padded with zeros,
+    which `join` drops.
     """
 
     tile: tuple[int, int] = attrs.field(default=(4, 4), converter=_pair)
@@ -119,18 +120,19 @@ class TileMapping(LayerMapping):
     def split(self, weight: Tensor) -> Tensor:
         height, width = self.tile
         below, beside = self.filters * height - self.shape[0], self.channels * width - self.shape[1]
+        weight = weight.flatten(1)
         filled = F.pad(weight, (0, beside, 0, below)) if below or beside else weight
         return filled.reshape(self.filters, height, self.channels, width).transpose(1, 2).reshape(self.count, height, width)
 
     def join(self, kernels: Tensor) -> Tensor:
         height, width = self.tile
         whole = kernels.reshape(self.filters, self.channels, height, width).transpose(1, 2)
-        return whole.reshape(self.filters * height, self.channels * width)[: self.shape[0], : self.shape[1]]
+        return whole.reshape(self.filters * height, self.channels * width)[: self.shape[0], : self.shape[1]].reshape(self.shape)
 
 
 def tile_of(shape: tuple[int, ...], most: tuple[int, int]) -> tuple[int, int]:
     """Height and width of the tiles of a matrix: at most `most`; as few tiles as possible, and among equally few the smallest tiles."""
-    height, width = (-(-length // -(-length // side)) for length, side in zip(shape, most, strict=True))
+    height, width = (-(-length // -(-length // side)) for length, side in zip(shape[:2], most, strict=True))
     return height, width
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -23,6 +23,9 @@ CLOSE = 0.05  # largest relative difference from the wanted bytes that counts as
 
 class Target(ABC):
     """A target that a representation has to reach."""
+
+    trains: ClassVar[bool] = False
+    """Whether the size is found by training."""
 
     @abstractmethod
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
@@ -52,7 +55,7 @@ class TargetBytes(Target):
         if experiment.storage == "entropy":  # this format is trained towards a size
             return attrs.evolve(experiment, bytes=self.bytes)
         engine = Engine(experiment, registry)
-        original = engine.prepared()
+        original = engine.prepared(roughly=True)
 
         def size(hidden: int) -> int:
             return Engine(with_hidden(experiment, hidden), registry).untrained(original).bytes().total
@@ -80,6 +83,7 @@ class TargetDrop(Target):
     slightly too large, not too small.
     """
 
+    trains: ClassVar[bool] = True
     points: float = 1.0
     """Largest loss in the headline figure, in its own points."""
     runs: int = 5

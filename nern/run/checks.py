@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def check_run(
     open_task: Callable[[Task], Data] | None = None,
     *,
     registry: Registry,
+    predicts: bool = True,
 ) -> None:
     """Check everything that would end a run at its start; nothing is written or trained.
 
@@ -55,6 +56,7 @@ def check_run(
         context_of: function that makes the training context for an original network.
         open_task: function that opens the images of a task; with None, images are not checked.
         registry: where the components come from.
+        predicts: whether to look, too, at what needs a prediction of every kernel, which takes about as long as a step.
 
     Raises:
         ConfigError: an option is impossible, or the network cannot be represented.
@@ -104,8 +106,9 @@ def check_run(
         mistakes += wrong
         with tempfile.TemporaryDirectory() as folder:
             if not wrong:  # otherwise the file would fail for the same reason
-                check_file(pack(experiment, original, context.representation.eval(), registry, like_at_the_end()), Path(folder))
-        if not wrong and source.available:  # otherwise the network has fresh weights, which no phase is trained with
+                artifact = pack(experiment, original, context.representation.eval(), registry, like_at_the_end())
+                check_file(artifact, Path(folder), predicts)
+        if not wrong and source.available and predicts:  # otherwise the network has fresh weights, which no phase is trained with
             _check_outputs_at_start(experiment, context)
         context.representation.train()
     for index, phase in enumerate(experiment.phases if context and not wrong else ()):
@@ -124,13 +127,14 @@ def check_run(
 
 
 @torch.no_grad()
-def check_file(artifact: Artifact, folder: Path) -> None:
+def check_file(artifact: Artifact, folder: Path, predicts: bool = True) -> None:
     """Write the file of a representation that is not trained yet, read it back, and compare everything in it.
 
     An entry that cannot be read back now could not be read back after hours of training either.
 
     Args:
         folder: the folder of the temporary file.
+        predicts: whether to predict every kernel, to compare names, shapes and types of the network's entries, too.
 
     Raises:
         ConfigError: an entry is different after reading; the message names it.
@@ -142,9 +146,7 @@ def check_file(artifact: Artifact, folder: Path) -> None:
         read = load(path, artifact.registry)
         if set(artifact.architecture.private) - set(Architecture.private):  # the file does not hold what builds such a network
             read.built_by(artifact.architecture)
-        state = read.state_dict()
-        rebuilt = read.reconstruct().state_dict()
-        _compare(artifact, read, state, rebuilt)
+        _compare(artifact, read, [read.state_dict(), read.reconstruct().state_dict()] if predicts else [])
     except OSError:
         raise
     except Exception as error:  # a plugin's component, or a type that no file can hold, can raise anything
@@ -154,11 +156,15 @@ def check_file(artifact: Artifact, folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _compare(artifact: Artifact, read: Artifact, state: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor]) -> None:
-    """Raise ValueError with the name of the first entry that is different after reading."""
+def _compare(artifact: Artifact, read: Artifact, states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise ValueError with the name of the first entry that is different after reading.
+
+    Args:
+        states: state dicts of the network that was read.
+    """
     copied = artifact.copied_entries()
     for entry in artifact.entries:
-        for tensors in (state, rebuilt):
+        for tensors in states:
             value = tensors.get(entry.name)
             if value is None or value.dtype != entry.dtype or tuple(value.shape) != entry.shape:
                 raise ValueError(f"'{entry.name}' comes back with another name, shape or type")

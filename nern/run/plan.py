@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import attrs
+import torch
 
 from nern.artifact.artifact import Artifact, Bytes
 from nern.config.experiment import Experiment
 from nern.interfaces import Data, Task
 from nern.run.evaluation import Comparison, Score, measures_of
-from nern.run.loop import start_phase
 from nern.run.original import Original
+from nern.run.step_time import step_time
 from nern.support.messages import some
 from nern.training.step import StepContext
 
-TRIAL_STEPS = 3  # trial steps of each phase; the first one is not timed
+TRIAL_SECONDS = 20.0  # for the trial steps of all phases together, about
+MEASURING_SECONDS = 15.0  # for the original network on the test images
+MEASURED_AT_A_TIME = 64  # images of a batch
+LONG = 3600.0  # seconds of training; the plan of a longer run says what makes it shorter
 
 
 @attrs.frozen
@@ -36,9 +40,15 @@ class Plan:
     seconds: float
     """Estimated training time on this machine, from a few trial steps of each phase."""
     original: Score | None
-    """Figures of the original network on the test images; None where there are none."""
+    """Figures of the original network on the test images, as many as there is time for; None where there are none."""
     notes: Sequence[str] = ()
     """Further remarks that a user should read before the run."""
+    phases: Mapping[str, float] = attrs.field(factory=dict)
+    """Name of a phase → its estimated seconds."""
+    extrapolated: Sequence[str] = ()
+    """How the time of a phase was estimated whose whole steps would have taken too long to try."""
+    whole: bool = True
+    """Whether the original network was measured on all test images."""
 
     @property
     def lines(self) -> list[str]:
@@ -52,13 +62,22 @@ class Plan:
             f"copied as they are: {rest:,} numbers, of which most in {some(largest)}" if rest else "nothing is copied",
             f"predictor: {self.predictor}",
             f"bytes: {sizes.original:,} before, {sizes.total:,} after ({sizes.original / sizes.total:.1f} times smaller)",
-            f"time: about {duration(self.seconds)} here",
+            f"time: about {duration(self.seconds)} here{self._parts()}, besides ordering the kernels",
+            *self.extrapolated,
         ]
         if self.original is not None:
             name, value = self.original.headline
             figure = "not measured: there are no labels" if value is None else f"{name} {value:.4g}"
-            lines.insert(0, f"original network on {self.original.images:,} test images: {figure}")
+            images = f"{self.original.images:,} test images" if self.whole else f"the first {self.original.images:,} test images alone"
+            lines.insert(0, f"original network on {images}: {figure}")
         return [*lines, *self.notes]
+
+    def _parts(self) -> str:
+        """`, of which 2 hours distillation`: where a run takes long, what most of it is."""
+        longest = max(self.phases, key=lambda name: self.phases[name], default="")
+        if len(self.phases) < 2 or self.seconds < LONG:
+            return ""
+        return f", of which {duration(self.phases[longest])} {longest}"
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as values for JSON."""
@@ -87,19 +106,16 @@ def make_plan(
         open_task: function that opens the images of a task.
     """
     data = open_task(experiment.task)
-    comparison = None
+    score, timed = None, TimedData(data, MEASURING_SECONDS)
     if "test" in data.splits:
-        comparison = Comparison(original.network, data, "test", context.device, experiment.task.outputs(), measures_of(experiment)).original
+        score = Comparison(original.network, timed, "test", context.device, experiment.task.outputs(), measures_of(experiment)).original
     layers, entries = original.grid.layers, artifact.entries
     sizes = artifact.bytes()
-    seconds = 0.0
+    seconds, extrapolated = dict[str, float](), list[str]()
     for index, phase in enumerate(experiment.phases):
-        trainer = start_phase(experiment, phase, index, context, open_task)
-        trainer.step(0)
-        began = time.perf_counter()
-        for step in range(1, TRIAL_STEPS):
-            trainer.step(step)
-        seconds += (time.perf_counter() - began) / (TRIAL_STEPS - 1) * phase.iterations
+        step, how = step_time(experiment, phase, index, context, open_task, TRIAL_SECONDS / len(experiment.phases))
+        seconds[phase.name] = seconds.get(phase.name, 0.0) + step * phase.iterations
+        extrapolated += [f"a step of {phase.name} takes about {duration(step)}, as far as can be told from {how}"] if how else []
     options = {name: value for name, value in attrs.asdict(experiment.predictor).items() if name in ("hidden", "layers", "activation")}
     described = ", ".join(f"{name} {value}" for name, value in options.items())
     based = "" if context.representation.base is None else f" on {type(experiment.base).__name__}"
@@ -110,13 +126,51 @@ def make_plan(
         {entry.name: entry.numel for entry in entries if entry.layer is None},
         f"{type(experiment.predictor).__name__} ({described}){based}, storage {experiment.storage}",
         sizes,
+        sum(seconds.values()),
+        score,
+        _notes(experiment, seconds),
         seconds,
-        comparison,
+        extrapolated,
+        timed.whole,
     )
 
 
+class TimedData(Data):
+    """A task's data, of whose splits only as many examples are given as there is time for."""
+
+    def __init__(self, data: Data, seconds: float) -> None:
+        self._data, self._seconds = data, seconds
+        self.classes, self.splits = data.classes, data.splits
+        self.whole = True  # whether every split that was asked for was given to its end
+
+    def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Any]:
+        return self._data.inputs(batch, seed, device)
+
+    def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterator[tuple[Any, Any]]:
+        """Some batches, the first one always."""
+        until, given = time.monotonic() + self._seconds, False
+        for pair in self._data.batches(split, min(batch, MEASURED_AT_A_TIME), device):
+            if given and time.monotonic() > until:
+                self.whole = False
+                return
+            yield pair
+            given = True
+
+
+def _notes(experiment: Experiment, seconds: Mapping[str, float]) -> list[str]:
+    """What makes a run shorter that takes hours."""
+    if sum(seconds.values()) < LONG:
+        return []
+    longest = max(seconds, key=lambda name: seconds[name])
+    phase = next(phase for phase in experiment.phases if phase.name == longest)
+    images = f"; phases.{longest}.batch={max(1, phase.batch // 8)} takes fewer images a step" if experiment.runs_networks(phase) else ""
+    return [f"shorter: steps=0.1 (--steps 0.1) is a tenth of every phase{images}; a GPU is used where there is one"]
+
+
 def duration(seconds: float) -> str:
-    """A duration as text: `40 seconds`, `3 minutes`, `2.5 hours`."""
+    """A duration as text: `0.25 seconds`, `40 seconds`, `3 minutes`, `2.5 hours`."""
+    if 0 < seconds < 1:
+        return f"{seconds:.2g} seconds"
     if seconds < 90:
         return f"{max(1, round(seconds))} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -74,6 +74,11 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(folder: Path, caps
     assert plan["copied"] == {"stem.bias": 6, "head.weight": 12, "head.bias": 2}
     assert plan["bytes"]["total"] > 0
     assert not Path("runs").exists()
+    assert run([*words(folder, "--dry-run", "--drop", "1"), *FAST]) == 0
+    said = capsys.readouterr()
+    assert "--drop 1: the size is found by short runs, which a dry run leaves out; this is the recipe's own size" in said.out
+    assert "in a short run" not in said.err
+    assert not Path("runs").exists()
 
 
 def test_networks_of_libraries_and_noise(folder: Path, capsys: Capture) -> None:

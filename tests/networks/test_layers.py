@@ -99,6 +99,24 @@ def test_tiles_cover_a_matrix_once(rows: int, columns: int, height: int, width: 
     assert placed == weight[row, column]
 
 
+def test_pointwise_convolutions_are_matrices_where_all_is_represented() -> None:
+    """EfficientNet-Lite0 has 3.2 million kernels of 1 × 1 beside 5 × 5: each would be a prediction of 25 numbers."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 5, padding=2), nn.Conv2d(8, 12, 1), nn.Conv2d(12, 12, 1, groups=3), nn.ConvTranspose2d(12, 7, 1), nn.Conv2d(7, 4, 3)
+    )  # fmt: skip
+    layers = map_layers(network, (3, 8, 8), "all")
+    assert [layer.kernel for layer in layers] == [(5, 5), (4, 4), (4, 4), (4, 4), (3, 3)]
+    assert [layer.count for layer in layers] == [24, 3 * 2, 3 * 1, 3 * 2, 28]
+    for layer in layers:
+        weight = network.state_dict()[layer.parameter]
+        assert torch.equal(layer.join(layer.split(weight)), weight)
+    tile = layers[1].split(network[1].weight)[1 * 2 + 1]  # second row of tiles, second column
+    assert torch.equal(tile, network[1].weight[4:8, 4:8, 0, 0])
+    plain = map_layers(network, (3, 8, 8), "convolutions")
+    assert [layer.kernel for layer in plain] == [(5, 5), (1, 1), (1, 1), (1, 1), (3, 3)]  # the paper's coordinates
+
+
 def test_joining_tiles_passes_gradients_to_the_weights_alone() -> None:
     layer = TileMapping("w", (3, 5), 0, tile=(2, 3))
     tiles = torch.ones(layer.count, 2, 3, requires_grad=True)
