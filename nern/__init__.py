@@ -1,7 +1,7 @@
 """nern: neural representations for neural networks (Ashkenazi et al., ICLR 2023).
 
-A pre-trained CNN goes in; a small predictor network that maps the coordinates of its kernels to their weights comes
-out, and from it the CNN can be rebuilt, measured, studied and shipped as one small file.
+nern turns a pre-trained CNN into a small predictor network, which maps the coordinates of the CNN's kernels to their weights. From
+the predictor the CNN can be rebuilt, measured, studied and shipped as one small file.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def nern_predictors() -> Mapping[str, type[Predictor]]:  # type: ignore[empty-bo
 
 @hookspec
 def nern_bases() -> Mapping[str, type[Base]]:  # type: ignore[empty-body]
-    """What is added to predicted kernels, with bytes of its own in the file."""
+    """Kernels that are added to the predicted ones; the file stores them as a part of its own."""
 
 
 @hookspec
@@ -50,7 +50,7 @@ def nern_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[empty-body]
 
 @hookspec
 def nern_smoothers() -> Mapping[str, type[Smoother]]:  # type: ignore[empty-body]
-    """Orders in which the kernels of a layer meet its coordinates, and what storing them costs."""
+    """Orders of a layer's kernels, and the bits that storing an order takes."""
 
 
 @hookspec
@@ -65,7 +65,7 @@ def nern_tasks() -> Mapping[str, type[Task]]:  # type: ignore[empty-body]
 
 @hookspec
 def nern_metrics() -> Mapping[str, type[Metric]]:  # type: ignore[empty-body]
-    """Figures of a network's outputs on held-out and test images."""
+    """Figures that measure a network's outputs on held-out and test images."""
 
 
 @hookspec
@@ -75,7 +75,7 @@ def nern_optimizers() -> Mapping[str, type[Optimizer]]:  # type: ignore[empty-bo
 
 @hookspec
 def nern_observers() -> Mapping[str, type[Observer]]:  # type: ignore[empty-body]
-    """Observers that a configuration can switch on; they implement the hooks below as methods."""
+    """Observers that a configuration can switch on; their methods implement the hooks below."""
 
 
 @hookspec

@@ -1,9 +1,9 @@
-"""What a plugin author implements.
+"""The interfaces that plugins implement.
 
-A *component* is an attrs class whose fields are its options (see `nern.option`). It is cheap to make and holds no
-state; its one method of substance builds or starts the thing that does the work. Everything random a component does
-inside `build` may use torch's global generator, which the engine seeds; work inside a run takes its randomness from
-the `seed` it is given and the step number, so that a resumed run draws what an uninterrupted one would.
+A *component* is an attrs class whose fields are its options (see `nern.option`). It is cheap to make and holds no state; its main
+method builds or starts the object that does the work. Inside `build`, a component may use torch's global random generator, which
+the engine seeds. During a run, everything random must follow from the given `seed` and the step number, so that a resumed run draws
+the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 @functools.cache
 def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Both as [1, c, 1, 1], uploaded once: an upload waits for the device."""
+    """Mean and standard deviation as [1, c, 1, 1] on a device, cached because every upload waits for the device."""
     means, stds = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
     return means, stds
 
 
 def check_mean(mean: Sequence[float]) -> None:
-    """Raise OptionError where the means of an image's channels are no means of values in [0, 1]."""
+    """Raise OptionError where the means of an image's channels are impossible for values in [0, 1]."""
     if not all(-1 <= value <= 1 for value in mean):
         raise OptionError("mean", f"must be of values in [0, 1], got {_listed(mean)}{_divided(mean)}")
 
 
 def check_std(std: Sequence[float]) -> None:
-    """Raise OptionError where the standard deviations of an image's channels are no deviations of values in [0, 1]."""
+    """Raise OptionError where the standard deviations of an image's channels are impossible for values in [0, 1]."""
     if not all(value > 0 for value in std):
         raise OptionError("std", f"must be above 0, got {_listed(std)}: inputs are divided by it")
     if not all(value <= 5 for value in std):
@@ -57,7 +57,7 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def _divided(values: Sequence[float]) -> str:
-    """The way out where values in 0..255 were meant."""
+    """The advice to give where the values seem to be meant for images in 0..255."""
     return f"; divided by 255 that is {_listed([value / 255 for value in values])}" if all(abs(value) <= 255 for value in values) else ""
 
 
@@ -66,17 +66,17 @@ class Preprocessing:
     """How images become inputs of a network: `(x / 255 - mean) / std`, channels first."""
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Of each channel, for values in [0, 1]."""
+    """Mean of each channel, for values in [0, 1]."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """Of each channel, for values in [0, 1]."""
+    """Standard deviation of each channel, for values in [0, 1]."""
     size: tuple[int, int, int] = (3, 32, 32)
     """Channels, height, width."""
     resize: int | None = None
-    """Shorter side before the centre crop, in pixels; None where images have `size` already."""
+    """Length of the shorter side after resizing and before the centre crop, in pixels; None where images already have `size`."""
     interpolation: str = "bilinear"
-    """How `resize` does it: a name of torchvision's `InterpolationMode`, such as bilinear."""
+    """Interpolation of resizing: a name of torchvision's `InterpolationMode`, such as bilinear."""
     squash: bool = False
-    """Whether `resize` is both sides, whatever that does to the aspect ratio."""
+    """Whether images are resized to a square of side `resize`, which changes their aspect ratio."""
 
     def __attrs_post_init__(self) -> None:
         check_mean(self.mean)
@@ -100,27 +100,27 @@ class Architecture(ABC):
         factory=dict, help='beginnings of names in the weights file and what the network has in their place, such as {"fc.": "linear."}'
     )
     standalone: ClassVar[bool] = False
-    """Whether torch and nern alone build the network; otherwise a file also holds names and shapes of its parameters, so that its
-    weights can be read where the package that builds the network is missing.
+    """Whether torch and nern alone can build the network. Where they cannot, a file also holds names and shapes of its parameters,
+    so that its weights can be read even where the package that builds the network is missing.
     """
     private: ClassVar[tuple[str, ...]] = ("weights", "entry", "rename")
-    """Options that a file does not hold: where the original weights lie is nobody else's business."""
+    """Options that a file does not hold, such as the path of the original weights."""
 
     @property
     def has_weights(self) -> bool:
-        """Whether `load` knows where to find original weights."""
+        """Whether `load` can find original weights without being given a file."""
         return self.weights is not None
 
     @abstractmethod
     def build(self) -> nn.Module:
         """The network with freshly initialised weights.
 
-        Activations may work in place. A feature map that is compared and then changed is copied first;
-        `nern.toolkit.architectures.out_of_place` saves the copy.
+        In-place activations are allowed: a compared feature map that one changes is copied first;
+        `nern.toolkit.architectures.out_of_place` saves that copy.
         """
 
     def built(self) -> nn.Module:
-        """The network of `build`, ready for its weights: without `torch.compile`, and with shapes for lazy parts.
+        """The network of `build`, prepared for loading weights: without `torch.compile`, and with lazy parts initialised.
 
         Raises:
             ConfigError: an option is impossible for the network, or it cannot take inputs of its size.
@@ -138,18 +138,18 @@ class Architecture(ABC):
     def features(self, network: nn.Module) -> Sequence[str]:
         """Names of the feature maps that distillation compares, in forward order.
 
-        A map is the output of the module of that name, which a forward pass calls once, or a sum of two tensors in a
+        A map is the output of the module with that name, which a forward pass must call exactly once, or a sum of two tensors in a
         module (`block.sum`, then `block.sum2`, …; see `nern.networks.tracing.AdditionTracer`).
         """
 
     def preprocessing(self) -> Preprocessing:
-        """How the network wants its inputs."""
+        """The preprocessing of the network's inputs."""
         return Preprocessing()
 
     def example_inputs(self, batch: int = 2) -> Any:
-        """Inputs that the network can run on, to see what it does: zeros [batch, channels, height, width] by default.
+        """Example inputs of the network, for tracing it: by default zeros [batch, channels, height, width].
 
-        A network that takes something else (sequences, tokens, videos, several arguments) says so here: a tensor, a tuple of
+        Override this for a network with other inputs (sequences, tokens, videos, several arguments): return a tensor, a tuple of
         arguments, or a dictionary of arguments by name.
         """
         return torch.zeros(batch, *self.preprocessing().size)
@@ -172,14 +172,14 @@ class Architecture(ABC):
 
 @attrs.frozen
 class Embedding(ABC):
-    """Integer coordinates to vectors."""
+    """Maps integer coordinates to vectors."""
 
     @abstractmethod
     def build(self, grid: KernelGrid) -> nn.Module:
         """A module with attribute `dim: int` and `forward(coordinates [n, 3] int64) -> [n, dim] float32`.
 
-        There are more than three columns where the architecture's mappings have more. A module that takes fractional
-        coordinates, too, lets `Representation.predict_at` look between kernels.
+        Coordinates have more than three columns where the architecture's mappings give more. A module that also takes fractional
+        coordinates allows `Representation.predict_at` to interpolate between kernels.
 
         Where the embedding is a sum or concatenation of one vector per coordinate, a method
         `tables() -> nern.representation.lookup.AxisTables` lets predictors replace their first matrix product by look-ups.
@@ -190,34 +190,33 @@ class Embedding(ABC):
         """Change the fresh `module` in place.
 
         Args:
-            kernels: the original kernels of each layer, [filters · channels, kh, kw], in the order of their coordinates, less
-                what a `Base` adds.
+            kernels: the original kernels of each layer, [filters · channels, kh, kw], in the order of their coordinates, minus the
+                kernels of a `Base`.
         """
         return
 
 
 @attrs.frozen
 class Predictor(ABC):
-    """Embedded coordinates to kernels."""
+    """Maps embedded coordinates to kernels."""
 
     @abstractmethod
     def build(self, inputs: int, outputs: int) -> nn.Module:
         """A module with `forward(embedded [n, inputs]) -> [n, outputs]`.
 
-        A `build` with a parameter `grid` is handed the `KernelGrid`. A `forward` with a parameter `rows` is handed which
-        rows of the grid it predicts, [n] int64, and one with `groups` which group each row belongs to, [n] int64. A module
-        whose attribute `wants` is "filters" or "layers" is always handed whole filters or layers, one behind the other, so
-        that kernels may depend on each other; samplers then draw these in place of kernels. Give such parameters a default,
-        as in `grid: KernelGrid | None = None`.
+        A `build` with a parameter `grid` also gets the `KernelGrid`. A `forward` with a parameter `rows` also gets the rows of the
+        grid that it predicts, [n] int64, and one with a parameter `groups` the group of each row, [n] int64. A module whose
+        attribute `wants` is "filters" or "layers" always gets whole filters or layers, one after the other, so that kernels may
+        depend on each other; samplers then draw filters or layers instead of kernels. Give such parameters a default, as in `grid:
+        KernelGrid | None = None`.
 
-        A module that sets `accepts_lookup = True` may be handed a `nern.representation.lookup.Lookup` instead of a tensor, and
-        passes it to `nern.representation.lookup.linear`.
+        A module that sets `accepts_lookup = True` may get a `nern.representation.lookup.Lookup` instead of a tensor, and must pass
+        it to `nern.representation.lookup.linear`.
 
-        A module without parameters of its own, for embeddings that hold all that is trained, sets
-        `trained_by_embedding = True`.
+        A module without parameters, for embeddings that hold all trained parameters, sets `trained_by_embedding = True`.
 
-        A module that knows every kernel at its own size may have `whole(embedding) -> Tensor | None`: all weights of the grid
-        [weights], kernel after kernel without padding, the same that `forward` gives, or None where it does not know them.
+        A module that can compute all kernels without padding may have a method `whole(embedding) -> Tensor | None`, which returns
+        all weights of the grid [weights], kernel after kernel, equal to those of `forward`, or None where it cannot.
         """
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
@@ -225,10 +224,10 @@ class Predictor(ABC):
 
         Args:
             embedded: some embedded coordinates, [m, inputs].
-            kernels: all original kernels [n, outputs], less what a `Base` adds; where they differ in size, their weights
-                without padding, in rows of `outputs`.
+            kernels: all original kernels [n, outputs], minus the kernels of a `Base`; where kernels differ in size, their weights
+                without padding, reshaped to rows of `outputs`.
 
-        An `initialise` with a parameter `grid` is handed the `KernelGrid`, one with `originals` these kernels layer by
+        An `initialise` with a parameter `grid` also gets the `KernelGrid`, and one with a parameter `originals` the same kernels by
         layer, [filters · channels, kh, kw] in the order of their coordinates.
         """
         return
@@ -236,25 +235,25 @@ class Predictor(ABC):
 
 @attrs.frozen
 class Base(ABC):
-    """What is added to predicted kernels: the predictor then stands for the rest."""
+    """Kernels that are added to the predicted ones, so that the predictor only represents the difference."""
 
     @abstractmethod
     def build(self, grid: KernelGrid) -> nn.Module | None:
         """A module with `forward(rows [n] int64) -> [n, k²] float32`, or None where nothing is added.
 
-        Rows are those of `grid`, and each is given what it is given among any others; smaller kernels stand in the middle of
-        their row, as `KernelGrid.pad_up` puts them. What is added comes behind the scales of layers, and in float32 whatever
+        Rows are rows of `grid`, and the kernel of a row must not depend on the other rows of the call; smaller kernels are centred
+        in their row, as by `KernelGrid.pad_up`. The kernels are added after predictions were scaled, and in float32 whatever dtype
         the predictor computes in.
 
-        The file holds the module's state dict and shows its bytes as the part `base`: shapes follow from the grid and the
-        options alone, and what comes back with `load_state_dict` must be all that `forward` needs. Buffers stand in the file
-        as they are; parameters are trained with the predictor, and stored as its numbers are.
+        The file holds the module's state dict, which counts as the part `base` of its bytes. Shapes must follow from the grid and
+        the options alone, and `forward` must need nothing but the state dict. Buffers are stored as they are; parameters are
+        trained with the predictor, and stored in the same number format.
         """
 
     def initialise(self, module: nn.Module, kernels: list[Tensor]) -> None:
         """Change the fresh `module` in place.
 
-        What it adds is then taken away from the kernels that the embedding and the predictor are initialised with.
+        Its kernels are afterwards subtracted from those with which embedding and predictor are initialised.
 
         Args:
             kernels: the original kernels of each layer, [filters · channels, kh, kw], in the order of their coordinates.
@@ -267,7 +266,7 @@ Draw = Callable[[int], Tensor | None]
 
 @attrs.frozen
 class Sampler(ABC):
-    """Which kernels carry gradient in a step."""
+    """Chooses the kernels that carry gradient in a step."""
 
     @abstractmethod
     def start(self, norms: Tensor, layers: Tensor, seed: int) -> Draw:
@@ -275,26 +274,26 @@ class Sampler(ABC):
 
         Args:
             norms: ℓ2 norm of every original kernel, [n] float32.
-            layers: the position of its layer, [n] int64.
+            layers: the position of every kernel's layer, [n] int64.
 
         Returns a function from the step number to indices [m] int64 into the kernels, on their device, or None for
-        every kernel. It depends on nothing but its argument and `seed`: use `nern.support.seeding.generator(seed, step)`.
-        An object that is called in its place may have `observe(step, rows, errors)`: it is told after every step which
-        kernels [m] int64 were drawn and the mean squared error [m] float32 of each before the step. What it learns from them
-        must be in its `state_dict()` and come back with `load_state_dict(state)`: checkpoints hold it, so that a resumed
-        run draws what an uninterrupted one would.
+        every kernel. Its result must depend on the step and `seed` alone: use `nern.support.seeding.generator(seed, step)`.
+        A callable object with a method `observe(step, rows, errors)` may take the function's place. After every step that method
+        gets the kernels [m] int64 that were drawn, and the mean squared error [m] float32 of each before the step. Everything that
+        the object learns must be in its `state_dict()` and come back with `load_state_dict(state)`: checkpoints hold it, so that a
+        resumed run draws the same kernels as an uninterrupted one.
         """
 
 
 @attrs.frozen
 class Smoother(ABC):
-    """The order in which a layer's kernels meet its coordinates."""
+    """Chooses the order of a layer's kernels: which kernel each coordinate predicts."""
 
     @abstractmethod
     def order(self, kernels: Tensor) -> LayerOrder:
-        """Order one layer. Several layers are ordered at a time, each on a thread of its own.
+        """Order one layer. Several layers are ordered at the same time, each on a thread of its own.
 
-        Long ones may call `nern.support.threads.advance`, which shows progress and lets Ctrl-C end them.
+        A slow method should call `nern.support.threads.advance` now and then, which reports progress and lets Ctrl-C end it.
 
         Args:
             kernels: [filters, channels, kh·kw] float32 on the CPU, in the original order.
@@ -307,7 +306,7 @@ def _made(value: Tensor | Callable[[], Tensor]) -> Tensor:
 
 @attrs.frozen
 class Kernels:
-    """Some kernels of a network in coordinate order, as weight losses see them."""
+    """Some kernels of a network in coordinate order, as losses of weights get them."""
 
     _values: Tensor | Callable[[], Tensor]
     _index: Tensor | Callable[[], Tensor]
@@ -331,18 +330,18 @@ class Kernels:
 
     @property
     def count(self) -> Tensor:
-        """[m] float32, weights a row really has."""
+        """[m] float32, the number of weights in each kernel, without padding."""
         return _made(self._count)
 
     def parts(self) -> tuple[Kernels, ...]:
-        """The same kernels in groups of one size each, where they are many and differ: values [m, kh · kw] without padding."""
+        """The same kernels in groups of equal size, with values [m, kh · kw] without padding; a single group where sizes do not differ."""
         return self._values.parts if isinstance(self._values, PaddedValues) else (self,)
 
     def beside(self, other: Kernels) -> list[tuple[Kernels, Kernels]]:
-        """Both kernels of a step in pairs of parts whose values have the same shape.
+        """Pairs of parts of these and other kernels, whose values have the same shape.
 
-        A loss that adds up over these needs far less memory than one that asks for all `values` of a network whose
-        largest kernel is much larger than most.
+        A loss that sums over these pairs needs far less memory than one that uses all `values`, where the largest kernel of a
+        network is much larger than most.
         """
         mine, its = self.parts(), other.parts()
         return list(zip(mine, its, strict=True)) if len(mine) == len(its) else [(self, other)]
@@ -350,7 +349,7 @@ class Kernels:
 
 @attrs.frozen(eq=False)
 class PaddedValues:
-    """Kernels of several sizes, which are padded to [m, k²] when somebody asks for that."""
+    """Kernels of several sizes, which are padded to [m, k²] only when the padded tensor is needed."""
 
     parts: tuple[Kernels, ...]
     pad: Callable[[], Tensor]
@@ -361,23 +360,23 @@ class PaddedValues:
 
 @attrs.frozen
 class LossContext:
-    """What a loss may look at before training starts."""
+    """Information that a loss can use when a phase starts."""
 
     grid: KernelGrid
     """The represented kernels."""
     _kernels: Kernels | Callable[[], Kernels]
     networks: NetworkPair
-    """The original and the reconstructed network, as losses of outputs see them."""
+    """The pair of original and reconstructed network."""
     outputs: OutputKind = ClassLogits()
-    """What the task's networks give."""
+    """The kind of outputs of the task's networks."""
     steps: int = 0
-    """Steps of the phase."""
+    """Number of steps of the phase."""
     budget: float | None = None
-    """Bits that what is coded should come to; None where no size was asked for."""
+    """Bits that entropy-coded parameters should take; None where no size was asked for."""
 
     @property
     def kernels(self) -> Kernels:
-        """The kernels of the original network: every row of the grid."""
+        """All kernels of the original network: every row of the grid."""
         return self._kernels() if callable(self._kernels) else self._kernels
 
 
@@ -386,16 +385,16 @@ class Loss(ABC):
     """A scalar that compares the reconstructed network with the original one."""
 
     needs: ClassVar[Literal["weights", "logits", "outputs", "features", "bits"]]
-    """What is compared: kernels ("weights"), what the networks give ("outputs" or "logits"), feature maps, or what is stored ("bits")."""
+    """What the loss takes: kernels ("weights"), outputs of the networks ("outputs" or "logits"), feature maps ("features"), or "bits"."""
 
     needs_targets: ClassVar[bool] = False
-    """Whether the loss is called with the targets of the batch as a third argument, for example with labels [b] int64."""
+    """Whether the loss takes the targets of the batch, such as labels [b] int64, as a third argument."""
 
     def start(self, context: LossContext) -> Callable[..., Tensor]:
         """The function of (original, reconstructed) for one phase; by default the component itself.
 
-        A function that keeps something from one step to the next has methods `state_dict` and `load_state_dict`, as an
-        optimiser has, so that a run can resume.
+        Where the function keeps something between steps, it must be an object with methods `state_dict` and `load_state_dict`, as
+        an optimiser has, so that runs can be resumed.
         """
         return self
 
@@ -403,38 +402,38 @@ class Loss(ABC):
     def is_mean(self) -> bool:
         """Whether the loss is a mean over the images of a batch.
 
-        Several processes then each take the loss of their own images. A loss that is not, which is what the default
-        says, is handed the whole batch's logits or feature maps in every process: right for any loss, and slow for
-        feature maps. Losses of weights always see all weights of a step.
+        Of a loss that is a mean, several processes each compute the part of their own images. Any other loss, which is the default,
+        gets the outputs or feature maps of the whole batch in every process: that is right for every loss, but slow for feature
+        maps. Losses of weights always get all weights of a step.
         """
         return False
 
     def __call__(self, original: Any, reconstructed: Any) -> Tensor:
         """The loss, a scalar that is differentiable in `reconstructed`.
 
-        Both arguments are `Kernels` where `needs` is "weights", what the networks give where it is "outputs" (or "logits",
-        which means the same and reads better for a classifier's [b, classes]), and lists of feature maps [b, ...] where it
-        is "features". Where it is "bits", both are the `StoredBits` of the representation: there is nothing to compare them with.
-        A loss that sets `needs_targets` takes a third argument, `targets: Any = None`.
+        Both arguments are `Kernels` where `needs` is "weights", the networks' outputs where it is "outputs" (or "logits", which
+        means the same and reads better for a classifier's [b, classes]), and lists of feature maps [b, ...] where it is "features".
+        Where it is "bits", both are the `StoredBits` of the representation, since there is nothing to compare them with. A loss
+        that sets `needs_targets` takes a third argument, `targets: Any = None`.
         """
         raise NotImplementedError
 
 
 class Data(Shown, ABC):
-    """An opened task.
+    """The data of a task.
 
-    Inputs are a tensor [b, ...], the network's one argument; a tuple of its arguments; or a dictionary of its arguments by
-    name. Targets are tensors in any nesting, or a list with one entry for each example.
+    Inputs are a tensor [b, ...], which is the network's only argument; a tuple of arguments; or a dictionary of arguments by name.
+    Targets are tensors in any nesting, or a list with one entry for each example.
     """
 
     classes: int | None = None
-    """Number of classes that the targets distinguish; None where they are no classes, or there are none."""
+    """Number of classes of the targets; None where targets are no classes, or where there are no targets."""
     splits: frozenset[str]
-    """Which of "train", "heldout" and "test" hold examples."""
+    """The splits that hold examples, among "train", "heldout" and "test"."""
     examples: int | None = None
-    """How many training examples there are; training an original network needs to know, since it counts in epochs."""
+    """Number of training examples, which training an original network needs, since it counts epochs; None where it is unknown."""
     gives_targets: bool = False
-    """Whether `inputs` gives pairs (inputs, targets), for losses that need targets and for training an original network."""
+    """Whether `inputs` gives pairs (inputs, targets), which losses with targets and the training of an original network need."""
 
     def __repr__(self) -> str:
         order = [split for split in ("train", "heldout", "test") if split in getattr(self, "splits", ())]
@@ -446,7 +445,7 @@ class Data(Shown, ABC):
         """Training inputs: a function from the step number to inputs of `batch` examples on `device`.
 
         For images these are float32 [batch, c, h, w]; where `gives_targets` is set, they are pairs (inputs, targets).
-        What a step gives depends on its number and `seed` alone.
+        The inputs of a step must depend on its number and `seed` alone.
         """
 
     def pairs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Any, Any]]:
@@ -460,10 +459,10 @@ class Data(Shown, ABC):
         return self.inputs(batch, seed, device)
 
     def check(self) -> None:
-        """Look at the training images before a run is started with them, so that a broken one is known then.
+        """Check the training images before a run starts, so that a broken one is reported then.
 
         Raises:
-            DataError: one cannot be read; names it.
+            DataError: an image cannot be read; the message names it.
         """
         return
 
@@ -474,10 +473,10 @@ class Data(Shown, ABC):
 
 @attrs.frozen
 class Task(ABC):
-    """Where images come from."""
+    """A source of images or other examples."""
 
     def check(self, preprocessing: Preprocessing) -> None:
-        """Refuse options with which `open` cannot work, without looking at images; the default refuses nothing.
+        """Raise an error for options with which `open` cannot work, without looking at images; by default none is raised.
 
         It is called before a run starts, and by `nern config`.
 
@@ -486,17 +485,17 @@ class Task(ABC):
 
         Raises:
             OptionError: an option, such as the folder, is missing or impossible.
-            DataError: the network wants other images than the task has.
+            DataError: the network takes other images than the task has.
         """
         return
 
     @abstractmethod
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
-        """Find the images.
+        """Open the data.
 
         Args:
             preprocessing: what the network wants.
-            heldout: fraction of the training images, chosen by `seed`, that training never sees.
+            heldout: fraction of the training images that is held out from training; `seed` chooses them.
 
         Raises:
             DataError: the folder is missing, empty or laid out in another way.
@@ -507,16 +506,16 @@ class Task(ABC):
         return
 
     def outputs(self) -> OutputKind:
-        """What a network for this task gives; by default logits [b, classes].
+        """The kind of outputs that a network for this task gives; by default logits [b, classes].
 
-        It says how two sets of outputs are compared, which figures are taken and which of them chooses the checkpoint.
+        The kind says how outputs are compared, which figures are measured, and which of them chooses the checkpoint.
         """
         return ClassLogits()
 
 
 @attrs.frozen
 class Optimizer(ABC):
-    """An optimiser with its schedule; the learning rate is a function of the step alone."""
+    """An optimiser with a schedule, in which the learning rate is a function of the step alone."""
 
     lr: float = option(help="learning rate at the start of the schedule", check=above(0))
     schedule: Literal["cosine", "linear", "exponential", "constant"] = option("cosine", help="how the rate falls over a phase")
@@ -529,19 +528,19 @@ class Optimizer(ABC):
 
     @abstractmethod
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
-        """Optimisers that together step every parameter; their own `lr` is the rate at the schedule's start."""
+        """Make optimisers that together update every parameter exactly once; their `lr` is the initial learning rate."""
 
     @property
     def needs_closure(self) -> bool:
-        """Whether `step` is given a function that evaluates the objective again; false by default.
+        """Whether `step` gets a function that evaluates the objective again; false by default.
 
-        It leaves new gradients and returns the objective, for the same kernels and inputs. An optimiser whose `step` cannot
-        be called without one, such as torch's LBFGS, is given it in any case.
+        The function sets new gradients and returns the objective, for the same kernels and inputs. An optimiser whose `step` cannot
+        be called without such a function, such as torch's LBFGS, gets it in any case.
         """
         return False
 
     def factor(self, step: int, total: int) -> float:
-        """The multiple of the initial learning rate at `step` of `total`."""
+        """The factor of the initial learning rate at `step` of `total`."""
         import math
 
         progress = min(step / max(total, 1), 1.0)
@@ -562,7 +561,7 @@ class Observer:
     """Watches a run: implement any of the `nern_run_started`, `nern_step`, … hooks as methods marked `@hookimpl`."""
 
     def check(self) -> None:
-        """Refuse options with which the observer cannot work; the default refuses nothing.
+        """Raise an error for options with which the observer cannot work; by default none is raised.
 
         It is called before a run starts, and by `nern config`.
 

@@ -1,4 +1,4 @@
-"""Writes the skeleton of a plugin package: installable, tested, with one place to fill in."""
+"""Writes the skeleton of a plugin package, which is installable and tested, and has one place to fill in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nern.registry.kinds import HOOKS
 from nern.support.messages import cannot_write
 from nern.version import __version__
 
-#: What the generated test calls, and how the README's experiment uses the component.
+#: The check that the generated test calls, and how the README's experiment uses the component.
 CALLS = {"task": "{cls}(), Preprocessing(mean=(0.5,), std=(0.3,), size=(1, 8, 8))"}
 EXAMPLES = {"loss": "losses:\n  {name}: {{}}", "observer": "observers:\n  {name}: {{}}", "metric": "metrics:\n  top1: {{}}\n  {name}: {{}}"}
 
@@ -26,10 +26,10 @@ def new_plugin(name: str, kind: str | Sequence[str], folder: Path = Path()) -> P
     """Write the package `name` into `folder`; returns its own folder.
 
     Args:
-        kind: an extension point, or several; each of several has a module of its own in the package.
+        kind: one or several extension points; with several, each has its own module in the package.
 
     Raises:
-        ConfigError: a kind is no extension point, or `name` cannot be a package's.
+        ConfigError: a kind is no extension point, or `name` is no possible name of a package.
         PluginError: there is something of that name already, or the folder cannot be written.
     """
     kinds = [kind] if isinstance(kind, str) else list(dict.fromkeys(kind))
@@ -72,7 +72,7 @@ def _component_files(name: str, kind: str, module: str, code: str, test: str) ->
 
 
 def _names(name: str, kind: str, module: str) -> dict[str, str]:
-    """What the templates have places for."""
+    """The values of the templates' placeholders."""
     component = re.sub(r"^nern-", "", name.replace("_", "-"))
     major, minor = __version__.split(".")[:2]
     cls = _class(component, kind)
@@ -104,7 +104,7 @@ def _usage(components: Sequence[dict[str, str]]) -> str:
 
 
 def _module(name: str) -> str:
-    """The module of a package; refuses names that pip or Python would not take."""
+    """The name of a package's module; raises ConfigError for names that pip or Python would refuse."""
     module = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
         raise ConfigError(f"'{name}' is no package name: use lower-case letters, digits and hyphens, such as nern-my-sampler")
@@ -116,7 +116,7 @@ def _module(name: str) -> str:
 
 
 def _class(component: str, kind: str) -> str:
-    """`two-step` → TwoStepSampler."""
+    """The class name of a component, such as `TwoStepSampler` for `two-step`."""
     name = "".join(part.capitalize() for part in component.split("-"))
     if not name.lower().endswith(kind):
         name += kind.capitalize()

@@ -1,4 +1,4 @@
-"""Integers packed into bits, most significant bit first and without gaps."""
+"""Packs integers into bits, most significant bit first and without gaps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def from_bits(bits: np.ndarray, width: int, *, signed: bool = False) -> np.ndarr
 
 
 def pack(bits: np.ndarray) -> Tensor:
-    """Eight zeros and ones to a byte: [n] → [⌈n / 8⌉] uint8; the last byte is filled up with zeros."""
+    """Pack zeros and ones [n] into bytes, [⌈n / 8⌉] uint8; the last byte is filled up with zeros."""
     return torch.from_numpy(np.packbits(bits))
 
 
@@ -34,8 +34,8 @@ def unpack(packed: Tensor, count: int, what: str, entries: str) -> np.ndarray:
     """The zeros and ones [count] uint8 that `pack` put into bytes [⌈count / 8⌉] uint8.
 
     Args:
-        what: what is stored, for the message.
-        entries: how much of it belongs there, for the message.
+        what: name of the stored thing, for the message.
+        entries: how many entries were expected, as text for the message.
 
     Raises:
         ValueError: there are more or fewer bytes.
@@ -46,7 +46,7 @@ def unpack(packed: Tensor, count: int, what: str, entries: str) -> np.ndarray:
 
 
 def pack_bits(values: Tensor) -> Tensor:
-    """Eight truth values to a byte: bool [n] → [⌈n / 8⌉] uint8."""
+    """Pack truth values, bool [n], into bytes, [⌈n / 8⌉] uint8."""
     return pack(values.reshape(-1).cpu().numpy().astype(np.uint8))
 
 
@@ -60,7 +60,7 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
 
 
 def pack_integers(values: Tensor, bits: int) -> Tensor:
-    """The low `bits` bits of n integers, int8 of any shape, without gaps: [⌈n · bits / 8⌉] uint8."""
+    """Pack the low `bits` bits of n integers, int8 in any shape, without gaps: [⌈n · bits / 8⌉] uint8."""
     return pack(to_bits(values.reshape(-1).numpy(), bits))
 
 

@@ -1,7 +1,7 @@
-"""A place for what is slow to compute and easy to compute again: decoded images, orderings.
+"""The cache for results that take long to compute, such as decoded images and orderings.
 
-An entry is a file of tensors behind a checksum of its name and content. One that is damaged, was written by another
-version or was copied from another entry counts as none, so that what it would have held is computed again.
+An entry is a file of tensors with a checksum of its name and content. An entry that is damaged, was written by another version or
+was copied from another name is ignored, and its content is computed again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def folder() -> Path:
 
 
 def enabled() -> bool:
-    """Whether there is a cache: an empty `NERN_CACHE` in the environment switches reading and writing off."""
+    """Whether the cache is used: an empty `NERN_CACHE` in the environment switches it off."""
     return os.environ.get("NERN_CACHE") != ""
 
 
 def load(name: str) -> dict[str, torch.Tensor] | None:
-    """What was stored under a name, or None where nothing was or the entry is damaged."""
+    """The tensors stored under a name, or None where there are none or the entry is damaged."""
     if not enabled():
         return None
     try:
@@ -44,7 +44,7 @@ def load(name: str) -> dict[str, torch.Tensor] | None:
 
 
 def store(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Keep tensors under a name; where the cache cannot be written they are not kept, without an error."""
+    """Store tensors under a name; where the cache cannot be written, nothing is stored and no error raised."""
     if not enabled():
         return
     content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})

@@ -1,6 +1,6 @@
-"""Writes files so that a crash leaves the old one or the new one, never half of one.
+"""Writes files atomically: a crash leaves either the old or the new file, never a part of one.
 
-torch is imported when tensors are written: commands that write text alone start without it.
+torch is imported only when tensors are written, so that commands which write text start quickly.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _START = re.compile(r"(~[\w.-]*|\$\w+|\$\{\w+\})(?=/|$)")
 
 
 def expand_path(text: str) -> str:
-    """A path with `~`, `~user`, `$NAME` or `${NAME}` at its beginning replaced, as a shell would; other text stays.
+    """A path in which `~`, `~user`, `$NAME` or `${NAME}` at the beginning is replaced, as a shell does.
 
-    A home folder or variable that does not exist stays as it is, too: see `unknown_start`.
+    The name of a user or variable that does not exist stays as it is: see `unknown_start`.
     """
     return os.path.expandvars(os.path.expanduser(text)) if _START.match(text) else text
 
 
 def unknown_start(text: str) -> str | None:
-    """The `~user` or `$NAME` that a path begins with and that `expand_path` could not replace."""
+    """The `~user` or `$NAME` at the beginning of a path that `expand_path` could not replace; empty where there is none."""
     start = _START.match(expand_path(text))
     return start[1] if start else None
 
 
 def is_file(path: Path) -> bool:
-    """Whether an ordinary file is there; a name that no file can have counts as a file that is not there."""
+    """Whether an ordinary file exists; false also for a name that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -45,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a new file beside `path`, flush it to the disk, then rename it to `path`.
 
     Raises:
-        OSError: the folder is missing, full or read-only; what `path` held is untouched.
+        OSError: the folder is missing, full or read-only; an old file at `path` is unchanged.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -75,13 +75,14 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
     for name, value in tensors.items():
         plain = value.detach().cpu().contiguous()
         place = plain.untyped_storage().data_ptr()
-        content[name] = plain.clone() if place in places else plain  # tied weights share a storage, which the format does not know
+        # The format cannot store tensors that share memory, such as tied weights
+        content[name] = plain.clone() if place in places else plain
         places.add(place)
     write_atomically(path, lambda file: file.write(save(content, metadata)))
 
 
 def write_object(path: Path, value: Any) -> None:
-    """Write with `torch.save`, atomically. It is laid out in memory first: torch hides errors of the file it writes to."""
+    """Write with `torch.save`, atomically. The content is made in memory first, because torch hides errors of its file."""
     import torch
 
     content = io.BytesIO()

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock that ends with its process, however that ends."""
+"""A lock that lets one process at a time work in a folder, and that ends with its process, also when that is killed."""
 
 from __future__ import annotations
 

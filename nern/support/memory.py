@@ -1,4 +1,4 @@
-"""How the C library keeps memory that is given back."""
+"""Makes the C library keep freed memory for reuse."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _KEEPING = ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 100_000_000))
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let glibc keep large blocks that are freed, in place of handing them back to the system and asking for them again.
+    """Make glibc keep large blocks that are freed, instead of returning them to the system and requesting them again.
 
-    A step of training on a CPU frees and takes the same activations over and over; without this, a tenth to a fifth of its time
-    goes into pages that the system clears. Other C libraries are left alone.
+    Training steps on a CPU allocate and free the same activations again and again; without this, the system spends a tenth to a
+    fifth of the time on clearing pages. Other C libraries are not affected.
     """
     if sys.platform != "linux":
         return

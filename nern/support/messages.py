@@ -34,6 +34,6 @@ def some(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
 
 
 def shortened(value: object, most: int = 80) -> str:
-    """A value as text, cut where it is too long for a line."""
+    """A value as text, shortened where it is too long for a line."""
     text = " ".join(str(value).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""Random numbers that follow from seed, purpose and step alone, so that a resumed run draws what the whole run would have drawn."""
+"""Random generators that depend on seed, purpose and step alone, so that a resumed run draws the same numbers as an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How objects show themselves in a notebook: the same few lines as in a terminal."""
+"""Makes objects look the same in a notebook as in a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html import escape
 
 
 class Shown:
-    """A class whose `repr` is made for people; a notebook shows the same."""
+    """Base of classes whose `repr` is written for people; a notebook shows it, too."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Calls that offer more arguments than a function has to take: a method can be offered more without breaking what exists."""
+"""Calls with optional arguments: a method may leave out offered parameters, so that new ones can be offered without breaking plugins."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def call_with(function: Callable[..., Any], *needed: Any, offered: Mapping[str, Callable[[], Any]]) -> Any:
-    """Call a function with `needed`, and with those of the offered arguments that it has parameters for.
+    """Call a function with the arguments `needed`, and with those offered arguments for which it has parameters.
 
     Args:
-        offered: name → function that makes the value, called only where it is wanted.
+        offered: for each name, a function that makes the value; called only where the parameter exists.
     """
     return function(*needed, **{name: make() for name, make in offered.items() if takes(function, name)})

@@ -1,4 +1,4 @@
-"""Runs long jobs on several threads; they report their progress, and end early when they are cancelled."""
+"""Runs long jobs on several threads, which report their progress and can be cancelled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """Raised inside a job whose result is no longer wanted."""
+    """Raised inside a cancelled job."""
 
 
 class _Progress:
@@ -32,10 +32,10 @@ _progress: ContextVar[_Progress | None] = ContextVar("progress", default=None)
 
 
 def advance(units: int) -> None:
-    """Report that `units` more of a job are done; a job that was cancelled ends here.
+    """Report that `units` more of a job are done; raises an exception where the job was cancelled.
 
     Raises:
-        Cancelled: by another job's error, or by what `report` of `in_parallel` raised.
+        Cancelled: another job raised an error, or `report` of `in_parallel` did.
     """
     progress = _progress.get()
     if progress is not None:
@@ -48,8 +48,8 @@ def in_parallel(jobs: Sequence[Callable[[], T]], report: Callable[[int], None] |
     """Run jobs on as many threads as torch uses; returns their results in order.
 
     Args:
-        report: called from this thread with the units done so far, every `every` seconds and at the end. What it raises,
-            Ctrl-C and a job's own error end all jobs at their next `advance`.
+        report: called from this thread with the units done so far, every `every` seconds and at the end. An exception from it,
+            Ctrl-C, or an error in a job ends all jobs at their next `advance`.
     """
     progress = _Progress()
 

@@ -32,7 +32,7 @@ from nern.testing.options import check_options
 
 
 def check_architecture(architecture: Architecture) -> None:
-    """The network builds the same under a seed, and runs; kernels and weights convert both ways; weights load."""
+    """Check that building is reproducible, the network runs, weights and kernels convert both ways, and weights can be loaded."""
     check_options("architecture", architecture)
     network, again = (build_seeded(architecture.built) for _ in range(2))
     expect(same(network.state_dict(), again.state_dict()), "build() gives other weights under the same seed")
@@ -92,7 +92,7 @@ def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
 
 
 def _check_features(network: nn.Module, features: Sequence[str], inputs: Any) -> Any:
-    """Run the network and look for its feature maps; returns its outputs."""
+    """Run the network and check its feature maps; returns its outputs."""
     with torch.no_grad():
         outputs: Any = call(network, inputs)
     floats = _floats(outputs)
@@ -122,7 +122,7 @@ def _check_pair(network: nn.Module, layers: Sequence[LayerMapping], features: Se
 
 
 def _noisy(inputs: Any) -> Any:
-    """Inputs whose floating-point tensors are noise; whole numbers, such as tokens, stay what they are."""
+    """Inputs whose floating-point tensors are replaced by noise; integers, such as tokens, stay as they are."""
     numbers = iter(range(1000))
 
     def noise(value: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def _check_weights(architecture: Architecture, network: nn.Module) -> None:
 
 
 def _check_file(architecture: Architecture, network: nn.Module, grid: KernelGrid) -> None:
-    """A representation of the network, not trained, can be written and read back."""
+    """Check that an untrained representation of the network can be written and read back."""
 
     class Plugin:
         @hookimpl

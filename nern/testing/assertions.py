@@ -1,4 +1,4 @@
-"""What every check is made of."""
+"""Assertions that the checks share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def expect(holds: bool, message: str) -> None:
 
 
 def check_tensor(value: Any, shape: list[int], what: str) -> None:
-    """A finite float32 tensor of a shape."""
+    """Check that a value is a finite float32 tensor of a shape."""
     expect(isinstance(value, Tensor), f"{what} must give a tensor, gave {type(value).__name__}")
     expect(list(value.shape) == shape, f"{what} must have shape {shape}, has {list(value.shape)}")
     expect(value.dtype == torch.float32, f"{what} must be float32, is {value.dtype}")
@@ -34,6 +34,6 @@ def equal(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def close(a: Tensor, b: Tensor, message: str, tolerance: float = 1e-4) -> None:
-    """Equal up to a difference relative to the largest value."""
+    """Check that two tensors are equal up to a difference relative to the largest value."""
     difference = float((a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1e-12))
     expect(a.shape == b.shape and difference <= tolerance, f"{message} (relative difference {difference:.1e})")

@@ -15,9 +15,9 @@ from nern.testing.options import check_options
 
 
 def check_base(base: Base, grid: KernelGrid | None = None) -> None:
-    """Rows [n] int64 become finite kernels [n, k²], each row on its own, and come back from the state dict alone.
+    """Check that rows [n] int64 become finite kernels [n, k²], independently of each other, and that the state dict holds everything.
 
-    The module is looked at as a run uses it: after `initialise`, with original kernels that all differ.
+    The module is checked after `initialise`, as a run uses it, with original kernels that all differ.
     """
     check_options("base", base)
     grid = grid or fixtures.grid()

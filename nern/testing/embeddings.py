@@ -17,9 +17,9 @@ from nern.testing.options import check_options
 
 
 def check_embedding(embedding: Embedding, grid: KernelGrid | None = None) -> None:
-    """Coordinates [n, 3] int64 become finite vectors [n, dim] float32, each row on its own; parameters train and are stored.
+    """Check that coordinates [n, 3] int64 become finite vectors [n, dim] float32, each alone, and that parameters are trained and stored.
 
-    The module is looked at as a run trains it: after `initialise`, with original kernels that all differ.
+    The module is checked after `initialise`, as a run trains it, with original kernels that all differ.
     """
     check_options("embedding", embedding)
     grid = grid or fixtures.grid()

@@ -1,4 +1,4 @@
-"""Small things to check components against."""
+"""Small networks, grids and inputs with which components are checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nern.support.seeding import generator, seeded
 
 
 def network() -> nn.Module:
-    """Two represented convolutions, 3 × 3 and 1 × 1, each with a batch norm."""
+    """A network of two represented convolutions, 3 × 3 and 1 × 1, each with a batch norm."""
     with seeded(0, "network"):
         built = nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
@@ -50,7 +50,7 @@ def lookup(dim: int) -> Lookup:
 
 
 def context() -> LossContext:
-    """What a loss may look at: the small network and its grid."""
+    """A `LossContext` of the small network and its grid."""
     small, kernels, device = network(), grid(), torch.device("cpu")
     orders = [Unordered(layer.filters, layer.channels) for layer in kernels.layers]
     original = OriginalKernels(kernels, dict(small.state_dict()), orders, device).original()
@@ -64,7 +64,7 @@ def inputs() -> Tensor:
 
 
 def run(run_dir: Path, error: BaseException | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The hooks of a short run in the order in which a run calls them."""
+    """Call the observer hooks of a short run, in the order in which a run calls them."""
     yield "nern_ordering", {"done": 96, "total": 96}
     registry = create_registry(entry_points=False)
     experiment, _ = load_experiment("digits", {"output": str(run_dir)}, registry)
@@ -81,7 +81,7 @@ def run(run_dir: Path, error: BaseException | None) -> Iterator[tuple[str, dict[
 
 
 def result(run_dir: Path) -> Result:
-    """What the small run gives."""
+    """The result of the short run."""
     metrics = {"iteration": 2, "heldout": {"top1": 50.0, "agreement": 60.0}, "test": {"top1": 50.0}}
     return Result(
         original_top1=91.0, reconstructed_top1=50.0, seconds=1.0, iterations=2,

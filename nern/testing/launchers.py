@@ -14,7 +14,7 @@ from nern.launching import Job, JobEnd, LaunchedJobs
 from nern.testing.assertions import expect
 from nern.testing.options import check_options
 
-PATIENCE = 120.0  # seconds until a job that does nothing counts as lost
+PATIENCE = 120.0  # seconds after which a job that has not reacted counts as lost
 STOPPABLE = """
 import pathlib, signal, sys, time
 def stop(*_):
@@ -27,7 +27,7 @@ time.sleep(600)
 
 
 def check_launcher(launcher: Launcher) -> None:
-    """It runs commands in the folder and the environment that a job names, tells exit codes, and lets a job stop when it is asked."""
+    """Check that commands run in the folder and environment that a job names, exit codes are reported, and jobs stop on request."""
     check_options("launcher", launcher)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,7 +17,7 @@ from nern.testing.options import check_options
 
 
 def check_loss(loss: Loss) -> None:
-    """A finite scalar, smallest where both sides agree, with a gradient for the reconstructed side only."""
+    """Check that the loss is a finite scalar, smallest where both sides agree, with a gradient for the reconstructed side only."""
     check_options("loss", loss)
     needs = ("weights", "logits", "outputs", "features", "bits")
     expect(loss.needs in needs, '\'needs\' must be "weights", "outputs", "features" or "bits"')
@@ -59,7 +59,7 @@ def check_loss(loss: Loss) -> None:
 
 
 def _check_of_bits(compare: Any) -> None:
-    """A finite scalar that rises with the bits, differentiable in them."""
+    """Check that the loss is a finite scalar that rises with the bits and is differentiable in them."""
     values = []
     for total in (1000.0, 2000.0):
         bits = torch.tensor(total, requires_grad=True)
@@ -73,7 +73,7 @@ def _check_of_bits(compare: Any) -> None:
 
 
 def _sides(needs: str, context: LossContext) -> tuple[Any, Any]:
-    """What a loss is called with: the original side, and one that differs from it and wants gradients."""
+    """Arguments of a loss: the original side, and a reconstructed side that differs from it and requires gradients."""
     if needs == "weights":
         original: Any = context.kernels
         values = original.values + 0.1 * torch.randn(original.values.shape, generator=generator(0, "other"))

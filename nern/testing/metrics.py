@@ -15,7 +15,7 @@ from nern.testing.options import check_options
 
 
 def check_metric(metric: Metric, outputs: Any = None, reference: Any = None) -> None:
-    """One number of all batches, however they are cut; the same each time, with nothing changed on the way.
+    """Check that the figure is one number, does not depend on how images are split into batches, and that nothing is changed.
 
     Args:
         outputs: outputs of a network; by default logits [12, 10].
@@ -56,11 +56,11 @@ def _check_figure(metric: Metric, outputs: Any, reference: Any) -> None:
 
 
 def check_outputs(kind: OutputKind, outputs: Any, targets: Any = None) -> None:
-    """A distance that is zero, and has a finite gradient, where two networks agree; metrics and a choice among them.
+    """Check that the distance is zero with a finite gradient where two networks agree, and that the metrics and their choice are valid.
 
     Args:
-        outputs: what a network gives for a few images.
-        targets: theirs, where the task has some.
+        outputs: a network's outputs for a few images.
+        targets: the images' targets, where the task has targets.
     """
     kind.check(outputs)
     noise = iter(range(1000))

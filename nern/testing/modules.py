@@ -1,4 +1,4 @@
-"""What holds for every torch module that a component builds."""
+"""Checks of torch modules that components build."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nern.testing.assertions import close, expect
 
 
 def build_seeded(build: Callable[[], nn.Module]) -> nn.Module:
-    """A module built under the one seed of the checks."""
+    """Build a module under the seed of the checks."""
     with seeded(0, "nern.testing"):
         module = build()
     expect(isinstance(module, nn.Module), f"build() must return a torch module, returned {type(module).__name__}")
@@ -27,7 +27,7 @@ def build_seeded(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def check_gradients(module: nn.Module, outputs: Tensor, what: str) -> None:
-    """A scalar of the outputs gives every trained parameter a finite gradient."""
+    """Check that every trained parameter gets a finite gradient from the outputs."""
     trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
     if not trained:
         return
@@ -40,7 +40,7 @@ def check_gradients(module: nn.Module, outputs: Tensor, what: str) -> None:
 
 
 def check_state(module: nn.Module, build: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor], what: str) -> None:
-    """A module built under another seed gives the same outputs once it has the state dict."""
+    """Check that a module built under another seed gives the same outputs after loading the state dict."""
     with seeded(1, "nern.testing"):
         fresh = build()
     with torch.no_grad():
@@ -58,10 +58,10 @@ def check_state(module: nn.Module, build: Callable[[], nn.Module], run: Callable
 
 
 def check_moves(module: nn.Module, run: Callable[[nn.Module], Tensor], what: str) -> None:
-    """Everything the module works with moves with it; on a GPU, where there is one, it gives the same.
+    """Check that all tensors of the module move to another device with it, and, where there is a GPU, that results there are the same.
 
     Args:
-        run: applies a module to inputs on the module's device.
+        run: function that applies a module to inputs on the module's device.
     """
     for name, part in module.named_modules():
         for attribute, value in vars(part).items():
@@ -72,7 +72,7 @@ def check_moves(module: nn.Module, run: Callable[[nn.Module], Tensor], what: str
     with torch.no_grad():
         try:
             run(copy.deepcopy(module).to("meta"))
-        except (RuntimeError, NotImplementedError) as error:  # some operations need values, which the meta device has none of
+        except (RuntimeError, NotImplementedError) as error:  # some operations need values, which tensors on the meta device do not have
             mixed = re.search(r"same device|expected device|on device", str(error))
             expect(not mixed, f"the {what} mixes devices after a move: {' '.join(str(error).split())}")
         if torch.cuda.is_available():
@@ -93,7 +93,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters and buffers are."""
+    """The device of a module's parameters and buffers."""
     for value in [*module.parameters(), *module.buffers()]:
         return value.device
     return torch.device("cpu")

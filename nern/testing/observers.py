@@ -16,7 +16,7 @@ from nern.testing.options import check_options
 
 
 def check_observer(observer: Observer) -> None:
-    """It watches a run that ends well and one that fails without raising, and leaves stdout alone."""
+    """Check that the observer watches a successful and a failed run without raising, and does not write to stdout."""
     check_options("observer", observer)
     registry = Registry()
     watchers = ObserverCalls(registry)

@@ -18,7 +18,7 @@ from nern.training.step import needs_closure
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
-    """Every parameter is stepped by one optimiser, a small problem gets better, and a resumed run ends exactly as the whole run."""
+    """Check that one optimiser updates each parameter, a small problem improves, and a resumed run ends like an uninterrupted one."""
     check_options("optimizer", optimizer)
     with seeded(0, "optimizer"):
         network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))

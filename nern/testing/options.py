@@ -1,4 +1,4 @@
-"""Options of a component: documented, and the same after a round through YAML."""
+"""Checks the options of a component."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nern.testing.assertions import expect
 
 
 def check_options(kind: str, component: Any) -> None:
-    """Documented, and the same after a round through YAML."""
+    """Check that all options are documented, and that they are the same after being written to YAML and read back."""
     cls, interface = type(component), KINDS[kind][1]
     expect(isinstance(component, interface), f"{cls.__name__} is not derived from nern.{interface.__name__}")
     registry = Registry()

@@ -19,7 +19,7 @@ from nern.testing.options import check_options
 
 
 def check_predictor(predictor: Predictor, inputs: int = 12, outputs: int = 9) -> None:
-    """Vectors [n, inputs] become finite kernels [n, outputs], each row on its own; gradients reach parameters and vectors."""
+    """Check that vectors [n, inputs] become finite kernels [n, outputs], each on its own, with gradients for parameters and vectors."""
     check_options("predictor", predictor)
     grid = _grid(outputs)
     embedded = torch.randn(grid.rows, inputs, generator=generator(0, "embedded"))
@@ -61,7 +61,7 @@ def check_predictor(predictor: Predictor, inputs: int = 12, outputs: int = 9) ->
     module.eval()
     with torch.no_grad():
         whole = run(module, embedded)
-        start = grid.starts[1]  # of the second layer: whole filters and layers, too
+        start = grid.starts[1]  # rows of the second layer, which are also whole filters and a whole layer
         size = {"rows": 2, "filters": grid.layers[1].channels, "layers": grid.layers[1].count}[wants]
         some = slice(start, start + size)
         close(run(module, embedded[some], some), whole[some], f"in eval mode a kernel depends on other {wants} than its own")
@@ -76,5 +76,5 @@ def check_predictor(predictor: Predictor, inputs: int = 12, outputs: int = 9) ->
 
 
 def _grid(outputs: int) -> KernelGrid:
-    """Sixty-four kernels of `outputs` weights in two layers."""
+    """A grid of 64 kernels with `outputs` weights each, in two layers."""
     return KernelGrid((LayerMapping("first.weight", (8, 3, 1, outputs), 0), LayerMapping("second.weight", (10, 4, 1, outputs), 1)))

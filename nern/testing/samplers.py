@@ -15,7 +15,7 @@ from nern.testing.options import check_options
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """A step's rows are valid, depend on seed and step alone, and leave kernels and torch's own generator untouched."""
+    """Check that a step's rows are valid and depend on seed and step alone, and that kernels and torch's own generator are not changed."""
     check_options("sampler", sampler)
     layers = torch.arange(3).repeat_interleave(torch.tensor([10, 30, 20]))
     for scale in (1.0, 0.0):
@@ -41,7 +41,7 @@ def check_sampler(sampler: Sampler) -> None:
 
 
 def _check_observing(sampler: Sampler, norms: Tensor, layers: Tensor) -> None:
-    """What it is told changes no argument, and all that it learns is in its state."""
+    """Check that `observe` changes none of its arguments, and that the state dict holds everything that the sampler learns."""
 
     def run(draw: Any, steps: range) -> list[Tensor | None]:
         drawn = []

@@ -12,7 +12,7 @@ from nern.testing.options import check_options
 
 
 def check_smoother(smoother: Smoother) -> None:
-    """A layer's order is a permutation of its kernels, the same each time, and survives being packed into bits."""
+    """Check that a layer's order is a permutation of its kernels, the same each time, and the same after packing into bits."""
     check_options("smoother", smoother)
     for shape in ((4, 6, 9), (3, 5, 1), (1, 1, 9)):
         for scale in (1.0, 0.0):

@@ -14,12 +14,12 @@ from nern.testing.options import check_options
 
 
 def check_task(task: Task, preprocessing: Preprocessing | None = None, heldout: float = 0.25, example: Any = None) -> None:
-    """Every split gives normalised images of the size that was asked for, in an order that seed and step alone decide.
+    """Check that every split gives normalised images of the right size, in an order that depends on seed and step alone.
 
     Args:
-        preprocessing: what the task is opened with.
+        preprocessing: the preprocessing with which the task is opened.
         heldout: the fraction that is held out.
-        example: inputs that the network takes, where they are no images (`Architecture.example_inputs`).
+        example: example inputs of the network, where its inputs are no images (`Architecture.example_inputs`).
     """
     check_options("task", task)
     preprocessing = preprocessing or Preprocessing()
