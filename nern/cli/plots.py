@@ -85,6 +85,17 @@ def pruning(curve: Path, output: Path, as_json: bool) -> None:
     _save(plots.pruning(plots.read(curve, "pruning.json")), output, as_json)
 
 
+@plot.command("bytes", epilog=example("nern plot bytes runs/digits/compared -o bytes"))
+@click.argument("comparison", type=PATH)
+@OUTPUT
+@JSON
+def bytes_(comparison: Path, output: Path, as_json: bool) -> None:
+    """Accuracy against bytes on disk of representations and baselines, from a folder that nern compare wrote."""
+    from nern.studies import figures as plots
+
+    _save(plots.comparison(plots.read(comparison, "compare.json")), output, as_json)
+
+
 @plot.command(epilog=example("nern plot importance runs/digits/importance -o figure5-importance"))
 @click.argument("folder", type=PATH)
 @OUTPUT

@@ -208,13 +208,22 @@ def comparison(table: Mapping[str, Any]) -> Figure:
     return figure
 
 
+#: What the files of studies must hold to be drawn, and the verb that writes them.
+WRITTEN = {"sweep.json": ("settings", "sweep"), "pruning.json": ("points", "prune"), "compare.json": ("rows", "compare")}
+
+
 def read(path: Path, name: str) -> Any:
-    """Read a JSON file, or the file `name` in a folder.
+    """What a study wrote: a JSON file, or the one called `name` in a folder.
 
     Raises:
-        DataError: there is no such file, or it is no JSON.
+        DataError: there is none, it is no JSON, or another study wrote it.
     """
-    return _read_json(path / name if path.is_dir() else path)
+    file = path / name if path.is_dir() else path
+    content = _read_json(file)
+    key, verb = WRITTEN[name]
+    if not isinstance(content, dict) or not content.get(key):
+        raise DataError(f"{file} is not what nern {verb} writes: it has no '{key}'; name the folder of a nern {verb}")
+    return content
 
 
 def _read_json(path: Path) -> Any:

@@ -75,6 +75,17 @@ def test_figure_5_left_shows_accuracy_against_ratio_and_bytes():
         plots.pruning({"points": points, "original": None})
 
 
+def test_accuracy_against_bytes_has_a_line_for_each_family():
+    rows = [("original", 300, 98.0), ("integers", 40, 96.0), ("representation", 60, 97.0), ("integers", 20, 91.0), ("palette", 30, 50.0)]
+    table = {"rows": [{"family": family, "name": "x", "bytes": 1000 * size, "top1": top1} for family, size, top1 in rows]}
+    (axes,) = plots.comparison(table).axes
+    assert lines(axes)["integers"] == [(20.0, 91.0), (40.0, 96.0)]
+    assert lines(axes)["representation"] == [(60.0, 97.0)]
+    assert [y for _, y in lines(axes)["original, 300 KB"]] == [98.0, 98.0]
+    assert axes.get_ylim() == (90.5, 98.5)  # a network that fell apart does not press the others together
+    assert axes.get_xscale() == "log"
+
+
 def test_figure_6_shows_the_kernels_of_one_channel(digits_run):
     opened = open_representation(digits_run)
     figure = plots.kernels(opened, "layer2.0.conv1", channel=1, side=8)
@@ -124,6 +135,8 @@ def test_any_embedding_can_be_compared():
 
 def test_every_figure_has_a_command_that_writes_png_and_svg(digits_run, tmp_path, capsys):
     (tmp_path / "sweep.json").write_text(json.dumps({"axes": ["pretrain.smoothness"], "settings": [setting(1e-6, 240, 93.0, 91.0)]}))
+    original, mine = {"family": "original", "name": "x", "bytes": 300_000, "top1": 98.0}, {"family": "representation", "name": "y"}
+    (tmp_path / "compare.json").write_text(json.dumps({"rows": [original, {**mine, "bytes": 60_000, "top1": 97.5}]}))
     assert run(["prune", str(digits_run), "--ratios", "0,0.5", "-o", str(tmp_path / "pruned")]) == 0
     assert run(["importance", str(digits_run), "--filters", "3", "--images", "10", "-o", str(tmp_path / "importance")]) == 0
     for words in (
@@ -133,6 +146,7 @@ def test_every_figure_has_a_command_that_writes_png_and_svg(digits_run, tmp_path
         ["importance", str(tmp_path / "importance")],
         ["kernels", str(digits_run), "--side", "2"],
         ["embeddings", "--base", "0.76"],
+        ["bytes", str(tmp_path / "compare.json")],
         ["losses", str(digits_run)],
         ["errors", str(digits_run)],
     ):
@@ -158,6 +172,10 @@ def test_mistakes(tmp_path, capsys):
     (tmp_path / "pruning.json").write_text("{")
     with pytest.raises(DataError, match="is not complete JSON"):
         plots.read(tmp_path, "pruning.json")
+    (tmp_path / "pruning.json").write_text('{"rows": []}')
+    for verb, key in (("pruning", "points"), ("bytes", "rows"), ("smoothness", "settings")):
+        assert run(["plot", verb, str(tmp_path / "pruning.json"), "-o", "x"]) == 2
+        assert f"it has no '{key}'; name the folder of a nern " in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"cannot write .*name another place with -o"):
         save(plots.pruning({"points": [], "original": None}), tmp_path / "file" / "x.png")
