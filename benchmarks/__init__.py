@@ -1,1 +1,1 @@
-"""Measurements of nern beside a plain version of the paper's loop; each module is a command: `python -m benchmarks.step`."""
+"""Measurements of nern, some against a plain version of the paper's loop. Each module is a command: `python -m benchmarks.step`."""

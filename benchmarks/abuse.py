@@ -1,8 +1,8 @@
-"""Mutated artifacts, checkpoints, weights files and configurations, and killed runs: what comes of them.
+"""Robustness: reads damaged artifacts, checkpoints, weights files and configurations, and kills runs, and counts the outcomes.
 
-Every case is made from a seed and tried in a process of its kind, which is replaced when it hangs, dies or grows. A case
-hangs that computes for more than ten seconds, or waits for more than a hundred: another process may have the machine.
-`--only` tries some kinds, and keeps what was counted of the others.
+Every case is made from a seed. The cases of a kind are tried in one process, which is replaced when it hangs, dies or takes too
+much memory. A case counts as hanging when it computes for more than ten seconds, or waits for more than a hundred, since other
+processes may occupy the machine. `--only` tries some kinds, and keeps the earlier counts of the others.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def honest(folder: Path) -> None:
-    """Weights, a configuration and a finished run that cases are made from."""
+    """Make the undamaged weights, configuration and finished run from which cases are made."""
     import torch
 
     from nern import Engine
@@ -93,7 +93,7 @@ def honest(folder: Path) -> None:
 
 
 def abused(kind: str, folder: Path, cases: int, seed: int) -> dict[str, Any]:
-    """Try so many cases of a kind; returns how often what came of them."""
+    """Try cases of one kind; returns how often each outcome occurred."""
     outcomes: Counter[str] = Counter()
     worst: list[str] = []
     first, most, longest = 0, 0, 0.0
@@ -141,7 +141,7 @@ def abused(kind: str, folder: Path, cases: int, seed: int) -> dict[str, Any]:
 
 
 def _line(process: subprocess.Popen[bytes], waiting: selectors.BaseSelector, seconds: float) -> bytes:
-    """What a process says next, or `hang` where it has computed for so many seconds before it says anything, or waited for longer."""
+    """The next line that a process prints, or `hang` where it computes or waits for too long before it prints one."""
     began, before = time.monotonic(), computed(process.pid)
     while not waiting.select(1):
         if computed(process.pid) - before > seconds or time.monotonic() - began > max(seconds, WAIT_SECONDS):
@@ -151,13 +151,13 @@ def _line(process: subprocess.Popen[bytes], waiting: selectors.BaseSelector, sec
 
 
 def computed(process: int) -> float:
-    """Seconds that a process has computed for, from Linux's own count."""
+    """CPU seconds of a process, as Linux counts them."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def work(kind: str, folder: Path, seed: int, first: int, cases: int) -> None:
-    """Try cases from `first` on; prints one line of JSON for each."""
+    """Try the cases from number `first` on; prints one line of JSON for each."""
     from nern.errors import NernError
 
     attempt = {"artifact": try_artifact, "checkpoint": try_checkpoint, "weights": try_weights, "yaml": try_yaml}[kind]
@@ -165,7 +165,7 @@ def work(kind: str, folder: Path, seed: int, first: int, cases: int) -> None:
     os.environ["NERN_CACHE"] = ""
     report = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    attempt(folder, place, None)  # imports what is needed
+    attempt(folder, place, None)  # the first read imports all modules
     print(json.dumps({"ready": True}), file=report)
     for case in range(first, cases):
         began, outcome, what = time.process_time(), "read", ""
@@ -182,7 +182,7 @@ def work(kind: str, folder: Path, seed: int, first: int, cases: int) -> None:
 
 
 class Evil:
-    """Would leave a file behind if a reader ran what a pickle names."""
+    """A pickle that creates a file if a reader executes it."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -192,7 +192,7 @@ class Evil:
 
 
 def value(draw: random.Random) -> Any:
-    """Something that belongs nowhere."""
+    """A random value that is wrong in any place."""
     import torch
 
     return draw.choice(
@@ -233,7 +233,7 @@ def mutate(content: Any, draw: random.Random, allowed: Callable[[Any], bool] = l
 
 
 def damage(path: Path, draw: random.Random) -> None:
-    """Flip bits, cut off, or repeat a part."""
+    """Damage bytes: flip bits, cut off the end, or repeat a part."""
     whole = bytearray(path.read_bytes())
     action = draw.randrange(3)
     if action == 0:
@@ -278,7 +278,7 @@ def try_artifact(folder: Path, place: Path, draw: random.Random | None) -> None:
     artifact = nern.load(path)
     artifact.state_dict()
     artifact.reconstruct()
-    if draw is not None and draw.random() < 0.5:  # of noise there is no test set, which is refused
+    if draw is not None and draw.random() < 0.5:  # with the task noise there is no test set, so that the command ends with a refusal
         evaluate_file(path)
 
 
@@ -373,7 +373,7 @@ def try_yaml(folder: Path, place: Path, draw: random.Random | None) -> None:
 
 
 def kills(folder: Path, count: int, seed: int) -> dict[str, Any]:
-    """Kill runs at random moments, resume each until it ends, and compare it with one that was left alone."""
+    """Kill runs at random moments, resume each until it ends, and compare it with an uninterrupted run."""
     draw, done, lost, unequal, doubled, runs = random.Random(seed), 0, 0, 0, 0, 0
     text = EXPERIMENT.format(folder=folder, steps=400, every=20).replace(f"output: {folder}/run", "output: {run}")
     whole = folder / "whole"
@@ -405,7 +405,7 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, Any]:
 
 
 def publish(results: dict[str, Any]) -> None:
-    """Put the table on the page."""
+    """Write the table to the documentation page."""
     head = ["files", "mutated", "read", "refused", "tracebacks", "hangs", "deaths", "over 1 GB", "code run", "largest, MB", "longest, s"]
     keys = ["kind", "cases", "read", "refused", "traceback", "hang", "death", "over 1 GB", "code run", "largest MB", "longest s"]
     rows = [[str(results[kind].get(key, 0)) for key in keys] for kind in KINDS if kind in results]

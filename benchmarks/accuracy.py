@@ -1,10 +1,10 @@
-"""Accuracy on the held-out images against wall time, as runs logged it.
+"""Plots accuracy on the held-out images against wall time, as runs logged it.
 
     nern train resnet20-cifar10-fast task.root=DIR architecture.weights=FILE output=runs/fast
     nern train resnet20-cifar10 task.root=DIR architecture.weights=FILE evaluate_every=50 output=runs/paper
     python -m benchmarks.accuracy "ResNet20, fast=runs/fast" "ResNet20, paper's=runs/paper"
 
-A run may be stopped before its end: the table then says how long all of its steps would take at its pace.
+Runs may be unfinished: the table extrapolates the time of all their steps.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def row(label: str, course: dict[str, Any]) -> list[object]:
 
 
 def curve(folder: Path) -> dict[str, Any]:
-    """Minutes and held-out top-1 % of every evaluation in a run's metrics, and where the run ended."""
+    """Minutes and held-out top-1 in per cent of every evaluation in a run's metrics, with the steps and results of the run."""
     minutes, top1, seconds, step = [], [], 0.0, 0
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)

@@ -1,4 +1,4 @@
-"""The paper's loop as one would first write it down: eager, in float32, with everything materialised."""
+"""A straightforward version of the paper's training loop: eager, in float32, with all intermediate results in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def embed(coordinates: Tensor, base: float, frequencies: int) -> Tensor:
 
 
 class BaselineLoop:
-    """Trains a predictor of all convolutions with kernels of one size.
+    """Trains a predictor of all convolutions, whose kernels must have the same size.
 
     Args:
         network: the original network, in eval mode.
@@ -44,8 +44,8 @@ class BaselineLoop:
         orders: for each, the original kernel at each coordinate, [f · c] int64.
         features: names of the modules whose outputs are compared.
         predictor: from [n, 6N] to [n, k²].
-        draw: from the step to the rows that carry gradient, [m] int64.
-        inputs: from the step to images [b, c, h, w].
+        draw: function from the step to the rows that carry gradient, [m] int64.
+        inputs: function from the step to images [b, c, h, w].
         weights: factors of the reconstruction loss, KD and FMD.
     """
 
@@ -87,7 +87,7 @@ class BaselineLoop:
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Eqs. 3 (as a root mean square), 5 and 4."""
-        rows = self.draw(step).unique()  # what is drawn twice is one kernel
+        rows = self.draw(step).unique()  # a kernel that was drawn twice counts once
         with torch.no_grad():
             kernels = self.predictor(self.embedded)
         kernels = kernels.index_put((rows,), self.predictor(self.embedded[rows]))

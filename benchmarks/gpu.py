@@ -1,9 +1,9 @@
-"""Steps of the paper's presets on a GPU: time, time of all their steps, and how near they come to what the card can do.
+"""Speed of the paper's presets on a GPU: time of a step, time of all steps, and how near a step is to the GPU's limits.
 
     python -m benchmarks.gpu
 
-Every preset is measured with its own batch on random images, started kernel by kernel and replayed as a CUDA graph.
-`--device cpu --presets resnet20-cifar10 --batch 4` walks the same path where there is no GPU, and is published nowhere.
+Every preset is measured with its own batch size on random images, once without and once with CUDA graphs. `--device cpu --presets
+resnet20-cifar10 --batch 4` runs the same code without a GPU, but publishes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nern.errors import DataError
 from nern.run.devices import choose_device, fast_float32
 from nern.training.step import PhaseTrainer
 
-#: Preset → minutes that all its joint steps should take on one GPU of the H200 class.
+#: For each preset, the minutes that all its joint steps should take on one GPU of the H200 class.
 PRESETS = {"resnet20-cifar10": 3, "resnet56-cifar10": 8, "resnet18-imagenet": 60}
 ALL = ("reconstruction", "kd", "fmd")
 
@@ -93,7 +93,7 @@ def measure(preset: str, device: torch.device, batch: int | None, steps: int, ce
 
 
 def timed(trainer: PhaseTrainer, device: torch.device, steps: int) -> float:
-    """Milliseconds a step."""
+    """Measure the milliseconds of a step."""
     first = 10 + max(term.warmup for term, _ in trainer.terms.values())
     for step in range(first - 10, first):
         trainer.step(step)
@@ -101,7 +101,7 @@ def timed(trainer: PhaseTrainer, device: torch.device, steps: int) -> float:
 
 
 def clocked(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds until the device has done some work."""
+    """Measure the seconds until the device has finished some work."""
     wait(device)
     began = time.perf_counter()
     work()
@@ -115,7 +115,7 @@ def wait(device: torch.device) -> None:
 
 
 class Touched(TorchDispatchMode):
-    """Counts the bytes that operators read and write; views touch none."""
+    """Counts the bytes that operators read and write; views count nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Touched(TorchDispatchMode):
 
 
 def counted(trainer: PhaseTrainer) -> tuple[int, int]:
-    """Floating-point operations and bytes of one step."""
+    """Count the floating-point operations and bytes of one step."""
     step = max(term.warmup for term, _ in trainer.terms.values())
     with FlopCounterMode(display=False) as counter:
         trainer.step(step)
@@ -141,7 +141,7 @@ def counted(trainer: PhaseTrainer) -> tuple[int, int]:
 
 
 def busiest(trainer: PhaseTrainer, device: torch.device, most: int = 8) -> list[list[str]]:
-    """The kernels that take the most of the device's time, with their part of it."""
+    """The GPU kernels that take most of the time, with their share of it."""
     if device.type != "cuda":
         return []
     step = 100 + max(term.warmup for term, _ in trainer.terms.values())

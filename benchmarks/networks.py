@@ -1,9 +1,9 @@
-"""Networks of torchvision and timm, each taken the whole way: configure, train three steps, save, load, reconstruct, evaluate.
+"""Tries nern on networks of torchvision and timm: configures, trains three steps, saves, loads, reconstructs and evaluates each.
 
-Every network has a process of its own with a limit of time. It has random weights and inputs of noise: what is asked is
-whether nern can handle the network, not how well it does. A network ends as one of three: it `passed`; it was `refused`
-before the first step, with the reason; or it `failed`, which is a fault of nern's. Where the limit of time came first, it was
-not run to its end, which says nothing; `--keep` tries such a network again.
+Every network is tried in its own process with a time limit, with random weights and noise as inputs: the question is whether nern
+can handle the network, not how accurate it is. There are three outcomes: the network `passed`; it was `refused` before the first
+step, with a reason; or it `failed`, which is a bug in nern. A network that exceeded the time limit has no outcome; `--keep` tries
+it again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TIMM = (
 SIZES = {"maxvit_t": 224, "inception_v3": 128, "vit_tiny_patch16_224": 224, "efficientvit_b0": 128, "fastvit_t8": 256, "mobilevit_xxs": 256}
 SMALL = 64
 SECONDS = 900
-NOT_RUN = "*not run*"  # to its end: the limit of time came first
+NOT_RUN = "*not run*"  # exceeded the time limit
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Write the table of what was measured so far."""
+    """Write the table of all outcomes so far."""
     head = ["network", "pixels", "kernels", "outcome", "seconds", "peak memory, MB", "what was said"]
     cells = [[row.get(key, "") for key in ("network", "pixels", "kernels", "outcome", "seconds", "peak", "said")] for row in rows]
     counts = {outcome: sum(row["outcome"] == outcome for row in rows) for outcome in ("passed", "refused", "failed")}
@@ -84,7 +84,7 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 
 def child(network: str, seconds: float) -> dict[str, Any]:
-    """`whole_way` in a process of its own."""
+    """Run `whole_way` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.networks", "--child", network]
     began = time.monotonic()
     try:
@@ -103,7 +103,7 @@ def child(network: str, seconds: float) -> dict[str, Any]:
 
 
 def whole_way(network: str) -> dict[str, Any]:
-    """Take one network through everything that a user does with one."""
+    """Do everything with a network that a user does."""
     import logging
 
     import torch
@@ -129,7 +129,7 @@ def whole_way(network: str) -> dict[str, Any]:
             engine.registry.manager.register(started)
             engine.fit()
         except nern.NernError as error:
-            if started.steps or isinstance(error, nern.TrainingError):  # the latter comes out of a step
+            if started.steps or isinstance(error, nern.TrainingError):  # a TrainingError comes from a step
                 raise
             return {**row, "said": str(error)[:300]}
         loaded = nern.load(engine.save(place / "copy.nern") and place / "copy.nern")
@@ -151,7 +151,7 @@ def whole_way(network: str) -> dict[str, Any]:
 
 
 class Started:
-    """Counts steps: what is refused after the first one is refused too late."""
+    """Counts steps: a refusal after the first step comes too late."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -162,7 +162,7 @@ class Started:
 
 
 def calm(network: Any, size: int) -> Any:
-    """The network with batch-norm statistics of its own activations, which random weights would let grow from layer to layer."""
+    """Set batch-norm statistics to those of the activations: with random weights, activations would otherwise grow from layer to layer."""
     import torch
 
     for module in network.modules():
@@ -174,7 +174,7 @@ def calm(network: Any, size: int) -> Any:
 
 
 def experiment(library: str, name: str, size: int, place: Path) -> dict[str, Any]:
-    """Three steps on every convolution of a network."""
+    """An experiment of three steps on every convolution of a network."""
     return {
         "architecture": {"name": library, "model": name, "size": size, "weights": str(place / "weights.pth")},
         "task": {"name": "uniform-noise"},

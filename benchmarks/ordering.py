@@ -1,4 +1,4 @@
-"""Greedy paths beside the quadratic way to find them, and what local search makes of them."""
+"""Compares the search for greedy paths with a quadratic search, and measures how much local search shortens the paths."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def alone(what: str, kernels: Tensor) -> dict[str, Any]:
 
 
 def whole(preset: str) -> dict[str, Any]:
-    """Every represented layer of a network, as a run orders them: side by side."""
+    """Order every represented layer of a network as a run does, several at the same time."""
     experiment, registry = load_experiment(preset)
     network = experiment.architecture.build().eval()
     dtypes = {name: value.dtype for name, value in network.state_dict().items()}
@@ -103,7 +103,7 @@ def random_layer(width: int) -> dict[str, Any]:
 
 
 def network(file: str) -> dict[str, Any]:
-    """Every way to order the convolutions of a weights file."""
+    """Order the convolutions of a weights file by every method."""
     layers = [value.float().flatten(2) for value in read_state_dict(file).values() if value.dim() == 4]
     return {"name": file.replace("\\", "/").rpartition("/")[2], "rows": in_every_way(layers)}
 

@@ -1,4 +1,4 @@
-"""Where measurements go: JSON beside the code, and a section of the documentation's performance page."""
+"""Publishes measurements: as JSON files, and as a section of the documentation's performance page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ASSETS = ROOT / "docs" / "assets"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions that a figure depends on."""
+    """The processor, cores and versions that figures depend on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def machine() -> dict[str, Any]:
 
 
 def alternate(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work in each round, one after the other within a round, so that load hits all alike."""
+    """Measure the seconds of each piece of work, one after the other in each of several rounds, so that other load affects all equally."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, call in work.items():
@@ -58,7 +58,7 @@ def alternate(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], slow: str, fast: str) -> float:
-    """How many times faster `fast` is: the median over rounds, in each of which both were measured side by side."""
+    """How many times faster `fast` is: the median over rounds of the ratio within a round."""
     return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
 
 
@@ -90,5 +90,5 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], words: Sequence
 
 
 def save_plot(figure: Any, name: str) -> None:
-    """Write docs/assets/<name>.svg, in the style of nern's figures: the same bytes for the same figures, light or dark as the page."""
+    """Write docs/assets/<name>.svg in the style of nern's figures: equal figures give equal bytes, and colours follow the page."""
     drawing.save(figure, ASSETS / f"{name}.svg")

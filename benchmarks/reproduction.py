@@ -1,10 +1,10 @@
 """Writes docs/reproduction.md: the paper's numbers, the numbers measured and the commands, side by side.
 
-The measured numbers go to nern/studies/report/measured.json, too, from which `nern presets` and `nern train` show them.
+The measured numbers are also written to nern/studies/report/measured.json, from which `nern presets` and `nern train` show them.
 
     python -m benchmarks.reproduction [--check]
 
-Measured numbers come from the files that `benchmarks.rows` left in docs/results, and from nowhere else.
+All measured numbers come from the files that `benchmarks.rows` wrote to docs/results.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ This page is written by `python -m benchmarks.reproduction` from the result file
 `python -m benchmarks.rows` keeps.
 """
 
-#: Figure → what it shows, and the commands that draw it. The picture is docs/assets/<name>.svg.
+#: For each figure, what it shows and the commands that draw it. The picture is docs/assets/<name>.svg.
 FIGURES = {
     "figure3": (
         "Figure 3: accuracy against the smoothness factor, on digits",
@@ -125,13 +125,13 @@ def page(results: Path = RESULTS, assets: Path | None = None) -> str:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Every result file that a row's run left, sorted by name; other JSON files are not results of rows."""
+    """The result files of rows' runs, sorted by name; other JSON files are ignored."""
     contents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
     return [result for result in contents if isinstance(result, dict) and "preset" in result]
 
 
 def measured(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What was measured with each preset as it ships: preset → accuracies, bytes, minutes and seeds; see `nern.studies.report.measured`."""
+    """The measurements of each unchanged preset: accuracies, bytes, minutes and seeds (see `nern.studies.report.measured`)."""
     by_preset: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         if not result["overrides"] and result["reconstructed_top1"] is not None:
@@ -153,7 +153,7 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _machines(results: Sequence[Mapping[str, Any]]) -> str:
-    """`an Intel(R) Xeon(R) Processor in bfloat16`, and what else there was."""
+    """The machines of the results as text, such as `one Intel(R) Xeon(R) Processor in bfloat16`."""
     machines = sorted({(result["environment"]["processor"], result["environment"]["dtype"]) for result in results})
     return " or ".join(f"one {processor} in {dtype}" for processor, dtype in machines) or "no machine yet"
 
@@ -170,7 +170,7 @@ HEADS = (
 
 
 def _table(table: Mapping[str, Any], by_preset: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line for every preset that was measured, and one for every row of which none was."""
+    """The table with one line for every measured preset, and one for every row without measurements."""
     lines = [f"## {table['title']}\n"]
     if table.get("note"):
         lines.append(f"{table['note']}\n")
@@ -227,7 +227,7 @@ def _other(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _files(results: Sequence[Mapping[str, Any]]) -> str:
-    """What the files of the measured runs weigh, a line for each preset, the smallest part of its original first."""
+    """The table of the sizes of measured runs' files, the smallest part of the original first."""
     runs = [run for run in results if run["reconstructed_top1"] is not None and "bytes" in run]
     if not runs:
         return ""
@@ -250,7 +250,7 @@ def _files(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _sizes() -> str:
-    """Tables 8 and 9: computed from the architectures, nothing to train."""
+    """Tables 8 and 9, which are computed from the architectures without training."""
     registry = create_registry(entry_points=False)
     lines = [
         "## Tables 8 and 9: sizes\n",
@@ -286,7 +286,7 @@ def _figures(results: Path, assets: Path) -> str:
     lines = ["## Figures\n"]
     for name, (title, commands) in FIGURES.items():
         lines.append(f"### {title}\n")
-        mark = "" if name == "figure8" else "<!-- test: long -->\n"  # the one figure that needs no run
+        mark = "" if name == "figure8" else "<!-- test: long -->\n"  # the only figure that needs no run
         lines.append(f"{mark}```bash\n{commands}\n```\n")
         lines.append(f"![{title}](assets/{name}.svg)\n" if (assets / f"{name}.svg").exists() else f"{NOT_RUN}\n")
         data = results / f"{name}.md"

@@ -3,8 +3,8 @@
     python -m benchmarks.rows 'table1/resnet20-*-fast' 'table5/resnet20-*-fast' \
         --seeds 0,1,2,3 task.root=DIR architecture.weights=FILE
 
-Presets may be patterns. Finished runs are skipped and interrupted ones go on, so that the same command can be repeated;
-a row that fails does not keep the others from running. Results are small JSON files without paths of this machine.
+Presets may be patterns. Finished runs are skipped and interrupted ones resumed, so that the command can be repeated; a row that
+fails does not stop the others. Results are small JSON files without paths of this machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nern.support.seeding import derive
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 
-#: Overrides that say where something is or on what it runs, and change no result's meaning.
+#: Overrides of paths and devices, which do not change the meaning of a result.
 PLACES = {"task.root": "DIR", "architecture.weights": "FILE"}
 MACHINE = ("device", "threads", "output", "observers")
 
@@ -46,7 +46,7 @@ def matching(patterns: Sequence[str]) -> list[str]:
 
 
 def record(preset: str, seed: int, overrides: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page needs of a run's result.json, without paths."""
+    """The part of a run's result.json that the page needs, without paths."""
     changed = {key: value for key, value in overrides.items() if key not in PLACES and key.split(".")[0] not in MACHINE}
     words = [f"{key}={place}" for key, place in PLACES.items() if key in overrides]
     words += [f"{key}={spelled(value)}" for key, value in {**changed, "seed": seed}.items()]
@@ -61,7 +61,7 @@ def record(preset: str, seed: int, overrides: Mapping[str, Any], result: Mapping
 
 
 def result_file(folder: Path, kept: Mapping[str, Any]) -> Path:
-    """`table1.resnet20-cross-filter-160.seed0.json`, with a hash where values were overridden."""
+    """The name of a result file, such as `table1.resnet20-cross-filter-160.seed0.json`; with a hash where values were overridden."""
     name = f"{kept['preset'].replace('/', '.')}.seed{kept['seed']}"
     return folder / (f"{name}.{derive(0, kept['overrides']):016x}.json" if kept["overrides"] else f"{name}.json")
 
@@ -70,7 +70,7 @@ def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, An
     """Run every preset with every seed; returns a line for each that failed.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the same call goes on.
+        Interrupted: Ctrl-C or SIGTERM; the same call continues.
     """
     failed = []
     results.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Peak memory and time a step against the number of represented kernels, each network in a process of its own."""
+"""Measures peak memory and time of a step against the number of represented kernels, each network in a process of its own."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def child(name: str, kind: str, options: argparse.Namespace, environment: dict[str, str]) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+    """Run `measure` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--child", f"{name}:{kind}"]
     command += ["--batch", str(options.batch), "--steps", str(options.steps)]
     process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
@@ -111,7 +111,8 @@ def child(name: str, kind: str, options: argparse.Namespace, environment: dict[s
 def measure(name: str, kind: str, batch: int, steps: int) -> dict[str, Any]:
     """Run some steps in this process."""
     tiny = ["architecture={name: cifar-resnet, depth: 8}", "predictor.hidden=16", "phases.0.batch=2"]
-    Setting("resnet20-cifar10", [*COMMON, *tiny], images=2).trainer(torch.bfloat16, LOSSES[kind]).step(0)  # loads all libraries
+    # The first step loads all libraries
+    Setting("resnet20-cifar10", [*COMMON, *tiny], images=2).trainer(torch.bfloat16, LOSSES[kind]).step(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     setting = Setting("resnet20-cifar10", [*COMMON, *NETWORKS[name], f"phases.0.batch={batch}"], images=batch)
     trainer = setting.trainer(torch.bfloat16, LOSSES[kind])
@@ -127,7 +128,7 @@ def measure(name: str, kind: str, batch: int, steps: int) -> dict[str, Any]:
 
 
 def saved_by(trainer: PhaseTrainer) -> int:
-    """Bytes that the first step keeps for its losses and its backward pass, besides parameters and kernels."""
+    """Bytes that the first step keeps for losses and the backward pass, besides parameters and kernels."""
     pair = trainer.context.networks
     run = pair.original
     known = {

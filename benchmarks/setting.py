@@ -1,4 +1,4 @@
-"""What the step benchmarks run: an experiment's parts, and the baseline with the same predictor, draws and inputs."""
+"""The setting of the step benchmarks: the parts of an experiment, and the baseline with the same predictor, samples and inputs."""
 
 from __future__ import annotations
 

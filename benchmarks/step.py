@@ -1,4 +1,4 @@
-"""One training step of the paper's recipe beside the baseline's: with the reconstruction loss alone, and with all three."""
+"""Compares the time of a training step of the paper's recipe with the baseline's, for the reconstruction loss alone and for all losses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def steps(setting: Setting, rounds: int, fast_steps: int) -> list[dict[str, Any]]:
-    """Ratios of the baseline's step, which does not depend on the losses in use, to those of the product."""
+    """Measure the baseline's step, which always computes all losses, against nern's steps; returns one row for each case."""
     work: dict[str, Any] = {"baseline": Counter(setting.baseline((1.0, 1e-4, 1e-4)).step)}
     for name, dtype in PRECISIONS.items():
         work[f"joint {name}"] = Counter(setting.trainer(dtype, ALL).step)
@@ -68,7 +68,7 @@ def steps(setting: Setting, rounds: int, fast_steps: int) -> list[dict[str, Any]
 
 
 def curves(setting: Setting, count: int) -> dict[str, dict[str, list[float]]]:
-    """Loss terms over the first steps."""
+    """The loss terms over the first steps, of the baseline and of nern."""
     baseline = setting.baseline((1.0, 1e-4, 1e-4))
     losses = [baseline.step(step) for step in range(count)]
     result = {"baseline float32": {name: [terms[name] for terms in losses] for name in ALL}}
@@ -84,7 +84,7 @@ def curves(setting: Setting, count: int) -> dict[str, dict[str, list[float]]]:
 
 @in_style
 def plot(curves: dict[str, dict[str, list[float]]]) -> None:
-    """Draw each term of the loss over the steps, a panel a term."""
+    """Draw each term of the loss over the steps in a panel of its own."""
     figure, panels = new_figure(len(ALL), width=7.4, height=2.8)
     styles = {"baseline float32": ("#8b949e", "-", 4), "nern float32": (COLOURS[0], "-", 1.2), "nern bfloat16": (COLOURS[1], "--", 1.2)}
     for axes, term in zip(panels, ALL, strict=True):

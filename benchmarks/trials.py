@@ -1,8 +1,8 @@
-"""Variants of the fast recipe for ResNet20, shortened, each changed in one thing; judged by held-out images alone.
+"""Trains shortened variants of the fast recipe for ResNet20, each with one change, and judges them by held-out images alone.
 
     python -m benchmarks.trials task.root=DIR architecture.weights=FILE
 
-Results are kept one file a trial, so that several processes can share the list (`--part 1/2`) and a stopped one goes on.
+Each trial has its own result file, so that several processes can share the list (`--part 1/2`) and the command can be repeated.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def main() -> None:
 
 
 def run(study: dict[str, Any], name: str, overrides: dict[str, Any]) -> None:
-    """Train one trial without a test set, and keep what came out."""
+    """Train one trial without a test set, and save its result."""
     changes = {**study["set"], **study["trials"][name]}
     with tempfile.TemporaryDirectory() as folder:
-        training = Path(folder) / "images"  # no test images: nothing here is chosen by them
+        training = Path(folder) / "images"  # no test images, since they must not influence any choice
         training.mkdir()
         (training / "train").symlink_to(Path(overrides["task.root"]).resolve() / "train")
         places = {**overrides, "task.root": str(training), "output": f"{folder}/run", "observers": {}, "evaluate_every": 0}

@@ -1,4 +1,4 @@
-"""Turns LaTeX into MathML when the site is built, so that equations need neither JavaScript nor the network."""
+"""Turns LaTeX into MathML when the site is built, so that equations need neither JavaScript nor an internet connection."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TAG = re.compile(r"\\tag\{([^}]*)\}")
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Replace what pymdownx.arithmatex marked."""
+    """Replace the equations that pymdownx.arithmatex has marked."""
     html = BLOCK.sub(lambda match: display(match[1]), html)
     return INLINE.sub(lambda match: mathml(match[1], "inline"), html)
 
 
 def display(latex: str) -> str:
-    r"""An equation on a line of its own; `\tag{3}` becomes its number at the right."""
+    r"""Format an equation on a line of its own; `\tag{3}` becomes its number at the right."""
     number = TAG.search(html.unescape(latex))
     equation = mathml(TAG.sub("", latex), "block")
     label = f'<span class="equation-number">({number[1]})</span>' if number else ""
@@ -29,10 +29,10 @@ def display(latex: str) -> str:
 
 
 def mathml(latex: str, kind: str) -> str:
-    """LaTeX, with HTML's entities, as a `<math>` element.
+    """Convert LaTeX with HTML entities to a `<math>` element.
 
     Raises:
-        PluginError: a command is unknown; it would be shown as text.
+        PluginError: a LaTeX command is unknown, and would be shown as text.
     """
     source = html.unescape(latex).strip()
     result: str = convert(source, display=kind)

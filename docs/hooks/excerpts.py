@@ -21,12 +21,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def excerpt(name: str) -> str:
-    """A fenced block with the source of a module's, class's or function's dotted name.
+    """A fenced block with the source of the module, class or function with a dotted name.
 
     Raises:
-        PluginError: there is nothing of that name.
+        PluginError: there is no such object.
     """
-    named = inspect.unwrap(locate(name))  # a decorated function's own file
+    named = inspect.unwrap(locate(name))  # of a decorated function, the function itself
     lines, first = inspect.getsourcelines(named)
     text = textwrap.dedent("".join(lines)).rstrip()
     file = Path(inspect.getsourcefile(named) or "").resolve()
@@ -35,7 +35,7 @@ def excerpt(name: str) -> str:
 
 
 def locate(name: str) -> Any:
-    """The object of a dotted name: the longest prefix that is a module, then attributes."""
+    """Find the object with a dotted name: the longest prefix that is a module, then attributes."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:

@@ -1,4 +1,4 @@
-"""Makes a notebook of the tutorial, so that page and notebook cannot differ: `python docs/hooks/notebooks.py tutorial.ipynb`."""
+"""Makes the notebook of the tutorial from its page, so that they cannot differ: `python docs/hooks/notebooks.py tutorial.ipynb`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
 def notebook(page: str) -> dict[str, Any]:
     """A page as a notebook: text as Markdown, Python as code, commands as `%%bash`, files as `%%writefile`.
 
-    Blocks that only check (`needs-cifar`, `needs-network`, `long`) stay Markdown, output is left to the reader's own run.
+    Blocks that cannot be run everywhere (`needs-cifar`, `needs-network`, `long`) stay Markdown; cells have no output.
     """
     cells: list[dict[str, Any]] = []
     end = 0

@@ -1,7 +1,7 @@
 """Makes the reference pages from the code when the site is built: extension points, configuration, presets, verbs, API.
 
-An option, component, hook or verb without a description fails the build. Nothing that is made here is kept in the
-repository, so none of it can be out of date.
+An option, component, hook or verb without a description fails the build. The repository holds none of these pages, so they cannot
+be out of date.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nern.options import OptionInfo, describe
 from nern.registry.discovery import create_registry
 from nern.registry.registry import KINDS, Entry, Registry
 
-#: Public names that are neither classes nor functions, and so have no docstring of their own.
+#: Descriptions of public names that are neither classes nor functions, and therefore have no docstring.
 VALUES = {
     "Draw": "What `Sampler.start` returns: a function from the step number to the rows that carry gradient, or None for all.",
     "above": "`above(limit)` is a check of an option: its value must be greater than the limit.",
@@ -45,8 +45,8 @@ VALUES = {
 
 
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
-    """Add the pages, and the navigation entries that stand for a folder of them."""
-    registry = create_registry(entry_points=False)  # the same site whatever else is installed
+    """Add the generated pages and their navigation entries."""
+    registry = create_registry(entry_points=False)  # the site must not depend on installed plugins
     pages = dict(all_pages(registry))
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
@@ -55,7 +55,7 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
 
 
 def all_pages(registry: Registry) -> Iterator[tuple[str, str]]:
-    """Path → Markdown of everything that is made from the code."""
+    """The Markdown of all generated pages, by path."""
     yield "extend/index.md", extension_points(registry)
     for kind in KINDS:
         yield f"extend/{kind}.md", extension_point(kind, registry)
@@ -66,7 +66,7 @@ def all_pages(registry: Registry) -> Iterator[tuple[str, str]]:
 
 
 def complete_navigation(nav: list[Any], existing: list[str], made: list[str]) -> list[Any]:
-    """Write out entries such as `Title: api/`, and put pages that no entry names under "More"."""
+    """Expand entries such as `Title: api/`, and put pages that no entry names under "More"."""
 
     def written(entry: Any) -> Any:
         if isinstance(entry, dict):
@@ -92,12 +92,12 @@ def _paths(entry: Any) -> Iterator[str]:
 
 
 def plural(kind: str) -> str:
-    """`sampler` → `Samplers`, as the hook spells it."""
+    """The plural of an extension point as the hook spells it: `Samplers` for `sampler`."""
     return KINDS[kind][0].removeprefix("nern_").capitalize()
 
 
 def extension_points(registry: Registry) -> str:
-    """The page that lists them all."""
+    """The page that lists all extension points."""
     rows = [
         (
             f"[{plural(kind)}]({kind}.md)",
@@ -122,7 +122,7 @@ The hooks that watch a run stand with the [observers](observer.md). What compone
 
 
 def extension_point(kind: str, registry: Registry) -> str:
-    """The page of one extension point: its hook, its interface, what is built in with every option."""
+    """The page of one extension point: its hook, its interface, and the built-in components with all options."""
     hook, interface = KINDS[kind]
     check_attributes(interface)
     entries = registry.entries(kind)
@@ -174,7 +174,7 @@ def component_summary(entry: Entry) -> str:
     """The first line of a component's docstring.
 
     Raises:
-        PluginError: it has none.
+        PluginError: the component has no docstring.
     """
     if not entry.summary:
         raise PluginError(f"{entry.kind} '{entry.name}' has no docstring")
@@ -182,7 +182,7 @@ def component_summary(entry: Entry) -> str:
 
 
 def watch_hooks() -> str:
-    """The hooks that are called while a run goes on, each with its arguments."""
+    """The hooks that are called during a run, each with its arguments."""
     text = "## Hooks that watch a run\n\nAn implementation takes any subset of the arguments.\n\n"
     offering = {hook for hook, _ in KINDS.values()}
     for name, hook in vars(hookspecs).items():
@@ -196,7 +196,7 @@ def watch_hooks() -> str:
 
 
 def sections() -> dict[str, type]:
-    """The classes that a configuration is made of: name → attrs class."""
+    """The attrs classes that a configuration is made of, by name."""
     return {
         name: cls
         for name, cls in reversed(vars(experiment).items())
@@ -205,14 +205,14 @@ def sections() -> dict[str, type]:
 
 
 def section_options(cls: type) -> list[OptionInfo]:
-    """What a section's mapping may hold. The component of a loss term stands in the same mapping, under its own name."""
+    """The options of a section. The options of a loss term's component stand in the same mapping, so its field `loss` is left out."""
     options = [option for option in describe(cls) if cls is not experiment.LossTerm or option.name != "loss"]
     defaults = DEFAULTS if cls is experiment.Experiment else {}
     return [attrs.evolve(option, default=defaults.get(option.name, option.default)) for option in options]
 
 
 def configuration_reference() -> str:
-    """The page of every key."""
+    """The page of all configuration keys."""
     text = """# Configuration
 
 An experiment is a YAML file, or the name of a [preset](presets.md). Every value can be overridden on the command line
@@ -237,7 +237,7 @@ KIND_LINKS = {interface.__name__: f"../extend/{kind}.md" for kind, (_, interface
 
 
 def presets(shipped: Mapping[str, str]) -> str:
-    """The page of the experiments that ship: single ones with their YAML to unfold, families as a table each."""
+    """The page of the shipped experiments: single ones with their YAML, families as tables."""
     text = "# Presets\n\n`nern presets` lists them; `nern presets NAME -o mine.yaml` writes one in full, ready to edit.\n\n"
     families: dict[str, list[str]] = {}
     for name in shipped:
@@ -256,7 +256,7 @@ def presets(shipped: Mapping[str, str]) -> str:
 
 
 def _settings(text: str) -> str:
-    """`Table 1: base a=1 b=2` → the base and each value, as code."""
+    """Format the summary `Table 1: base a=1 b=2`, with the base and each value as code."""
     return " ".join(f"`{word}`" for word in text.rpartition(": ")[2].replace("|", "&#124;").split())
 
 
@@ -284,7 +284,7 @@ done, 2 a mistake that one message explains, 130 interrupted, 1 anything else.
 
 
 def commands(group: click.Group, path: str = "nern") -> Iterator[tuple[str, click.Command]]:
-    """Every verb with its path, `nern train`, verbs of groups included."""
+    """Every verb with its path such as `nern train`, including verbs of groups."""
     context = click.Context(group, info_name=path)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -307,7 +307,7 @@ def verb(path: str, command: click.Command) -> str:
             if not parameter.help:
                 raise PluginError(f"{path} {parameter.opts[0]} has no help")
             value = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
-            described = parameter.get_help_record(context)  # the help with the default behind it, as --help prints it
+            described = parameter.get_help_record(context)  # the help text with the default, as --help prints it
             text = described[1] if described else parameter.help
             rows.append((", ".join(f"`{option}{value}`" for option in parameter.opts), escape(text)))
     options = table(("option", "what it does"), rows) if rows else ""
@@ -320,7 +320,7 @@ def verb(path: str, command: click.Command) -> str:
 
 
 def api_pages() -> Iterator[tuple[str, str]]:
-    """A page per module that public names come from, and the list of public names."""
+    """The pages of the modules that public names come from, and the list of all public names."""
     by_module: dict[str, list[str]] = {}
     for name in nern.__all__:
         if name in nern._MODULES:
@@ -354,7 +354,7 @@ What may change is written down under
 
 
 def toolkit_page() -> str:
-    """The page of everything that components are made from."""
+    """The page of `nern.toolkit`."""
     text = f"# nern.toolkit\n\n{documented(toolkit, 'nern.toolkit')}\n"
     for module in sorted(info.name for info in pkgutil.iter_modules(toolkit.__path__, "nern.toolkit.")):
         module_object = importlib.import_module(module)
@@ -368,18 +368,18 @@ def toolkit_page() -> str:
 
 
 def is_of_toolkit(value: Any, module: str) -> bool:
-    """Whether a name is defined in a module of the toolkit, or handed on by one that defines nothing itself."""
+    """Whether a name is defined in a module of the toolkit, or re-exported by a module that defines nothing itself."""
     hands_on = not any(getattr(other, "__module__", None) == module for other in vars(importlib.import_module(module)).values())
     return value.__module__ == module or hands_on
 
 
 def page_name(module: str) -> str:
-    """`nern.kernels.orders` → `kernels.orders`."""
+    """The name of a module's page: `kernels.orders` for `nern.kernels.orders`."""
     return module.removeprefix("nern.")
 
 
 def api_page(module: str, members: Iterable[str]) -> str:
-    """A module's page."""
+    """The page of a module."""
     blocks = ""
     for name in members:
         named = getattr(importlib.import_module(module), name)
@@ -394,7 +394,7 @@ def api_page(module: str, members: Iterable[str]) -> str:
 
 
 def undescribed_attributes(cls: type) -> list[str]:
-    """Public data attributes of a class that neither a docstring below them nor the help of an option describes."""
+    """Public data attributes of a class without a description, which is a docstring below them or the help of an option."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
     undescribed = []
@@ -402,21 +402,21 @@ def undescribed_attributes(cls: type) -> list[str]:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             name = statement.target.id
             text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            made_by = getattr(getattr(statement.value, "func", None), "id", None)  # the help of an option stands in a table
+            made_by = getattr(getattr(statement.value, "func", None), "id", None)  # options are described in a table
             if not name.startswith("_") and made_by != "option" and not text:
                 undescribed.append(name)
     return undescribed
 
 
 def check_attributes(cls: type) -> None:
-    """Raises PluginError where a public data attribute of a class says nothing."""
+    """Raise PluginError where a public data attribute of a class has no description."""
     missing = undescribed_attributes(cls)
     if missing:
         raise PluginError(f"{cls.__module__}.{cls.__name__}: no docstring below {', '.join(missing)}")
 
 
 def signature(cls: type) -> str:
-    """How an attrs class that is no component is made, for its page: its `__init__` is written by attrs, so no source shows it."""
+    """The signature of an attrs class that is no component: attrs writes its `__init__`, so that no source shows it."""
     fields = [field for field in attrs.fields(cls) if field.init]
     if not all(field.alias and not field.alias.startswith("_") for field in fields):
         return ""
@@ -433,10 +433,10 @@ def signature(cls: type) -> str:
 
 
 def documented(described: Any, name: str) -> str:
-    """A docstring.
+    """The docstring of an object.
 
     Raises:
-        PluginError: there is none.
+        PluginError: the object has no docstring.
     """
     text = inspect.getdoc(described)
     if not text:
@@ -450,7 +450,7 @@ def first_line(described: Any, name: str) -> str:
 
 
 def check_described(options: Iterable[OptionInfo], owner: str) -> None:
-    """Raises PluginError where an option has no help."""
+    """Raise PluginError where an option has no help."""
     missing = [option.name for option in options if not option.help]
     if missing:
         raise PluginError(f"{owner}: no help for {', '.join(missing)}")
@@ -486,7 +486,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown leaves alone, on one line; what stands between backticks is code, where a backslash would be seen."""
+    """Text on one line, with Markdown's characters escaped, except in code between backticks, where a backslash would be visible."""
     parts = " ".join(text.split()).replace("|", "&#124;").split("`")
     for at in range(0, len(parts), 2):
         for character in "\\*_<$":

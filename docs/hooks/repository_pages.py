@@ -1,4 +1,4 @@
-"""Puts the changelog and the guide for contributors, which stand beside the code, on the site."""
+"""Adds the changelog and the guide for contributors, which lie in the repository's root, to the site."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 
 
-@event_priority(50)  # before the hook that completes the navigation
+@event_priority(50)  # must run before the hook that completes the navigation
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
-    """Add both as pages."""
+    """Add both files as pages."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
     return files

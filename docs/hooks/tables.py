@@ -1,4 +1,4 @@
-"""Lets a table that is wider than the screen be scrolled by itself, without JavaScript."""
+"""Makes tables that are wider than the screen scrollable, without JavaScript."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Put every table into a box of its own."""
+    """Put every table into a scrollable box."""
     return TABLE.sub(lambda match: f'<div class="wide">{match[0]}</div>', html)
