@@ -47,14 +47,14 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 @click.option(
     "--resize", type=click.IntRange(1), show_default="the model's own", help="Shorter side of photographs before the centre crop."
 )
-@click.option("--layers", default="all", show_default=True, help="all, convolutions, or patterns of parameter names with commas between.")
+@click.option("--layers", default="all", show_default=True, help="all, convolutions, or patterns of parameter names, separated by commas.")
 @click.option("--recipe", default="fast", show_default=True, help="fast, small, paper or data-free.")
 @click.option("--steps", default=1.0, show_default=True, help="Length of the run, as a multiple of the recipe's: 0.1 to try things out.")
 @click.option(
-    "--bytes", "wanted", type=Size(), show_default="no such target", help="Find the size of the predictor for a file of so many bytes."
+    "--bytes", "wanted", type=Size(), show_default="no such target", help="Find the size of the predictor for a file of this many bytes."
 )
-@click.option("--drop", type=float, show_default="no such target", help="Find the smallest predictor that loses at most so many points.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--drop", type=float, show_default="no such target", help="Find the smallest predictor that loses at most this many points.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--run", "folder", type=PATH, metavar="RUN_DIR", show_default="a new one in runs/", help="The run: a new folder.")
 @arguments.output("the representation: one file", default="only into the run's folder")
 @PLUGINS

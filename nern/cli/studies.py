@@ -18,7 +18,7 @@ from nern.cli.plots import plot
 @OVERRIDES
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Runs at a time.")
 @click.option("--launcher", default="local", metavar="NAME", help="Where runs are started; nern plugins lists the launchers.")
-@click.option("--retries", type=click.IntRange(0), default=1, help="How often a run is tried again that was killed.")
+@click.option("--retries", type=click.IntRange(0), default=1, help="How often a run that was killed is started again.")
 @click.option(
     "--sampler",
     type=click.Choice(["grid", "random", "optuna"]),
@@ -32,7 +32,7 @@ from nern.cli.plots import plot
     "--objective",
     metavar="FIGURE",
     show_default="what chooses checkpoints, with --sampler optuna",
-    help="What to look for: a held-out metric such as kl, total_bytes, or seconds.",
+    help="The figure to optimise: a held-out metric such as kl, total_bytes, or seconds.",
 )
 @arguments.output("the runs and the tables: a folder", default="the experiment's output and -sweep")
 @PLUGINS
@@ -115,7 +115,7 @@ def pretrain(
     "--scope",
     type=click.Choice(["global", "layer"]),
     show_default="global; layer for compensated",
-    help="Whether entries are looked for in the whole predictor or inside each of its matrices.",
+    help="Whether the entries are chosen over the whole predictor or in each of its matrices.",
 )
 @click.option(
     "--method",
@@ -123,7 +123,9 @@ def pretrain(
     default="magnitude",
     help="magnitude: the smallest entries go, as in the paper; compensated: the entries that stay make up for those that go (SparseGPT).",
 )
-@click.option("--finetune", type=click.IntRange(0), default=0, help="Steps of the run's last phase after pruning; what is zero stays zero.")
+@click.option(
+    "--finetune", type=click.IntRange(0), default=0, help="Steps of fine-tuning after pruning, as in the run's last phase; zeros stay zero."
+)
 @arguments.output("the pruned files and the tables: a folder", default="RUN_DIR/pruned or FILE-pruned")
 @PLUGINS
 @JSON
@@ -156,8 +158,10 @@ def prune(
 @click.command(epilog=example("nern importance runs/digits --layer layer3.0.conv2 -o importance"))
 @RUN
 @OVERRIDES
-@click.option("--layer", show_default="the last one", help="The layer whose filters' activations are looked at.")
-@click.option("--filters", default=10, type=click.IntRange(1), help="How many filters of lowest and of highest error.")
+@click.option("--layer", show_default="the last one", help="The layer whose filters' activations are measured.")
+@click.option(
+    "--filters", default=10, type=click.IntRange(1), help="How many filters with the lowest and with the highest error are shown."
+)
 @click.option("--images", default=1000, type=click.IntRange(1), help="How many test images to average over.")
 @arguments.output("importance.json and importance.safetensors: a folder", default="RUN_DIR/importance or FILE-importance")
 @PLUGINS

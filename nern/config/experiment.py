@@ -26,8 +26,8 @@ class Phase:
     """A part of training with its own length, losses, optimiser, sampler and inputs."""
 
     iterations: int = option(help="steps", check=at_least(1))
-    name: str = option("joint", help="what metrics and messages call the phase")
-    batch: int = option(256, help="images a step, where a loss needs the networks", check=at_least(1))
+    name: str = option("joint", help="name of the phase in metrics and messages")
+    batch: int = option(256, help="images per step; used where a loss needs the networks", check=at_least(1))
     losses: dict[str, LossTerm] | None = option(None, help="losses of this phase instead of the top-level ones")
     sampler: Sampler | None = option(None, help="sampler of this phase instead of the top-level one")
     optimizer: Optimizer | None = option(None, help="optimiser of this phase instead of the top-level one")
@@ -43,7 +43,7 @@ class Pretrain:
     """How to train the original network where no weights are given: SGD with momentum and a cosine schedule."""
 
     epochs: int = option(20, help="passes over the training set", check=at_least(1))
-    batch: int = option(128, help="images a step", check=at_least(1))
+    batch: int = option(128, help="images per step", check=at_least(1))
     lr: float = option(0.1, help="learning rate at the start", check=above(0))
     momentum: float = option(0.9, help="momentum", check=[at_least(0), below(1)])
     weight_decay: float = option(5e-4, help="ℓ2 penalty on every parameter", check=at_least(0))
@@ -55,16 +55,16 @@ class Experiment:
     """A complete experiment: everything that a run needs."""
 
     architecture: Architecture = option(help="the original network")
-    task: Task = option(help="where images come from")
-    phases: list[Phase] = option(help="parts of training, in order; or the name of a recipe, whose phases these are then")
-    embedding: Embedding = option(help="coordinates to vectors")
-    predictor: Predictor = option(help="vectors to kernels")
-    base: Base = option(help="what is added to predicted kernels")
+    task: Task = option(help="source of the images")
+    phases: list[Phase] = option(help="parts of training, in order; or the name of a recipe whose phases are taken")
+    embedding: Embedding = option(help="maps coordinates to vectors")
+    predictor: Predictor = option(help="maps vectors to kernels")
+    base: Base = option(help="kernels that are added to the predicted ones")
     sampler: Sampler = option(help="which kernels carry gradient in a step")
     smoother: Smoother = option(help="order of the kernels")
     losses: dict[str, LossTerm] = option(help="terms of the objective")
     optimizer: Optimizer = option(help="optimiser of the predictor")
-    observers: dict[str, Observer] = option(help="what watches the run")
+    observers: dict[str, Observer] = option(help="components that watch the run")
     metrics: dict[str, Metric] | None = option(
         None, help="figures of the networks on held-out and test images, the headline first; null takes those of the task's outputs"
     )
@@ -91,7 +91,7 @@ class Experiment:
     )
     fold_batch_norms: bool = option(
         False,
-        help="the scales of batch norms become part of the represented kernels in front of them: only their biases are left to be copied",
+        help="make the scales of batch norms part of the represented kernels before them, so that only their biases are copied",
     )
     train: list[str] = option(
         factory=list,
@@ -117,20 +117,20 @@ class Experiment:
     )
     curve_points: int = option(
         0,
-        help="points of the held-out curve in each phase, beside the evaluations: for plots alone, they choose no checkpoint; 0 for none",
+        help="additional points of the held-out curve in each phase, for plots only: they do not choose checkpoints; 0 for none",
         check=at_least(0),
     )
-    curve_images: int = option(500, help="held-out images that a point of the curve is measured on, at most", check=at_least(1))
+    curve_images: int = option(500, help="most held-out images on which a point of the curve is measured", check=at_least(1))
     checkpoint_every: int = option(500, help="steps between checkpoints, 0 for the end of each phase only", check=at_least(0))
     log_every: int = option(50, help="steps between reports of the losses", check=at_least(1))
     precision: Literal["float32", "bfloat16", "auto"] = option(
         "auto", help="arithmetic of the networks and the predictor; auto takes bfloat16 where the processor computes in it"
     )
-    seed: int = option(0, help="source of everything random", check=[at_least(0), at_most(2**31 - 1)])
+    seed: int = option(0, help="seed of all random numbers", check=[at_least(0), at_most(2**31 - 1)])
     device: str = option("auto", help='"cpu", "cuda", "cuda:1", …; auto takes a GPU where there is one')
     cuda_graphs: bool = option(
         True,
-        help="record a step on a GPU once and replay it; false for a component whose work depends on more than the tensors it is given",
+        help="record a step on a GPU once and replay it; false where a component's work depends on more than its input tensors",
     )
     threads: int | None = option(None, help="CPU threads; null leaves torch's choice", check=[at_least(1), at_most(1024)])
     output: str = option("runs/{name}", help="run directory; {name} stands for the preset's or file's name")

@@ -21,9 +21,7 @@ from nern.toolkit.architectures import LibraryArchitecture, only, out_of_place
 class TorchvisionNetwork(LibraryArchitecture):
     """Base of the networks that torchvision builds."""
 
-    version: str | None = option(
-        None, help="which of torchvision's weights the preprocessing is of, such as IMAGENET1K_V1; null for the newest"
-    )
+    version: str | None = option(None, help="torchvision's weights whose preprocessing is used, such as IMAGENET1K_V1; null for the newest")
     told: ClassVar[Mapping[str, str]] = {"num_classes": "classes", "image_size": "size", "input_size": "size"}
     """Arguments of torchvision's builders that other options set already: argument → option."""
     auxiliary: ClassVar[Mapping[str, tuple[str, ...]]] = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}

@@ -22,7 +22,7 @@ class OwnModule(DiscoveredArchitecture):
     """Any torch.nn.Module, which `build` names or which `nern.represent` passes in memory."""
 
     _build: str | None = option(
-        None, help="class or function that builds the network: file.py:Class or package.module:function; null for one handed over in memory"
+        None, help="class or function that builds the network: file.py:Class or package.module:function; null for a network in memory"
     )
     arguments: dict[str, Any] = option(factory=dict, help="arguments of that class or function")
     _layers: list[str] | Literal["convolutions", "all"] = option(

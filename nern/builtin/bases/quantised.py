@@ -86,7 +86,7 @@ class QuantisedBase(Base):
     """
 
     bits: int = option(4, help="bits of a weight in the file", check=[at_least(2), at_most(8)])
-    steps: Literal["filter", "layer"] = option("filter", help="what shares a step of two bytes")
+    steps: Literal["filter", "layer"] = option("filter", help="weights that share one step, which takes two bytes")
 
     def build(self, grid: KernelGrid) -> nn.Module:
         if grid.sampling != "centre" and any(layer.kernel != grid.size for layer in grid.layers):

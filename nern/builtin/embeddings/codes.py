@@ -111,9 +111,11 @@ class Codes(Embedding):
         None, help="numbers in a kernel's code, low frequencies first; null for as many as the kernel has weights", check=at_least(0)
     )
     transform: Literal["dct", "none"] = option(
-        "dct", help="what a code's numbers stand for: cosines of the kernel's height and width, or its weights"
+        "dct", help="meaning of a code's numbers: coefficients of cosines over the kernel's height and width, or the weights themselves"
     )
-    frequencies: int = option(0, help="sines and cosines of each coordinate beside the code, 0 for none", check=at_least(0))
+    frequencies: int = option(
+        0, help="frequencies of the sines and cosines of each coordinate that follow the code, 0 for none", check=at_least(0)
+    )
     base: float = option(0.76, help="ratio of neighbouring frequencies", check=above(0))
 
     def build(self, grid: KernelGrid) -> nn.Module:

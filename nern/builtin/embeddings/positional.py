@@ -63,9 +63,9 @@ class Positional(Embedding):
 
     base: float = option(0.76, help="base frequency b", check=above(0))
     frequencies: int = option(40, help="number N of frequencies per coordinate", check=at_least(1))
-    combine: Literal["concat", "sum"] = option("concat", help="concat gives 3 · 2N numbers, sum adds the three γ to 2N")
+    combine: Literal["concat", "sum"] = option("concat", help="concat joins the three γ to 3 · 2N numbers; sum adds them, which gives 2N")
     coordinates: Literal["integer", "per-layer", "global"] = option(
-        "integer", help="plain integers; divided by the number of layers, filters or channels; or all by one maximum"
+        "integer", help="plain integers, coordinates divided by the number of layers, filters or channels, or all divided by one maximum"
     )
 
     def build(self, grid: KernelGrid) -> nn.Module:

@@ -55,9 +55,9 @@ class Rate(Loss):
     while the file would be too large, and falls while it would be too small.
     """
 
-    most: float = option(5.0, help="how many times the weight may rise or fall in search of the size that was asked for", check=at_least(1))
-    first: float = option(1.0, help="the size at the start of the phase, as a multiple of the one asked for", check=above(0))
-    ramp: float = option(0.4, help="part of the phase over which the size comes down from there", check=at_least(0))
+    most: float = option(5.0, help="largest factor by which the weight may rise or fall in search of the wanted size", check=at_least(1))
+    first: float = option(1.0, help="wanted size at the start of the phase, as a multiple of the final one", check=above(0))
+    ramp: float = option(0.4, help="part of the phase during which the wanted size falls to the final one", check=at_least(0))
     needs: ClassVar[Literal["weights", "logits", "features", "bits"]] = "bits"
 
     def start(self, context: LossContext) -> Callable[[Any, Any], Tensor]:

@@ -22,8 +22,10 @@ class Ranger(Optimizer):
     betas: list[float] = option(factory=lambda: [0.5, 0.999], help="decay of the moments", check=two_decays)
     eps: float = option(1e-5, help="added to the denominator", check=above(0))
     weight_decay: float = option(1e-3, help="decoupled weight decay", check=at_least(0))
-    k: int = option(6, help="fast steps between two slow ones", check=at_least(1))
-    alpha: float = option(0.5, help="part of the way that the slow weights go", check=[above(0), at_most(1)])
+    k: int = option(6, help="fast steps between two updates of the slow weights", check=at_least(1))
+    alpha: float = option(
+        0.5, help="step of the slow weights towards the fast ones, as a part of their distance", check=[above(0), at_most(1)]
+    )
 
     def start(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> list[torch.optim.Optimizer]:
         from torch_optimizer import Ranger as Implementation

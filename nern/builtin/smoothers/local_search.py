@@ -16,8 +16,8 @@ from nern.toolkit.orders import greedy_paths, shorter_path
 class LocalSearch(Smoother):
     """Options of the smoothers that improve a greedy path."""
 
-    neighbours: int = option(8, help="nearest kernels that are tried as neighbours on the path", check=at_least(1))
-    rounds: int = option(50, help="most rounds of moves; fewer are made where no move is left", check=at_least(1))
+    neighbours: int = option(8, help="how many nearest kernels are tried as neighbours on the path", check=at_least(1))
+    rounds: int = option(50, help="most rounds of moves; the search ends earlier where no move is left", check=at_least(1))
 
     def shorter(self, vectors: Tensor, path: Tensor) -> Tensor:
         """A path [n] through vectors [n, d] that is not longer than `path` [n]."""

@@ -20,7 +20,7 @@ class Cifar10(Task):
     """CIFAR-10: `root` holds train/ and test/ class folders, or the published `cifar-10-batches-py`."""
 
     root: str | None = option(None, help="folder that holds the data set")
-    augment: Literal["none", "flip", "crop-flip"] = option("crop-flip", help="what happens to training images")
+    augment: Literal["none", "flip", "crop-flip"] = option("crop-flip", help="augmentation of training images")
     download: bool = option(False, help="fetch the published archive into root where it is missing")
     published: ClassVar[tuple[str, str, int]] = ("CIFAR10", "cifar-10-batches-py", 10)
 

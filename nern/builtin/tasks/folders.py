@@ -16,7 +16,7 @@ class ImageFolder(Task):
     """Images in `root/train/<class>/` and `root/test/<class>/` (or `val/`); small ones are held in memory."""
 
     root: str | None = option(None, help="folder that holds train/ and test/, val/, valid/ or validation/")
-    augment: Literal["none", "flip", "crop-flip"] = option("crop-flip", help="what happens to training images")
+    augment: Literal["none", "flip", "crop-flip"] = option("crop-flip", help="augmentation of training images")
     classes: list[str] | str | None = option(
         None,
         help="names of the network's outputs in their order, or a text file with one in each line, such as ImageNet's WordNet ids; null "

@@ -21,13 +21,11 @@ KINDS: dict[str, OutputKind] = {"classes": ClassLogits(), "pixels": PixelLogits(
 class Given(Task):
     """Tensors, a data set or a loader that was passed to `nern.represent`."""
 
-    root: str | None = option(None, help="file with the tensors, which nern.represent leaves in its run folder where they are few")
+    root: str | None = option(None, help="file with the tensors, which nern.represent writes to its run folder where they are small")
     gives: Literal["classes", "pixels", "numbers", "any"] = option(
-        "classes", help="outputs of the network: logits of classes, of pixels, numbers, or anything, which is followed and not measured"
+        "classes", help="outputs of the network: logits of classes, of pixels, numbers, or anything, which is imitated but has no accuracy"
     )
-    tested: float = option(
-        0.1, help="fraction that is measured once at the end, where there are no test examples", check=[at_least(0), below(1)]
-    )
+    tested: float = option(0.1, help="fraction that becomes the test set, where there are no test examples", check=[at_least(0), below(1)])
     _examples: Examples | None = attrs.field(default=None, init=False, eq=False, repr=False)
     _test: Examples | None = attrs.field(default=None, init=False, eq=False, repr=False)
     _metric: Any = attrs.field(default=None, init=False, eq=False, repr=False)

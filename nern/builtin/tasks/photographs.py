@@ -40,8 +40,8 @@ class Photographs(Task):
     classes: Literal["folders", "none"] = option(
         "none", help="folders: the folders in root are the classes of the network, in alphabetical order; none: accuracy is not measured"
     )
-    augment: Literal["none", "flip", "crop-flip"] = option("none", help="what happens to training images")
-    tested: float = option(0.1, help="fraction of the images that is measured once at the end", check=[at_least(0), below(1)])
+    augment: Literal["none", "flip", "crop-flip"] = option("none", help="augmentation of training images")
+    tested: float = option(0.1, help="fraction of the images that is the test set", check=[at_least(0), below(1)])
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         if self.root is None:
