@@ -84,6 +84,7 @@ class TargetDrop(Target):
     """
 
     trains: ClassVar[bool] = True
+    """The size is found by short runs of training."""
     points: float = 1.0
     """Largest loss in the headline figure, in its own points."""
     runs: int = 5

@@ -38,6 +38,7 @@ class Picture:
     """A decoded image: one Pillow image in mode "L" or "RGB", or one in mode "F" for each channel, with numbers from 0 to 255."""
 
     planes: list[Any]
+    """The Pillow images: one in mode "L" or "RGB", or one in mode "F" for each channel."""
 
     @property
     def width(self) -> int:
