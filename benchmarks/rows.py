@@ -1,10 +1,11 @@
 """Runs rows of the paper's tables and keeps their results for the reproduction page.
 
     python -m benchmarks.rows 'table1/resnet20-*-fast' 'table5/resnet20-*-fast' \
-        --seeds 0,1,2,3 task.root=DIR architecture.weights=FILE
+        --seeds 0,1,2,3 --jobs 2 task.root=DIR architecture.weights=FILE
 
-Presets may be patterns. Finished runs are skipped and interrupted ones resumed, so that the command can be repeated; a row that
-fails does not stop the others. Results are small JSON files without paths of this machine.
+Presets may be patterns. All rows form one queue, several side by side, those first that have the fewest results: a row that was
+never run comes before a second seed of another. Finished runs are skipped and interrupted ones resumed, so that the same command
+can be repeated; a row that fails does not stop the others. Results are small JSON files without paths of this machine.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import argparse
 import fnmatch
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nern.config.loading import load_experiment
 from nern.config.preset_families import spelled
 from nern.config.sources import no_such_preset, presets
 from nern.errors import ConfigError, Interrupted, NernError
-from nern.studies.sweep import parse_grid, sweep
+from nern.registry.discovery import create_registry
+from nern.studies.scheduling import Outcome, PlannedRun, work_through
+from nern.studies.sweep import launcher_of, parse_grid
 from nern.support.files import write_text
 from nern.support.seeding import derive
 
@@ -47,7 +51,7 @@ def matching(patterns: Sequence[str]) -> list[str]:
 
 def record(preset: str, seed: int, overrides: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's result.json that the page needs, without paths."""
-    changed = {key: value for key, value in overrides.items() if key not in PLACES and key.split(".")[0] not in MACHINE}
+    changed = _kept_overrides(overrides)
     words = [f"{key}={place}" for key, place in PLACES.items() if key in overrides]
     words += [f"{key}={spelled(value)}" for key, value in {**changed, "seed": seed}.items()]
     kept = ("original_top1", "reconstructed_top1", "seconds", "iterations", "bytes", "checkpoints", "smoothness", "environment")
@@ -60,35 +64,76 @@ def record(preset: str, seed: int, overrides: Mapping[str, Any], result: Mapping
     }
 
 
+def _kept_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that change a result's meaning."""
+    return {key: value for key, value in overrides.items() if key not in PLACES and key.split(".")[0] not in MACHINE}
+
+
 def result_file(folder: Path, kept: Mapping[str, Any]) -> Path:
     """The name of a result file, such as `table1.resnet20-cross-filter-160.seed0.json`; with a hash where values were overridden."""
     name = f"{kept['preset'].replace('/', '.')}.seed{kept['seed']}"
     return folder / (f"{name}.{derive(0, kept['overrides']):016x}.json" if kept["overrides"] else f"{name}.json")
 
 
-def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Any], runs: Path, results: Path) -> list[str]:
+def queue(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Any], results: Path) -> list[tuple[str, int]]:
+    """Presets and seeds in the order in which they are needed: of the presets with the fewest results the next seed each."""
+    counts = {preset: len(list(results.glob(f"{preset.replace('/', '.')}.seed*.json"))) for preset in presets}
+    wanted = {preset: _sorted_by_absence(preset, seeds, overrides, results) for preset in presets}
+    order: list[tuple[int, int, str, int]] = []
+    for place, preset in enumerate(presets):
+        missing = 0
+        for seed, there in wanted[preset]:
+            order.append((-1 if there else counts[preset] + missing, place, preset, seed))
+            missing += not there
+    return [(preset, seed) for _, _, preset, seed in sorted(order, key=lambda entry: entry[:2])]
+
+
+def _sorted_by_absence(preset: str, seeds: Sequence[int], overrides: Mapping[str, Any], results: Path) -> list[tuple[int, bool]]:
+    """The seeds, and whether each has its result already."""
+    kept = _kept_overrides(overrides)
+    return [(seed, result_file(results, {"preset": preset, "seed": seed, "overrides": kept}).exists()) for seed in seeds]
+
+
+def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Any], runs: Path, results: Path, jobs: int = 1) -> list[str]:
     """Run every preset with every seed; returns a line for each that failed.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the same call continues.
+        Interrupted: Ctrl-C or SIGTERM; the same call continues where it stopped.
     """
-    failed = []
+    failed: list[str] = []
+    settings = {f"{preset} seed={seed}": (preset, seed) for preset, seed in queue(presets, seeds, overrides, results)}
     results.mkdir(parents=True, exist_ok=True)
-    for preset in presets:
-        for seed in seeds:
-            settings = {**overrides, "output": str(runs / preset)}
+
+    def planned() -> Iterator[PlannedRun]:
+        for name, (preset, seed) in settings.items():
             try:
-                table, folder = sweep(preset, {"seed": [seed]}, settings, report=lambda line, preset=preset: _say(f"{preset} {line}"))
-            except Interrupted:
-                raise
+                output = str(runs / preset / f"seed={seed}")
+                experiment, registry = load_experiment(preset, {**overrides, "seed": seed, "output": output})
+                yield PlannedRun(name, experiment, registry, {"preset": preset, "seed": seed})
             except NernError as error:
-                failed.append(f"{preset} seed={seed}: {error}")
-                _say(f"failed: {failed[-1]}")
-                continue
-            result = json.loads((folder / table.runs[0]["run"] / "result.json").read_text(encoding="utf-8"))
-            kept = record(preset, seed, overrides, result)
-            write_text(result_file(results, kept), json.dumps(kept, indent=1) + "\n")
+                fail(name, str(error))
+
+    def fail(name: str, reason: str) -> None:
+        failed.append(f"{name}: {reason}")
+        _say(f"failed: {failed[-1]}")
+
+    def done(outcome: Outcome) -> None:
+        if outcome.result is None:
+            fail(outcome.run.name, outcome.failed or "it has no result")
+            return
+        preset, seed = settings[outcome.run.name]
+        kept = record(preset, seed, overrides, outcome.result)
+        write_text(result_file(results, kept), json.dumps(kept, indent=1) + "\n")
+        _say(f"{outcome.run.name}: {_figure(outcome.result)}{' (was there)' if outcome.was_there else ''}")
+
+    launcher = launcher_of({"name": "local", "jobs": jobs}, create_registry())
+    work_through(planned(), launcher, runs, done, lookahead=1, report=_say)
     return failed
+
+
+def _figure(result: Mapping[str, Any]) -> str:
+    top1 = result["reconstructed_top1"]
+    return "no test set" if top1 is None else f"{top1:.2f} of {result['original_top1']:.2f} %, {result['bytes']['total']:,} bytes"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rows", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("words", nargs="+", metavar="PATTERN | KEY.SUB=VALUE")
     parser.add_argument("--seeds", default="0", help="comma-separated; 0 by default")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the threads; 1 by default")
     parser.add_argument("--runs", type=Path, default=Path("runs/rows"), help="where run directories go")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results go")
     chosen = parser.parse_intermixed_args(arguments)
@@ -104,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if axes:
             raise ConfigError(f"{next(iter(axes))}: takes one value here")
         presets = matching([word for word in chosen.words if "=" not in word])
-        failed = run(presets, [int(seed) for seed in chosen.seeds.split(",")], overrides, chosen.runs, chosen.results)
+        failed = run(presets, [int(seed) for seed in chosen.seeds.split(",")], overrides, chosen.runs, chosen.results, chosen.jobs)
     except Interrupted as error:
         _say(str(error))
         return 130

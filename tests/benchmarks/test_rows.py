@@ -5,6 +5,8 @@ import json
 import pytest
 
 from benchmarks import rows
+from nern import Engine
+from nern.config.overrides import parse_override
 from nern.errors import ConfigError
 
 SMALL = ["architecture.width=2", "pretrain.epochs=1", "phases.0.iterations=3", "phases.1.iterations=2"]
@@ -37,6 +39,29 @@ def test_results_name_no_place_of_this_machine(tmp_path):
     before = files[1].stat().st_mtime_ns, (tmp_path / "runs" / "digits" / "seed=2" / "result.json").stat().st_mtime_ns
     assert rows.main(words) == 0  # what is finished is not run again
     assert (tmp_path / "runs" / "digits" / "seed=2" / "result.json").stat().st_mtime_ns == before[1]
+
+
+def test_rows_without_results_come_first_and_second_seeds_after_all_first_ones(tmp_path):
+    for name in ("table7.all-fast.seed0.json", "table7.uniform-fast.seed1.json", "table7.magnitude-fast.seed0.f00d.json"):
+        (tmp_path / name).write_text("{}")
+    presets = ["table7/all-fast", "table7/magnitude-fast", "table7/random-layer-fast", "table7/uniform-fast"]
+    assert rows.queue(presets, [0, 1], {"threads": 1}, tmp_path) == [
+        ("table7/all-fast", 0), ("table7/uniform-fast", 1),  # are there already, which costs nothing to see
+        ("table7/random-layer-fast", 0),
+        ("table7/all-fast", 1), ("table7/magnitude-fast", 0), ("table7/random-layer-fast", 1), ("table7/uniform-fast", 0),
+        ("table7/magnitude-fast", 1),
+    ]  # fmt: skip
+
+
+def test_two_rows_side_by_side_are_the_runs_they_would_be_alone(tmp_path):
+    words = ["digits", *SMALL, "--seeds", "0,1", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path), "threads=1"]
+    assert rows.main([*words, "--jobs", "2"]) == 0
+    kept = {json.loads(file.read_text())["seed"]: json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
+    assert sorted(kept) == [0, 1]
+    overrides = dict(parse_override(word) for word in [*SMALL, "threads=1"])
+    alone = Engine.from_yaml("digits", {**overrides, "seed": 1, "output": str(tmp_path / "alone")}).fit()
+    assert kept[1]["reconstructed_top1"] == alone.reconstructed_top1
+    assert kept[1]["checkpoints"] == json.loads((tmp_path / "alone" / "result.json").read_text())["checkpoints"]
 
 
 def test_places_become_placeholders():
