@@ -18,6 +18,9 @@ from nern.support.seeding import seeded
 LEAST_BYTES = 1 << 26  # bytes of weights that any file may declare, however short it is
 EACH_BYTE = 500  # bytes of weights that a file may declare for each of its bytes; even the smallest predictors need under 20
 MOST_OPERATIONS = 20_000  # operations of torch; building the largest networks of torchvision and timm takes under 5,000
+PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+#: Operations that never give more entries than they take.
+NEVER_MORE = frozenset({"sum", "mean", "amax", "amin", "prod", "all", "any", "var", "std", "norm", "_unsafe_view"})
 
 
 class TooMuch(ArtifactError):
@@ -99,6 +102,19 @@ def _bytes_of_result(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], m
     counts, name = [max(value.numel(), 1) for value in tensors], func._schema.name.partition("::")[2]
     if name in ("cat", "stack"):
         return 16 * sum(counts)
+    # These are known without the shape functions of torch, which take a second to import.
+    if name in PRODUCTS:
+        left, right = tensors[-2:]
+        return math.prod(left.shape[:-1]) * right.shape[-1] * left.element_size()
+    if name in NEVER_MORE:
+        return 16 * max(counts)
+    if name in ("new_zeros", "new_ones", "new_empty", "new_full"):
+        return 16 * int(math.prod(args[1]))
+    if name == "constant_pad_nd":
+        padded, pad = list(tensors[0].shape), args[1]
+        for dim in range(len(pad) // 2):
+            padded[-1 - dim] += pad[2 * dim] + pad[2 * dim + 1]
+        return math.prod(padded) * tensors[0].element_size()
     same = len({value.shape for value in tensors if value.dim()}) <= 1 and not name.endswith("mm")
     sized = any(isinstance(size, int) for value in args[1:] if isinstance(value, (list, tuple)) for size in value)
     if not sized and 16 * (max(counts) if same else math.prod(counts)) <= most:

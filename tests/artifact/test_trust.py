@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import nern
 from nern import ArtifactError, ConfigError, DataError, Engine, NernError
+from nern.artifact import budget
 from nern.artifact.artifact import Artifact
 from nern.artifact.budget import TooMuch, bounded
 from nern.artifact.layout import compact, seal
@@ -231,11 +232,31 @@ def test_the_budget_is_asked_before_memory_is(tmp_path: Path) -> None:
         lambda: torch.randn(10**9, 3), lambda: torch.arange(10**10), lambda: nn.Linear(10**5, 10**5),
         lambda: torch.ones(1).expand(10**9).clone(),
         lambda: torch.zeros(10**5)[:, None] * torch.zeros(10**6), lambda: torch.randperm(10**10), lambda: torch.zeros(9).repeat(10**9),
+        lambda: torch.addmm(torch.zeros(1), torch.zeros(10**5, 1), torch.zeros(1, 10**5)),
+        lambda: torch.zeros(10**4, 9, 1) @ torch.zeros(10**4, 1, 10**4),
+        lambda: torch.zeros(1).new_zeros(10**5, 10**5), lambda: nn.functional.pad(torch.zeros(1, 1), (0, 10**5, 10**5, 0)),
     ):  # fmt: skip
         with pytest.raises(TooMuch), bounded(1000, "it"):
             make()
     with bounded(1000, "it"):
         assert Net()(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x @ x[0].T, lambda x: torch.bmm(x, x.mT), lambda x: torch.addmm(x[0, 0, :3], x[0], x[1].T), lambda x: x.sum(0),
+        lambda x: torch.baddbmm(x[:, :, :1], x, x.mT), lambda x: x.new_full((2, 5), 1.0), lambda x: x.amax([1, 2]),
+        lambda x: nn.functional.pad(x, (1, 2, -1, 3)), lambda x: x.norm(), lambda x: nn.functional.linear(x.expand(4, 2, 3, 5), x[0]),
+    ],
+)  # fmt: skip
+def test_the_budget_of_an_operation_is_at_least_what_it_gives(operation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    known = budget._bytes_of_result
+    monkeypatch.setattr(budget, "_bytes_of_result", lambda *given: asked.append(known(*given[:-1], most=0)) or 0)
+    with bounded(1000, "it"):
+        made = operation(torch.ones(2, 3, 5))
+    assert made.numel() * made.element_size() <= max(asked) <= 16 * 120
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases/hostile")
