@@ -20,10 +20,15 @@ def recipe(name: Any) -> dict[str, Any]:
     Raises:
         ConfigError: there is no recipe of this name.
     """
-    texts = recipes()
-    if not isinstance(name, str) or name not in texts:
-        raise ConfigError(f"recipe: there is no recipe '{name}'" + did_you_mean(str(name), texts) + f" (there are: {', '.join(texts)})")
-    return with_own_names(expanded(read_yaml(texts[name], f"recipe {name}")))  # type: ignore[no-any-return]
+    if not isinstance(name, str) or name not in recipes():
+        there = recipes()
+        raise ConfigError(f"recipe: there is no recipe '{name}'" + did_you_mean(str(name), there) + f" (there are: {', '.join(there)})")
+    return copied(_recipe(name))  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _recipe(name: str) -> dict[str, Any]:
+    return with_own_names(expanded(read_yaml(recipes()[name], f"recipe {name}")))  # type: ignore[no-any-return]
 
 
 @functools.cache

@@ -35,12 +35,16 @@ class Presets(Mapping[str, str]):
 
     def __init__(self, rows: Mapping[str, str | Row]) -> None:
         self._rows = dict(sorted(rows.items(), key=lambda item: _natural(item[0])))
+        self._values: dict[str, dict[str, Any]] = {}
 
     def __getitem__(self, name: str) -> str:
         row = self._rows[name]
         if isinstance(row, str) and not {"extends", "recipe"} & set(read_yaml(row, f"preset {name}")):
             return row
         return f"# {self.summary(name)}\n{write_yaml(self.values_of(name))}"
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -55,10 +59,14 @@ class Presets(Mapping[str, str]):
 
     def values_of(self, name: str) -> dict[str, Any]:
         """The complete configuration of a preset."""
-        row = self._rows[name]
-        if isinstance(row, str):
-            return _extended(read_yaml(row, f"preset {name}"), None, (name,))
-        return overridden(self.values_of(row.extends), row.overrides, DEFAULTS)
+        if name not in self._values:
+            row = self._rows[name]
+            if isinstance(row, str):
+                self._values[name] = _extended(read_yaml(row, f"preset {name}"), None, (name,))
+            else:
+                self._values[name] = overridden(self.values_of(row.extends), row.overrides, DEFAULTS)
+        values: dict[str, Any] = copied(self._values[name])
+        return values
 
 
 @functools.cache

@@ -136,3 +136,19 @@ def test_mistakes_in_extending_are_named(tmp_path, text, message):
     with pytest.raises(ConfigError) as error:
         load_experiment(tmp_path / "one.yaml", registry=REGISTRY)
     assert message in str(error.value)
+
+
+def test_what_is_done_to_a_presets_values_does_not_change_the_preset() -> None:
+    name = "table1/resnet20-cross-filter-160-fast"
+    changed = PRESETS.values_of(name)
+    changed["predictor"]["hidden"] = 3
+    changed["phases"][0]["iterations"] = 4
+    assert PRESETS.values_of(name) == yaml.safe_load(PRESETS[name])
+    assert PRESETS.values_of(name)["predictor"]["hidden"] == 160
+
+
+def test_asking_whether_there_is_a_preset_reads_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nern.config.sources.read_yaml", None)
+    assert "digits" in PRESETS
+    assert "table1/resnet20-cross-filter-160" in PRESETS
+    assert "digitz" not in PRESETS
