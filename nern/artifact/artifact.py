@@ -233,7 +233,7 @@ class Artifact(Shown):
             "embedding": unstructure(self.embedding, self.registry),
             "predictor": unstructure(self.predictor, self.registry),
             **({"base": unstructure(self.base, self.registry)} if representation.base is not None else {}),
-            "sampling": represented.sampling,
+            "sampling": represented.small_kernels,
             "orders": _run_lengths([order.kind for order in self.representation.orders]),
             **self._about_network(),
             **({"all": "layers"} if getattr(self.architecture, "_layers", None) == "all" else {}),

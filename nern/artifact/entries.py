@@ -66,7 +66,7 @@ def pack_entries(entries: Sequence[Entry], grid: KernelGrid) -> Tensor | None:
     return torch.frombuffer(bytearray(lzma.compress(text, lzma.FORMAT_RAW, filters=_FILTERS)), dtype=torch.uint8)
 
 
-def unpack_entries(packed: Tensor, sampling: str) -> tuple[list[Entry], KernelGrid]:
+def unpack_entries(packed: Tensor, small_kernels: str) -> tuple[list[Entry], KernelGrid]:
     """Undo `pack_entries`.
 
     Raises:
@@ -87,7 +87,7 @@ def unpack_entries(packed: Tensor, sampling: str) -> tuple[list[Entry], KernelGr
     for kind, first, layer, *more in mappings:
         entry = entries[first]
         layers.append(MAPPINGS[kind](entry.name, entry.shape, int(layer), *more))
-    return entries, KernelGrid(tuple(layers), sampling)
+    return entries, KernelGrid(tuple(layers), small_kernels)
 
 
 def _shape(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ class Opening:
             raise ArtifactError(
                 f"{self.path}: the network cannot be built: {first_line(error)}; state_dict() and load(…, into=module) do without it"
             ) from error
-        check_layout(self.path, self.about, network, KernelGrid(layers, self.grid.sampling), self.entries)
+        check_layout(self.path, self.about, network, KernelGrid(layers, self.grid.small_kernels), self.entries)
         return self.filled(network)
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ class LayerMapping:
     shape: tuple[int, ...]
     """Shape of the weight."""
     layer: int
-    """Position of the layer, which is the first coordinate of its kernels."""
+    """The layer coordinate, which all kernels of the layer share; usually the layer's position."""
 
     @property
     def filters(self) -> int:
@@ -100,7 +100,7 @@ class KernelGrid(Shown):
 
     layers: tuple[LayerMapping, ...]
     """The represented layers, in the order of their rows."""
-    sampling: str = "centre"
+    small_kernels: str = "centre"
     """How a kernel smaller than the largest is read from the k × k output: centre, average or max."""
 
     def __repr__(self) -> str:
@@ -161,10 +161,10 @@ class KernelGrid(Shown):
         grid = outputs.reshape(-1, height, width)
         if kernel == self.size:
             return grid
-        if self.sampling == "centre":
+        if self.small_kernels == "centre":
             top, left = (height - kernel[0]) // 2, (width - kernel[1]) // 2
             return grid[:, top : top + kernel[0], left : left + kernel[1]]
-        pool = torch.nn.functional.adaptive_avg_pool2d if self.sampling == "average" else torch.nn.functional.adaptive_max_pool2d
+        pool = torch.nn.functional.adaptive_avg_pool2d if self.small_kernels == "average" else torch.nn.functional.adaptive_max_pool2d
         return pool(grid.unsqueeze(1), kernel).squeeze(1)
 
     def pad_up(self, kernels: Tensor) -> Tensor:

@@ -218,7 +218,7 @@ class Representation(Shown, nn.Module):
 
     def _kernels(self, rows: Tensor, kernel: tuple[int, int]) -> Tensor:
         """Predicted kernels [m, kh, kw] of rows of equal kernel size; where small kernels are read from the middle, it is cut out first."""
-        if self.grid.sampling != "centre":
+        if self.grid.small_kernels != "centre":
             return self.grid.sample_down(self.predict(rows), kernel)
         outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         kernels = self.grid.sample_down(outputs, kernel).float()

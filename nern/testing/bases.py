@@ -56,7 +56,7 @@ def check_base(base: Base, grid: KernelGrid | None = None) -> None:
     close(module(rows), added[rows], "a row's kernel depends on the other rows")
     for start, layer in zip(grid.starts, grid.layers, strict=False):
         own = added[start : start + layer.count].detach()
-        inside = grid.pad_up(grid.sample_down(own, layer.kernel)) if grid.sampling == "centre" else own
+        inside = grid.pad_up(grid.sample_down(own, layer.kernel)) if grid.small_kernels == "centre" else own
         expect(torch.equal(inside, own), "a smaller kernel's row is not zero around its middle")
     check_gradients(module, added, "base")
     check_state(module, fresh, run, "base")

@@ -77,7 +77,7 @@ def test_layers_of_zeros_stay_zeros() -> None:
 
 def test_it_is_refused_where_small_kernels_are_no_middles() -> None:
     with pytest.raises(nern.ConfigError, match="base quantised: small_kernels must be centre, got max"):
-        QuantisedBase().build(attrs.evolve(GRID, sampling="max"))
+        QuantisedBase().build(attrs.evolve(GRID, small_kernels="max"))
     assert QuantisedBase().build(KernelGrid(GRID.layers[:1], "max")) is not None
 
 

@@ -200,7 +200,7 @@ def test_the_build_refuses_an_attribute_that_says_nothing(reference: ModuleType)
     ("page", "places"),
     {
         "api/interfaces.html": ["Data.classes", "Data.splits", "Preprocessing.size", "LossContext.budget", "Kernels.values"],
-        "api/kernels.coordinates.html": ["LayerMapping.parameter", "LayerMapping.shape", "KernelGrid.sampling"],
+        "api/kernels.coordinates.html": ["LayerMapping.parameter", "LayerMapping.shape", "KernelGrid.small_kernels"],
         "api/run.evaluation.html": ["Score.figures", "Score.key"],
         "api/run.results.html": ["Result.bytes", "Result.choice", "Evaluation.original"],
         "api/artifact.artifact.html": ["Bytes.base", "Artifact.sha256"],

@@ -89,8 +89,8 @@ class QuantisedBase(Base):
     steps: Literal["filter", "layer"] = option("filter", help="weights that share one step, which takes two bytes")
 
     def build(self, grid: KernelGrid) -> nn.Module:
-        if grid.sampling != "centre" and any(layer.kernel != grid.size for layer in grid.layers):
-            raise ConfigError(f"base quantised: small_kernels must be centre, got {grid.sampling}")
+        if grid.small_kernels != "centre" and any(layer.kernel != grid.size for layer in grid.layers):
+            raise ConfigError(f"base quantised: small_kernels must be centre, got {grid.small_kernels}")
         each = self._groups(grid)
         groups = [layer.count // count for layer, count in zip(grid.layers, each, strict=True) for _ in range(count)]
         return Quantised(grid, self.bits, groups)

@@ -121,8 +121,8 @@ class Codes(Embedding):
     def build(self, grid: KernelGrid) -> nn.Module:
         if not all(type(layer).coordinates is LayerMapping.coordinates for layer in grid.layers):
             raise ConfigError("embedding codes: the architecture maps kernels to coordinates of its own; take another embedding")
-        if grid.sampling != "centre":
-            raise ConfigError(f"embedding codes: small_kernels must be centre, got {grid.sampling}")
+        if grid.small_kernels != "centre":
+            raise ConfigError(f"embedding codes: small_kernels must be centre, got {grid.small_kernels}")
         return CodesAndCoordinates(grid, self)
 
     def initialise(self, module: nn.Module, kernels: list[Tensor]) -> None:
