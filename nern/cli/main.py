@@ -39,9 +39,10 @@ def cli() -> None:
 @arguments.output("the YAML of the preset or recipe NAME", default="stdout")
 @JSON
 def presets(name: str | None, output: Path | None, as_json: bool) -> None:
-    """List the shipped experiments, or those of a family such as table1, or print one's YAML, ready to edit.
+    """List the shipped experiments, or print one as YAML.
 
-    The names of recipes (data-free, fast, paper, small) print what a recipe sets.
+    A family such as table1 lists its rows. The name of an experiment prints its YAML, ready to edit. The names of recipes
+    (data-free, fast, paper, small) print what a recipe sets.
     """
     from nern.config.recipes import recipe, recipes
     from nern.config.sources import no_such_preset, presets
@@ -76,7 +77,9 @@ def presets(name: str | None, output: Path | None, as_json: bool) -> None:
     else:
         families = _families(listed)
         titles = {name: shipped.summary(rows[0]).partition(":")[0] for name, rows in families.items()}
-        counts = {name: f"{len(rows)} experiments, {len(known.keys() & set(rows))} of them measured" for name, rows in families.items()}
+        counts = {
+            name: f"{len(rows)} experiments, {len(known.keys() & set(rows)) or 'none'} of them measured" for name, rows in families.items()
+        }
         lines = {name: f"{counts[name]}: {titles[name]}" if name.endswith("/") else told[name] for name in families}
         click.echo(printing.one_line_each(lines.items(), width=width))
         say("nern presets NAME lists the rows of a family such as table1, or prints the YAML of an experiment")
@@ -107,7 +110,10 @@ def train(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Run an experiment; every value can be overridden by its dotted path."""
+    """Train a representation as an experiment describes it.
+
+    Any value of the experiment is changed by its dotted path, as in predictor.hidden=80.
+    """
     from nern.engine import Engine
     from nern.training.processes import is_first
 
@@ -120,7 +126,8 @@ def train(
         return
     headlines = {whose: _headline(result, whose) for whose in ("original", "reconstructed")}
     stored_as = engine.artifact.representation.storage.name
-    click.echo("\n".join([*printing.end_of_run(result, headlines, stored_as), *_reported(engine)]))
+    lines = [*printing.end_of_run(result, headlines, stored_as), *_reported(engine)]
+    click.echo("\n".join(printing.wrapped(lines, printing.width_of_terminal())))
 
 
 def _reported(engine: Engine) -> list[str]:
@@ -158,8 +165,9 @@ def _headline(result: Any, whose: str) -> str:
 def show_config(
     experiment: str, overrides: tuple[str, ...], output: Path | None, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
 ) -> None:
-    """Print the fully resolved YAML of an experiment, and check it; trains nothing.
+    """Check an experiment and print its complete YAML.
 
+    Nothing is trained.
     What nern train would refuse without looking at images, such as a missing weights file, ends with exit code 2 and
     one line for each mistake on stderr, after the YAML.
     """
@@ -177,7 +185,10 @@ def show_config(
 @PLUGINS
 @JSON
 def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
-    """Measure the reconstructed network beside the original one on the test set."""
+    """Measure a reconstructed network on the test set.
+
+    The original network is measured beside it where its weights are at hand.
+    """
     from nern.engine import Engine
     from nern.registry.discovery import create_registry
     from nern.studies.opening import evaluate_file
@@ -208,7 +219,10 @@ def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], di
 @PLUGINS
 @JSON
 def reconstruct(run: Path, output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
-    """Write the network's complete state dict; the original weights are not needed."""
+    """Write the state dict of the reconstructed network.
+
+    It is complete, and the original weights are not needed.
+    """
     from nern.artifact.reading import load
     from nern.networks.state_dicts import write_state_dict
     from nern.registry.discovery import create_registry
@@ -227,7 +241,10 @@ def reconstruct(run: Path, output: Path, plugins: tuple[str, ...], disabled: tup
 @PLUGINS
 @JSON
 def plugins(plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
-    """List every registered component by extension point, and the plugins that failed, with the reason."""
+    """List all components, and plugins that failed.
+
+    Components stand under their extension points, and plugins that failed with the reason.
+    """
     from nern.registry.discovery import create_registry
 
     registry = create_registry(plugins, disabled=disabled)
@@ -275,7 +292,10 @@ def _described(registry: Any) -> dict[str, Any]:
 @arguments.output("the package: the folder that its own folder is made in", default="the working directory")
 @JSON
 def new_plugin(name: str, kinds: tuple[str, ...], output: Path | None, as_json: bool) -> None:
-    """Write a plugin package that installs, with a passing test and one place to fill in for each kind."""
+    """Write a plugin package to fill in.
+
+    The package installs and has a passing test. One place for each kind of component is marked FILL IN.
+    """
     from nern.scaffold import package as scaffold
 
     target = scaffold.new_plugin(name, kinds, output or Path())

@@ -20,7 +20,10 @@ LABELLED_RUNS = click.argument("runs", nargs=-1, required=True, metavar="[LABEL=
 
 @click.group(epilog=example("nern plot kernels runs/digits -o kernels"))
 def plot() -> None:
-    """Draw figures of runs, and the paper's figures, from what runs, sweeps and studies wrote."""
+    """Draw figures of runs and figures of the paper.
+
+    They are drawn from what runs, sweeps and studies wrote.
+    """
 
 
 @plot.command(epilog=example("nern plot smoothness smooth -o figure3"))
@@ -28,7 +31,10 @@ def plot() -> None:
 @OUTPUT
 @JSON
 def smoothness(sweep: Path, output: Path, as_json: bool) -> None:
-    """Figure 3: accuracy against the smoothness factor, from a sweep over pretrain.smoothness."""
+    """Figure 3: accuracy against the smoothness factor.
+
+    It is drawn from the folder of a sweep over pretrain.smoothness.
+    """
     from nern.studies import figures as plots
 
     _save(plots.smoothness(plots.read(sweep, "sweep.json")), output, as_json)
@@ -39,7 +45,7 @@ def smoothness(sweep: Path, output: Path, as_json: bool) -> None:
 @OUTPUT
 @JSON
 def training(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
-    """Figure 4: held-out accuracy over the steps of one or more runs."""
+    """Figure 4: held-out accuracy over the steps of runs."""
     from nern.studies import figures as plots
     from nern.studies.curves import labelled
 
@@ -51,7 +57,10 @@ def training(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
 @OUTPUT
 @JSON
 def losses(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
-    """Losses over the steps on a logarithmic scale, with the phases shaded: every term of one run, or the totals of several runs."""
+    """Losses over the steps, on a logarithmic scale.
+
+    Of one run every term is shown, of several runs the totals. The phases are shaded.
+    """
     from nern.studies import run_figures
     from nern.studies.curves import labelled, read_curves
 
@@ -65,7 +74,10 @@ def losses(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
 @JSON
 @PLUGINS
 def errors(run: Path, overrides: tuple[str, ...], output: Path, as_json: bool, plugins: tuple[str, ...], disabled: tuple[str, ...]) -> None:
-    """Relative error of every represented layer, and of each filter. No images are needed."""
+    """Relative errors of layers and filters.
+
+    No images are needed.
+    """
     from nern.studies import run_figures
     from nern.studies.importance import errors_of
     from nern.studies.opening import open_representation
@@ -79,7 +91,10 @@ def errors(run: Path, overrides: tuple[str, ...], output: Path, as_json: bool, p
 @OUTPUT
 @JSON
 def pruning(curve: Path, output: Path, as_json: bool) -> None:
-    """Figure 5, left: accuracy of pruned predictors, from a folder that nern prune wrote."""
+    """Figure 5, left: accuracy of pruned predictors.
+
+    It is drawn from a folder that nern prune wrote.
+    """
     from nern.studies import figures as plots
 
     _save(plots.pruning(plots.read(curve, "pruning.json")), output, as_json)
@@ -90,7 +105,10 @@ def pruning(curve: Path, output: Path, as_json: bool) -> None:
 @OUTPUT
 @JSON
 def bytes_(comparison: Path, output: Path, as_json: bool) -> None:
-    """Accuracy against bytes on disk of representations and baselines, from a folder that nern compare wrote."""
+    """Accuracy against bytes on disk.
+
+    It is drawn from a folder that nern compare wrote, with a line for every kind of file.
+    """
     from nern.studies import figures as plots
 
     _save(plots.comparison(plots.read(comparison, "compare.json")), output, as_json)
@@ -101,7 +119,10 @@ def bytes_(comparison: Path, output: Path, as_json: bool) -> None:
 @OUTPUT
 @JSON
 def importance(folder: Path, output: Path, as_json: bool) -> None:
-    """Figure 5, right: activations of the filters with the lowest and highest error, from nern importance."""
+    """Figure 5, right: activations of filters.
+
+    The filters are those with the lowest and the highest error, from a folder that nern importance wrote.
+    """
     from nern.studies import figures as plots
 
     _save(plots.importance(folder), output, as_json)
@@ -127,7 +148,7 @@ def kernels(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Figure 6: original and reconstructed kernels side by side."""
+    """Figure 6: original and reconstructed kernels."""
     from nern.studies import figures as plots
     from nern.studies.opening import open_representation
 
@@ -143,7 +164,10 @@ def kernels(
 @OUTPUT
 @JSON
 def embeddings(bases: tuple[float, ...], frequencies: int, channels: int, at: int, output: Path, as_json: bool) -> None:
-    """Figure 8: similarity of positional embeddings for several bases."""
+    """Figure 8: similarity of positional embeddings.
+
+    A line shows each base frequency.
+    """
     from nern.config.structuring import structure_component
     from nern.registry.discovery import create_registry
     from nern.studies import figures as plots

@@ -64,8 +64,17 @@ def one_line_each(rows: Iterable[tuple[str, str]], width: int | None = None) -> 
     first = max((len(name) for name, _ in listed), default=0)
     room = None if width is None else max(20, width - first - 2)
     return "\n".join(
-        f"{name:<{first}}  {text if room is None else textwrap.shorten(text, room, placeholder=' …')}".rstrip() for name, text in listed
+        f"{name:<{first}}  {text if room is None else textwrap.shorten(text, room, placeholder=' …', break_on_hyphens=False)}".rstrip()
+        for name, text in listed
     )
+
+
+def wrapped(lines: Iterable[str], width: int | None, hang: int = 15) -> list[str]:
+    """Lines that are wrapped between words, with `hang` spaces before what is continued; None for `width` wraps none of them."""
+    if width is None:
+        return list(lines)
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": " " * hang}
+    return [part for line in lines for part in textwrap.wrap(line, width, **options) or [""]]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -20,9 +20,10 @@ from nern.cli.arguments import JSON, PATH, PLUGINS, RUN, example
 def report(
     runs: tuple[str, ...], weights: Path | None, output: Path | None, as_json: bool, plugins: tuple[str, ...], disabled: tuple[str, ...]
 ) -> None:
-    """Write one HTML page about runs, to be read or sent: accuracy, bytes, curves, errors and kernels.
+    """Write one HTML page about runs, to be read or sent.
 
-    The page needs no internet connection and no other file. Making it needs no images.
+    It shows accuracy, bytes, curves, errors and kernels. The page needs no internet connection and no other file. Making it
+    needs no images.
     """
     from nern.studies.report.page import report as make
 
@@ -36,9 +37,9 @@ def report(
 @PLUGINS
 @JSON
 def info(run: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
-    """Print what is in a run folder or a representation file: network, predictor, figures, bytes by part.
+    """Print what is in a run folder or a representation file.
 
-    Neither images nor the network's weights are needed.
+    These are the network, the predictor, the figures and the bytes by part. Neither images nor the network's weights are needed.
     """
     from nern.registry.discovery import create_registry
     from nern.studies.description import describe_place

@@ -82,9 +82,10 @@ def represent(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Represent a network of your own, from its weights file and what builds it.
+    """Represent a network of your own.
 
-    First measures the original network and says what will be represented and what copied. The run's folder is like that of nern train.
+    The network is given by a file of weights and the code that builds it. First measures the original network and says what
+    will be represented and what copied. The run's folder is like that of nern train.
     """
     from nern.own.by_reference import own_network
     from nern.own.represent import prepared, run

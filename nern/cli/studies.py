@@ -51,11 +51,12 @@ def sweep(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Run a grid or a search: comma-separated values are swept over, as in seed=0,1,2,3 predictor.hidden=140,160.
+    """Run a grid of settings, or a search.
 
-    With --sampler random or optuna an axis may also be a range, as in optimizer.lr=log(1e-4..1e-2). Options of the launcher are
-    written as launcher.KEY=VALUE. Called again it continues where it stopped. Writes mean ± 95 % confidence interval over the
-    seeds as CSV, JSON and Markdown; a run that fails is in these tables with its reason, and the exit code is then 1.
+    Values separated by commas are combined, as in seed=0,1,2,3 predictor.hidden=140,160. With --sampler random or optuna an
+    axis may also be a range, as in optimizer.lr=log(1e-4..1e-2). Options of the launcher are written as launcher.KEY=VALUE.
+    Called again it continues where it stopped. Writes mean ± 95 % confidence interval over the seeds as CSV, JSON and Markdown;
+    a run that fails is in these tables with its reason, and the exit code is then 1.
     """
     from nern.config.overrides import parse_override
     from nern.studies.sweep import parse_grid
@@ -87,9 +88,9 @@ def sweep(
 def pretrain(
     experiment: str, overrides: tuple[str, ...], output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
 ) -> None:
-    """Train an experiment's original network from scratch, with smooth kernels where pretrain.smoothness is above 0.
+    """Train an experiment's original network from scratch.
 
-    Called again after an interruption it continues from the last epoch.
+    Its kernels are smooth where pretrain.smoothness is above 0. Called again after an interruption it continues from the last epoch.
     """
     from nern.run.pretraining import train_original
 
@@ -141,7 +142,10 @@ def prune(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Prune the predictor and measure accuracy and bytes on disk; overrides are those of nern evaluate."""
+    """Prune the predictor, and measure accuracy and bytes.
+
+    The bytes are those on disk. Overrides are those of nern evaluate.
+    """
     from nern.studies.opening import open_representation
     from nern.studies.pruning import prune as prune_to
 
@@ -177,7 +181,10 @@ def importance(
     disabled: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Relative reconstruction errors of layers, filters and kernels, and activations of the best and worst filters."""
+    """Measure errors of layers, filters and kernels.
+
+    Errors are relative. The activations of the filters with the lowest and the highest error are written as well.
+    """
     from nern.studies.importance import importance as measure
     from nern.studies.opening import open_representation
 
@@ -187,11 +194,12 @@ def importance(
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **json.loads((folder / "importance.json").read_text(encoding="utf-8"))}))
         return
-    width = max(map(len, measured.errors))
-    for name, errors in measured.errors.items():
-        click.echo(f"{name:<{width}}  {errors.layer:.4f}")
-    click.echo(f"{measured.layer}: lowest error {measured.lowest}, highest error {measured.highest}")
-    click.echo(f"rank correlation of error and activation strength: {measured.correlation:.3f}")
+    rows = [(name, f"{errors.layer:.4f}") for name, errors in measured.errors.items()]
+    click.echo(printing.two_columns(rows, width=printing.width_of_terminal()))
+    extremes = [(f"{which} error", ", ".join(map(str, getattr(measured, which)))) for which in ("lowest", "highest")]
+    correlation = ("rank correlation", f"{measured.correlation:.3f} of the filters' errors and the strength of their activations")
+    click.echo(f"filters of {measured.layer}:")
+    click.echo(printing.two_columns([*extremes, correlation], indent="  ", width=printing.width_of_terminal()))
     say(f"files: {folder}")
 
 
@@ -204,11 +212,12 @@ def importance(
 def compare(
     runs: tuple[str, ...], train_baselines: bool, output: Path | None, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
 ) -> None:
-    """Set files or runs of one network beside rounding, palettes and integers of it, in bytes and accuracy.
+    """Compare representations with simpler compressions.
 
-    Every baseline is written by the same entropy coder, read back and measured on the test set. Overrides are those of nern
-    evaluate; architecture.weights names the original network's weights. Writes a table (JSON, CSV, Markdown) and, where
-    matplotlib is installed, a plot (PNG, SVG).
+    Files or runs of one network are set beside rounding, palettes and integers of it, in bytes and accuracy. Every baseline is
+    written by the same entropy coder, read back and measured on the test set. Overrides are those of nern evaluate;
+    architecture.weights names the original network's weights. Writes a table (JSON, CSV, Markdown) and, where matplotlib is
+    installed, a plot (PNG, SVG).
     """
     from nern.studies.comparing import compare as measure
 

@@ -69,7 +69,8 @@ def describe_artifact(artifact: Artifact) -> dict[str, str]:
 
 def component_text(values: dict[str, Any]) -> str:
     """A component's name and options as text: `mlp, hidden 64, layers 5`."""
-    shown = [f"{key} {json.dumps(value) if isinstance(value, (list, dict)) else value}" for key, value in values.items() if key != "name"]
+    given = {key: value for key, value in values.items() if key != "name" and value not in ([], {})}
+    shown = [f"{key} {json.dumps(value) if isinstance(value, (list, dict)) else value}" for key, value in given.items()]
     return ", ".join([str(values.get("name")), *shown])
 
 

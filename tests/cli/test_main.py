@@ -41,7 +41,7 @@ def test_presets_show_what_was_measured(capsys: Capture) -> None:
     assert all((f"{known[name]};" in line) if name in known else (" min;" not in line) for name, line in lines.items())
     assert command_line("presets") == 0
     (family,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("table1/")]
-    assert f"{len(lines)} experiments, {len(known.keys() & lines.keys())} of them measured" in family
+    assert f"{len(lines)} experiments, {len(known.keys() & lines.keys()) or 'none'} of them measured" in family
     assert command_line("presets", "table1", "--json") == 0
     listed = {preset["name"]: preset["measured"] for preset in json.loads(capsys.readouterr().out)["presets"]}
     assert {name for name, value in listed.items() if value} == known.keys() & lines.keys()

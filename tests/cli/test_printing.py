@@ -9,7 +9,7 @@ import pytest
 
 from nern.artifact.artifact import Bytes
 from nern.cli import printing
-from nern.cli.main import run
+from nern.cli.main import cli, run
 from nern.run.agreement import ClassCounts
 from tests.finished_run import finished
 
@@ -63,6 +63,23 @@ def test_the_end_of_a_run_without_labels_and_of_a_file_that_grew():
     assert lines[1].endswith("500 bytes, which is more than the original")
     assert not any(line.startswith("difference") for line in lines)
     assert "to shrink it   predictor (the predictor's weights): a smaller predictor.hidden makes them fewer" in lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_end_of_a_run_breaks_between_words_alone(width):
+    lines = printing.end_of_run(result(), {"original": "90.00 %", "reconstructed": "80.00 %"}, "float32")
+    shown = printing.wrapped(lines, width)
+    assert " ".join(shown).split() == " ".join(lines).split()
+    assert all(len(line) <= width for line in shown)
+    assert printing.wrapped(lines, None) == lines
+
+
+def test_the_lists_of_verbs_and_figures_are_whole_sentences_at_80_columns():
+    for group in (cli, cli.commands["plot"]):
+        room = 78 - 6 - max(map(len, group.commands))  # as click lays out a terminal of 80 columns
+        for name, command in group.commands.items():
+            assert not command.get_short_help_str(room).endswith("..."), name
+    assert cli.commands["train"].get_short_help_str(20).endswith("...")
 
 
 def test_every_part_of_a_file_has_a_meaning():
