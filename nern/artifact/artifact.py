@@ -72,6 +72,13 @@ class Bytes:
     base: int = 0
     """The base, which is added to predictions."""
 
+    @property
+    def change(self) -> str:
+        """The bytes before and after as text, with the ratio: smaller or larger."""
+        ratio = self.original / max(1, self.total)
+        words = f"{ratio:.1f} times smaller" if ratio >= 1 else f"{1 / ratio:.1f} times LARGER than the network itself"
+        return f"{self.original:,} before, {self.total:,} after ({words})"
+
 
 @attrs.define
 class Artifact(Shown):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from nern.own.target import Target
 from nern.registry.registry import Registry
 from nern.run.own_network import OwnNetwork
 from nern.run.results import Result
+
+log = logging.getLogger("nern")
 
 
 def represent(
@@ -94,6 +97,8 @@ def run(
         if target is not None:
             say(target.verdict(result))
         say(result.summary())
+    if result.bytes.total > result.bytes.original:
+        log.warning("nern: the representation is larger than the network (%s): keep the network as it is", result.bytes.change)
     return result
 
 

@@ -255,7 +255,7 @@ def fitted(
 
 
 def hidden_size(values: Mapping[str, Any], grid: KernelGrid, overrides: Mapping[str, Any], registry: Registry, weights: float) -> int:
-    """The hidden size with which predictor and embedding together have about this many parameters; at least 8, a multiple of 4."""
+    """The hidden size with which predictor and embedding together have about this many parameters; a multiple of 4."""
     changed = overridden(values, {k: v for k, v in overrides.items() if k.split(".")[0] in ("predictor", "embedding")}, DEFAULTS)
     embedding = structure_component("embedding", changed["embedding"], registry, "embedding").build(grid)
     fixed, inputs = sum((value.numel() for value in embedding.parameters()), 0), int(embedding.dim)
@@ -268,7 +268,7 @@ def hidden_size(values: Mapping[str, Any], grid: KernelGrid, overrides: Mapping[
         count: int = fixed + sum(value.numel() for value in built.parameters())
         return count
 
-    low, high = 2, 4096  # in units of 4
+    low, high = 1, 4096  # in units of 4
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if size(4 * middle) <= weights else (low, middle - 1)

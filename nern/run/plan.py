@@ -61,7 +61,7 @@ class Plan:
             f"{self.network}: {len(self.represented)} layers with {own:,} weights are represented ({share:.1f} %)",
             f"copied as they are: {rest:,} numbers, of which most in {some(largest)}" if rest else "nothing is copied",
             f"predictor: {self.predictor}",
-            f"bytes: {sizes.original:,} before, {sizes.total:,} after ({sizes.original / sizes.total:.1f} times smaller)",
+            f"bytes: {sizes.change}",
             f"time: about {duration(self.seconds)} here{self._parts()}, besides ordering the kernels",
             *self.extrapolated,
         ]

@@ -155,5 +155,4 @@ class Result(Shown):
         """Accuracy, bytes and where the file is, in two lines."""
         headline, sizes = self.headline, self.bytes
         figure = "" if headline is None else f"{headline[0]}: original {headline[1]:.4g}, reconstructed {headline[2]:.4g}\n"
-        smaller = f"{sizes.original:,} bytes before, {sizes.total:,} after ({sizes.original / max(1, sizes.total):.1f} times smaller)"
-        return f"{figure}{smaller}; {self.artifact}"
+        return f"{figure}bytes: {sizes.change}; {self.artifact}"

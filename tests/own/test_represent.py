@@ -227,6 +227,22 @@ def test_the_plan_tells_sizes_that_the_file_has(tmp_path: Path) -> None:
     assert result.original_top1 == plan.original.top1
 
 
+def test_a_file_larger_than_the_network_is_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+    plan = nern.Engine.from_model(tiny, torch.randn(40, 5), SHORT, output=tmp_path / "plan").plan()
+    assert "times LARGER than the network itself" in str(plan)
+    with caplog.at_level("WARNING", "nern"):
+        result = represent(tiny, torch.randn(40, 5), tmp_path)
+    assert result.bytes.total > result.bytes.original
+    assert "the representation is larger than the network" in caplog.text
+    assert "times LARGER than the network itself" in result.summary()
+    assert plan.predictor.startswith("MLP (hidden 4,")
+    caplog.clear()
+    large = nn.Sequential(nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 200))
+    assert "times smaller" in represent(large, torch.randn(40, 200), tmp_path / "large").summary()
+    assert not caplog.text
+
+
 def test_the_predictor_has_a_part_of_the_represented_weights() -> None:
     experiment, _ = OwnNetwork(nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 300)), size=(300,)).experiment()
     hidden = experiment.predictor.hidden  # type: ignore[attr-defined]
