@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nern.artifact.artifact import Artifact
 from nern.errors import ArtifactError, ConfigError
 from nern.networks.state_dicts import read_state_dict, write_state_dict
-from nern.outputs.nested import tensors_of
+from nern.outputs.nested import call, map_tensors, tensors_of
 from nern.support.files import write_atomically
 from nern.support.messages import cannot_write, first_line
 from nern.toolkit.optional import import_optional
@@ -53,7 +53,7 @@ def export(source: Artifact, path: str | Path, network: nn.Module | None = None,
     path = Path(path)
     if path.suffix in (".safetensors", ".pt", ".pth"):
         return _export_state(source, path)
-    writers: dict[str, Callable[[nn.Module, Tensor, Path], Callable[[Tensor], Sequence[Tensor]]]] = {".onnx": _onnx, ".pt2": _pt2}
+    writers: dict[str, Callable[[nn.Module, Any, Path], Callable[[Any], Sequence[Tensor]]]] = {".onnx": _onnx, ".pt2": _pt2}
     if path.suffix not in writers:
         raise ConfigError(f"{path}: the file must end in .onnx, .pt2, .safetensors, .pt or .pth")
     if path.suffix == ".onnx":
@@ -61,9 +61,8 @@ def export(source: Artifact, path: str | Path, network: nn.Module | None = None,
             import_optional(module, "export", "nern export")
     rebuilt = source.reconstruct() if network is None else _filled(source, network)
     rebuilt = rebuilt.float().cpu().eval()
-    example = torch.zeros(2, *source.architecture.preprocessing().size) if inputs is None else inputs
-    # values and a batch size other than in tracing, to see that neither has become a constant
-    trial = torch.randn(3, *example.shape[1:], generator=torch.Generator().manual_seed(0)) if example.is_floating_point() else example
+    example = source.architecture.example_inputs(2) if inputs is None else inputs
+    trial = map_tensors(_other, example)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / path.name
         try:
@@ -71,7 +70,7 @@ def export(source: Artifact, path: str | Path, network: nn.Module | None = None,
         except Exception as error:  # torch's exporters raise many kinds of errors
             raise ConfigError(f"{path}: torch cannot export this network ({type(error).__name__}: {first_line(error)})") from error
         with torch.no_grad():
-            difference = _difference(tensors_of(rebuilt(trial)), run(trial))
+            difference = _difference(tensors_of(call(rebuilt, trial)), run(trial))
         if not difference <= TOLERANCE:
             raise ArtifactError(f"{path}: the exported network differs from the reconstructed one by {difference:.2g}; it was not written")
         content = written.read_bytes()
@@ -80,6 +79,22 @@ def export(source: Artifact, path: str | Path, network: nn.Module | None = None,
     except OSError as error:
         raise ArtifactError(cannot_write(path, error, "free space or name another file")) from error
     return Export(str(path), path.suffix[1:], len(content), difference)
+
+
+def _other(values: Tensor) -> Tensor:
+    """Values and a batch size other than in tracing, to see that neither has become a constant; integers are repeated ones."""
+    if values.is_floating_point():
+        return torch.randn(3, *values.shape[1:], generator=torch.Generator().manual_seed(0))
+    return values[:1].repeat_interleave(3, dim=0)
+
+
+def _arguments(example: Any) -> dict[str, Any]:
+    """What torch's exporters are told of inputs: arguments in order or by name, each with a batch of any size."""
+    batch = torch.export.Dim("batch")
+    if isinstance(example, Mapping):
+        return {"args": (), "kwargs": dict(example), "dynamic_shapes": {name: {0: batch} for name in example}}
+    arguments = example if isinstance(example, tuple) else (example,)
+    return {"args": arguments, "dynamic_shapes": tuple({0: batch} for _ in arguments)}
 
 
 def _filled(source: Artifact, network: nn.Module) -> nn.Module:
@@ -97,22 +112,31 @@ def _export_state(source: Artifact, path: Path) -> Export:
     return Export(str(path), path.suffix[1:], path.stat().st_size, 0.0)
 
 
-def _pt2(network: nn.Module, example: Tensor, path: Path) -> Callable[[Tensor], Sequence[Tensor]]:
-    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+def _pt2(network: nn.Module, example: Any, path: Path) -> Callable[[Any], Sequence[Tensor]]:
+    program = torch.export.export(network, **_arguments(example))
     torch.export.save(program, path)
     again = torch.export.load(path).module()
-    return lambda inputs: tensors_of(again(inputs))
+    return lambda inputs: tensors_of(call(again, inputs))
 
 
-def _onnx(network: nn.Module, example: Tensor, path: Path) -> Callable[[Tensor], Sequence[Tensor]]:
+def _onnx(network: nn.Module, example: Any, path: Path) -> Callable[[Any], Sequence[Tensor]]:
     import onnxruntime
 
+    if isinstance(example, Mapping):
+        names = list(example)
+    else:
+        names = [f"inputs{position}" for position in range(len(example))] if isinstance(example, tuple) else ["inputs"]
     torch.onnx.export(
-        network, (example,), str(path), dynamo=True, external_data=False, verbose=False,
-        input_names=["inputs"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+        network, f=str(path), dynamo=True, external_data=False, verbose=False, input_names=names, **_arguments(example),
     )  # fmt: skip
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda inputs: [torch.from_numpy(value) for value in session.run(None, {session.get_inputs()[0].name: inputs.numpy()})]
+    named = [value.name for value in session.get_inputs()]
+
+    def run(inputs: Any) -> Sequence[Tensor]:
+        by_name = dict(zip(names, tensors_of(inputs), strict=True))  # an argument that the network does not use is left out
+        return [torch.from_numpy(value) for value in session.run(None, {name: by_name[name].numpy() for name in named})]
+
+    return run
 
 
 def _difference(expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:

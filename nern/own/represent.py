@@ -47,7 +47,8 @@ def represent(
     Args:
         model: any module with convolutions or linear layers; it is left as it is.
         data: inputs for the network, as a DataLoader, a Dataset, a tensor, a pair (inputs, labels) or batches; a folder of images;
-            or None for noise. Labels are used for measuring only. A tenth of the data is held out to choose the checkpoint, and
+            or None for noise. Inputs of a network with several arguments are a tuple of tensors, or a dictionary of tensors by
+            the names of the arguments. Labels are used for measuring only. A tenth of the data is held out to choose the checkpoint, and
             another tenth is used for one measurement at the end.
         recipe: the part of the experiment without network and data: `fast`, `small`, `paper` or `data-free`.
         steps: length of the run as a multiple of the recipe's: 0.1 to try things out.

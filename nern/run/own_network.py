@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
 from nern.outputs.metric import Metric
 from nern.outputs.metrics import FunctionMetric
-from nern.outputs.nested import call
+from nern.outputs.nested import call, map_tensors, tensors_of
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 from nern.toolkit.given import Examples, TensorExamples, examples_of
@@ -100,7 +101,7 @@ class OwnNetwork:
         layers = self.layers if isinstance(self.layers, str) else list(self.layers)
         values: dict[str, Any] = {
             "name": "module", "build": known[0] if known else None, "arguments": known[1] if known else {}, "layers": layers,
-            "size": self._size(examples), "network": type(self.model).__name__,
+            "size": self._size(examples), "inputs": self._inputs(examples), "network": type(self.model).__name__,
         }  # fmt: skip
         values |= {key: list(value) for key, value in (("mean", self.mean), ("std", self.std)) if value is not None}
         if isinstance(self.data, (str, Path)):
@@ -113,7 +114,7 @@ class OwnNetwork:
             registry = create_registry(kinds=("architecture",))
             return list(structure_component("architecture", self.described, registry, "architecture").preprocessing().size)
         if examples is not None:
-            return list(examples[torch.zeros(1, dtype=torch.int64)][0].shape[1:])
+            return list(tensors_of(examples[torch.zeros(1, dtype=torch.int64)][0])[0].shape[1:]) or [1]
         if self.size is not None:
             return list(self.size)
         first = next((module for module in self.model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))), None)
@@ -128,6 +129,15 @@ class OwnNetwork:
                 return size
         raise ConfigError("what inputs the network takes cannot be guessed; give size=(channels, height, width), or data")
 
+    def _inputs(self, examples: Examples | None) -> dict[str, list[int | str]] | None:
+        """Shape and type of each argument, where there are several, or one of other numbers than an image has; else None."""
+        inputs = None if examples is None else examples[torch.zeros(1, dtype=torch.int64)][0]
+        if inputs is None or (isinstance(inputs, Tensor) and (inputs.is_floating_point() or inputs.dtype == torch.uint8)):
+            return None
+        named = inputs if isinstance(inputs, Mapping) else dict(enumerate(inputs if isinstance(inputs, tuple) else (inputs,)))
+        dtypes = {name: torch.float32 if value.is_floating_point() else value.dtype for name, value in named.items()}
+        return {str(name): [*value.shape[1:], str(dtypes[name]).removeprefix("torch.")] for name, value in named.items()}
+
     def _runs(self, size: Sequence[int]) -> bool:
         try:
             self._outputs(torch.zeros(1, *size))
@@ -136,13 +146,16 @@ class OwnNetwork:
         return True
 
     @torch.no_grad()
-    def _outputs(self, inputs: Tensor) -> Any:
+    def _outputs(self, inputs: Any) -> Any:
         """Run the network on inputs [b, ...] in eval mode; afterwards it is in its own mode again."""
         modes = [(module, module.training) for module in self.model.modules()]
-        parameter = next(self.model.parameters(), inputs)
+        parameter = next(self.model.parameters(), tensors_of(inputs)[0])
+
+        def placed(values: Tensor) -> Tensor:
+            return values.to(parameter.device, parameter.dtype if values.is_floating_point() else values.dtype)
+
         try:
-            inputs = inputs.to(parameter.device)
-            return call(self.model.eval(), inputs.to(parameter.dtype) if inputs.is_floating_point() else inputs)
+            return call(self.model.eval(), map_tensors(placed, inputs))
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -152,11 +165,12 @@ class OwnNetwork:
         if self.described is not None:
             component = structure_component("architecture", self.described, registry, "architecture")
             return KernelGrid(tuple(component.layers(self.model))), component.features(self.model)
-        grid = self._grid(architecture["size"])
-        return grid, choose_feature_maps(self.model, grid.layers, architecture["size"])
+        inputs = structure_component("architecture", architecture, registry, "architecture").example_inputs()
+        grid = self._grid(inputs)
+        return grid, choose_feature_maps(self.model, grid.layers, inputs)
 
-    def _grid(self, size: Sequence[int]) -> KernelGrid:
-        layers = map_layers(self.model, size, self.layers)  # type: ignore[arg-type]
+    def _grid(self, inputs: Any) -> KernelGrid:
+        layers = map_layers(self.model, inputs, self.layers)  # type: ignore[arg-type]
         if not layers:
             what = "convolution" if self.layers == "convolutions" else "convolution or linear layer"
             raise ConfigError(f"{type(self.model).__name__} has no {what} that its forward pass calls: there is nothing to represent")
@@ -164,23 +178,23 @@ class OwnNetwork:
 
     # -- the data ------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _examples(data: Any) -> Examples | None:
-        return None if data is None or isinstance(data, (str, Path)) else examples_of(data)
+    def _examples(self, data: Any) -> Examples | None:
+        return None if data is None or isinstance(data, (str, Path)) else examples_of(data, argument_names(self.model))
 
     def _task(self, examples: Examples | None, test: Examples | None, place: Path) -> dict[str, Any]:
         if examples is None:
             return {"name": "uniform-noise"} if self.data is None else self._folder(Path(self.data))
         inputs, targets = examples[torch.arange(min(2, len(examples)))]
-        if inputs.dtype == torch.uint8 and (self.mean is None or self.std is None):
+        bytes_ = isinstance(inputs, Tensor) and inputs.dtype == torch.uint8
+        if bytes_ and (self.mean is None or self.std is None):
             raise DataError("the inputs are bytes (uint8): give mean and std of their channels in [0, 1], or normalised inputs")
-        if inputs.dtype == torch.uint8:
+        if bytes_:
             mean, std = tuple(self.mean or ()), tuple(self.std or ())
             inputs = Preprocessing(mean, std, tuple(inputs.shape[1:])).normalise(inputs)  # type: ignore[arg-type]
         try:
             outputs = self._outputs(inputs)
         except Exception as error:
-            raise DataError(f"the network cannot take the data: inputs {list(inputs.shape)} ({str(error).splitlines()[0]})") from error
+            raise DataError(f"the network cannot take the data: inputs {_shapes(inputs)} ({str(error).splitlines()[0]})") from error
         whole = isinstance(examples, TensorExamples) and isinstance(test, (TensorExamples, type(None)))
         size = sum(part.bytes for part in (examples, test) if isinstance(part, TensorExamples))
         root = str((place / "data.safetensors").absolute()) if whole and size <= KEPT_BYTES else None
@@ -201,6 +215,22 @@ class OwnNetwork:
             return False
         outputs = self._outputs(torch.zeros(1, *self._size(None)))
         return isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] == len(inside)
+
+
+def argument_names(model: nn.Module) -> list[str]:
+    """Names of the arguments of a network's forward pass."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [parameter.name for parameter in parameters if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+
+
+def _shapes(inputs: Any) -> str:
+    """Shapes of inputs, for messages: one, or those of several arguments."""
+    if isinstance(inputs, Mapping):
+        return ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+    return ", ".join(str(list(value.shape)) for value in tensors_of(inputs))
 
 
 def usual_resize(side: int) -> int:

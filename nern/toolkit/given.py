@@ -10,16 +10,19 @@ from typing import Any, Literal
 import attrs
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing
+from nern.outputs.nested import count, map_tensors, moved, tensors_of, to_float32
 from nern.support.seeding import derive, generator
 from nern.toolkit.images import EpochOrder
 
 MOST_STREAMED = 10_000  # examples that are kept of a stream, whose examples have no index
 _INPUTS = ("image", "images", "pixel_values", "input", "inputs", "x", "features", "data")
 _TARGETS = ("label", "labels", "target", "targets", "y", "mask", "masks")
+_ALWAYS_TARGETS = ("label", "labels", "target", "targets")  # though a network may take them, to compute a loss
 
 
 class Examples(ABC):
@@ -29,29 +32,32 @@ class Examples(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Inputs [b, ...] and targets [b, ...] or None of the examples with indices [b] int64."""
+    def __getitem__(self, indices: Tensor) -> tuple[Any, Tensor | None]:
+        """Inputs and targets [b, ...] or None of the examples with indices [b] int64.
+
+        Inputs are a tensor [b, ...], or, of a network with several arguments, a tuple or dictionary of tensors.
+        """
 
 
 @attrs.frozen(eq=False)
 class TensorExamples(Examples):
     """Examples in memory."""
 
-    inputs: Tensor
-    """Inputs [n, ...] of all examples."""
+    inputs: Any
+    """Inputs [n, ...] of all examples: a tensor, or a tuple or dictionary of tensors."""
     targets: Tensor | None
     """Targets [n, ...] of all examples; None where there are none."""
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return count(self.inputs)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.inputs[indices], None if self.targets is None else self.targets[indices]
+    def __getitem__(self, indices: Tensor) -> tuple[Any, Tensor | None]:
+        return map_tensors(lambda values: values[indices], self.inputs), None if self.targets is None else self.targets[indices]
 
     @property
     def bytes(self) -> int:
         """Bytes in memory."""
-        return sum(value.numel() * value.element_size() for value in (self.inputs, self.targets) if value is not None)
+        return sum(value.numel() * value.element_size() for value in tensors_of((self.inputs, self.targets)))
 
 
 @attrs.frozen(eq=False)
@@ -62,12 +68,14 @@ class DatasetExamples(Examples):
     """The data set: has a length, and an example for each index."""
     collate: Callable[[list[Any]], Any] = default_collate
     """Function that makes a batch from a list of examples."""
+    arguments: Sequence[str] = ()
+    """Names of the network's arguments, by which a batch that is a dictionary is read."""
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        return inputs_and_targets(self.collate([self.dataset[int(index)] for index in indices]))
+    def __getitem__(self, indices: Tensor) -> tuple[Any, Tensor | None]:
+        return inputs_and_targets(self.collate([self.dataset[int(index)] for index in indices]), self.arguments)
 
 
 @attrs.frozen(eq=False)
@@ -82,15 +90,19 @@ class Some(Examples):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __getitem__(self, indices: Tensor) -> tuple[Any, Tensor | None]:
         return self.whole[self.numbers[indices]]
 
 
-def examples_of(data: Any) -> Examples:
+def examples_of(data: Any, arguments: Sequence[str] = ()) -> Examples:
     """Make examples from a tensor or array of inputs, a pair of inputs and targets, a Dataset, a DataLoader, or batches.
 
     Targets are optional everywhere; batches may be dictionaries with keys such as `image` and `label`. Of a stream, whose examples
-    have no index, the first 10,000 are kept in memory.
+    have no index, the first 10,000 are kept in memory. Inputs of a network with several arguments are a tuple of tensors, or a
+    dictionary of tensors by the names of its arguments.
+
+    Args:
+        arguments: names of the network's arguments.
 
     Raises:
         DataError: `data` is something else, or empty.
@@ -100,21 +112,25 @@ def examples_of(data: Any) -> Examples:
     elif isinstance(data, TensorDataset):
         examples = _tensors(data.tensors)
     elif isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
-        examples = DatasetExamples(data.dataset, data.collate_fn or default_collate)
+        examples = DatasetExamples(data.dataset, data.collate_fn or default_collate, arguments)
         if isinstance(data.dataset, TensorDataset) and data.collate_fn is default_collate:
             examples = _tensors(data.dataset.tensors)
     elif isinstance(data, DataLoader):
-        examples = _streamed(data)
+        examples = _streamed(data, arguments)
     elif isinstance(data, IterableDataset):
-        examples = _streamed(DataLoader(data, batch_size=64))
+        examples = _streamed(DataLoader(data, batch_size=64), arguments)
     elif _is_tensor(data):
         examples = TensorExamples(torch.as_tensor(data), None)
     elif isinstance(data, (tuple, list)) and len(data) == 2 and all(map(_is_tensor, data)) and len(data[0]) == len(data[1]):
         examples = _tensors(data)
+    elif isinstance(data, (tuple, list)) and len(data) == 2 and _are_arguments(data[0]) and _is_tensor(data[1]):
+        examples = TensorExamples(_as_arguments(data[0]), torch.as_tensor(data[1]))
+    elif isinstance(data, Mapping) and _are_arguments(data):
+        examples = TensorExamples(*inputs_and_targets(data, arguments))
     elif isinstance(data, Dataset) or (_has_numbers(data) and not isinstance(data, (list, str, Mapping))):
-        examples = DatasetExamples(data)
+        examples = DatasetExamples(data, arguments=arguments)
     elif isinstance(data, Iterable) and not isinstance(data, (str, Mapping)):
-        examples = _streamed(data)
+        examples = _streamed(data, arguments)
     else:
         raise DataError(
             f"data is a {type(data).__name__}; give a DataLoader, a Dataset, a tensor, a pair (inputs, labels), a folder of images, or None"
@@ -132,42 +148,64 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) or type(value).__name__ == "ndarray"
 
 
+def _are_arguments(value: Any) -> bool:
+    """Whether it holds several arguments of a network: tensors of one length in a tuple, a list, or a dictionary by names."""
+    parts = list(value.values()) if isinstance(value, Mapping) else list(value) if isinstance(value, (tuple, list)) else []
+    return bool(parts) and all(map(_is_tensor, parts)) and all(len(part) == len(parts[0]) for part in parts)
+
+
+def _as_arguments(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): torch.as_tensor(part) for name, part in value.items()}
+    return tuple(torch.as_tensor(part) for part in value)
+
+
 def _tensors(values: Sequence[Any]) -> TensorExamples:
     return TensorExamples(torch.as_tensor(values[0]), torch.as_tensor(values[1]) if len(values) > 1 else None)
 
 
-def _streamed(batches: Iterable[Any]) -> TensorExamples:
-    inputs, targets, count = [], [], 0
+def _streamed(batches: Iterable[Any], arguments: Sequence[str] = ()) -> TensorExamples:
+    inputs, targets, examples = [], [], 0
     for batch in islice(batches, MOST_STREAMED):
-        images, labels = inputs_and_targets(batch)
+        images, labels = inputs_and_targets(batch, arguments)
         inputs.append(images)
         targets.append(labels)
-        count += len(images)
-        if count >= MOST_STREAMED:
+        examples += count(images)
+        if examples >= MOST_STREAMED:
             break
     if not inputs:
         raise DataError("data holds no examples")
     known = [labels for labels in targets if labels is not None]
-    return TensorExamples(torch.cat(inputs), torch.cat(known) if len(known) == len(inputs) else None)
+    joined = pytree.tree_map(lambda *parts: torch.cat(parts), *inputs)
+    return TensorExamples(joined, torch.cat(known) if len(known) == len(inputs) else None)
 
 
-def inputs_and_targets(batch: Any) -> tuple[Tensor, Tensor | None]:
+def inputs_and_targets(batch: Any, arguments: Sequence[str] = ()) -> tuple[Any, Tensor | None]:
     """Inputs and targets of a batch: a tensor, (inputs, targets, …), or a dictionary.
 
+    Inputs are a tensor, or several arguments of a network: a tuple of tensors, or a dictionary of tensors by their names.
+
+    Args:
+        arguments: names of the network's arguments. A dictionary that holds several of them holds its inputs by name.
+
     Raises:
-        DataError: the batch has no tensor that could be the input.
+        DataError: there is no tensor in it that could be the input.
     """
     inputs, targets = batch, None
     if isinstance(batch, Mapping):
-        inputs = next((batch[key] for key in _INPUTS if key in batch), None)
-        targets = next((batch[key] for key in _TARGETS if key in batch), None)
+        named = {name: batch[name] for name in arguments if name not in _ALWAYS_TARGETS and _is_tensor(batch.get(name))}
+        one = next((batch[key] for key in _INPUTS if key in batch), None)
+        inputs = named if len(named) > 1 or (named and one is None) else one
+        targets = next((batch[key] for key in _TARGETS if key in batch and key not in named), None)
         if inputs is None:
-            raise DataError(f"a batch is a dictionary with {', '.join(map(str, batch))}; its input must be called {', '.join(_INPUTS)}")
+            there = f"its input must be called {', '.join(_INPUTS)}, or as the network's argument"
+            raise DataError(f"a batch is a dictionary with {', '.join(map(str, batch))}; {there} ({', '.join(arguments) or 'unknown'})")
     elif isinstance(batch, (tuple, list)) and batch:
         inputs, targets = batch[0], batch[1] if len(batch) > 1 else None
-    if not _is_tensor(inputs):
+    if not _is_tensor(inputs) and not _are_arguments(inputs):
         raise DataError(f"a batch is a {type(batch).__name__}; it must be a tensor of inputs, (inputs, targets), or a dictionary of them")
-    return torch.as_tensor(inputs), torch.as_tensor(targets) if targets is not None and _is_tensor(targets) else None
+    known = torch.as_tensor(targets) if targets is not None and _is_tensor(targets) else None
+    return torch.as_tensor(inputs) if _is_tensor(inputs) else _as_arguments(inputs), known
 
 
 def _classes(examples: Examples) -> int | None:
@@ -212,13 +250,13 @@ class GivenData(Data):
         """Number of examples of each part."""
         return {name: len(part) for name, part in self._parts.items()}
 
-    def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Tensor]:
+    def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Any]:
         part = self._parts["train"]
         if not len(part):
             raise DataError(f"no examples are left to train on ({self.sizes()}); give more, or a smaller heldout")
         order = EpochOrder(len(part), batch, derive(seed, "order"))
 
-        def inputs(step: int) -> Tensor:
+        def inputs(step: int) -> Any:
             with torch.random.fork_rng(devices=[]):
                 # Random numbers that a data set draws depend on the step alone
                 torch.manual_seed(derive(seed, "example", step) % (1 << 63))
@@ -227,7 +265,7 @@ class GivenData(Data):
 
         return inputs
 
-    def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor | None]]:
+    def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Any, Tensor | None]]:
         part = self._parts[split]
         if not len(part):
             raise DataError(f"there are no {split} examples")
@@ -237,8 +275,7 @@ class GivenData(Data):
                 inputs, targets = part[torch.arange(start, min(start + batch, len(part)))]
             yield self._prepared(inputs, device), None if targets is None else targets.to(device)
 
-    def _prepared(self, inputs: Tensor, device: torch.device) -> Tensor:
-        inputs = inputs.to(device)
-        if inputs.dtype == torch.uint8 and inputs.dim() == 4:
-            return self._preprocessing.normalise(inputs)
-        return inputs.float() if inputs.is_floating_point() else inputs
+    def _prepared(self, inputs: Any, device: torch.device) -> Any:
+        if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8 and inputs.dim() == 4:
+            return self._preprocessing.normalise(inputs.to(device))
+        return to_float32(moved(inputs, device))

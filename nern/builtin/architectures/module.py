@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import nn
 
-from nern import Architecture, ConfigError, Preprocessing, at_least, hookimpl, option
+from nern import Architecture, ConfigError, OptionError, Preprocessing, at_least, hookimpl, option
 from nern.toolkit.architectures import DiscoveredArchitecture, out_of_place
 from nern.toolkit.files import write_tensors
 from nern.toolkit.references import build_reference
@@ -29,6 +29,11 @@ class OwnModule(DiscoveredArchitecture):
         "all", help="represented layers: all convolutions and linear layers, convolutions, or patterns of parameter names"
     )
     size: list[int] = option(factory=lambda: [3, 224, 224], help="shape of an input without the batch: channels, height, width")
+    inputs: dict[str, list[int | str]] | None = option(
+        None,
+        help="shape and type of each argument of a network that takes several, or one that is no image: name or position, such as 0, to "
+        "lengths without the batch and a type, such as [16, int64]; null for one input of the shape size",
+    )
     mean: list[float] | None = option(None, help="mean of each channel of images in [0, 1]; null for 0.485, 0.456, 0.406, or 0.5")
     std: list[float] | None = option(None, help="standard deviation of each channel; null for 0.229, 0.224, 0.225, or 0.5")
     resize: int | None = option(None, help="shorter side of photographs before the crop, in pixels; null for none", check=at_least(1))
@@ -37,6 +42,28 @@ class OwnModule(DiscoveredArchitecture):
     #: Options that a file does not hold: reading a file must never import the user's code.
     private: ClassVar[tuple[str, ...]] = (*Architecture.private, "build", "arguments")
     _module: nn.Module | None = attrs.field(default=None, init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        for name, described in (self.inputs or {}).items():
+            lengths, types = [part for part in described if isinstance(part, int)], [part for part in described if isinstance(part, str)]
+            if len(types) > 1 or any(not hasattr(torch, kind) for kind in types) or any(length < 1 for length in lengths):
+                raise OptionError("inputs", f"'{name}' must be lengths above 0 and a type of torch, such as [16, int64], got {described}")
+        names = list(self.inputs or {})
+        if any(name.isdigit() for name in names) and names != [str(position) for position in range(len(names))]:
+            raise OptionError("inputs", f"must be positions from 0 on or names, got {', '.join(names)}")
+
+    def example_inputs(self, batch: int = 2) -> Any:
+        if self.inputs is None:
+            return super().example_inputs(batch)
+        made = {
+            name: torch.zeros(
+                batch,
+                *(part for part in described if isinstance(part, int)),
+                dtype=next((getattr(torch, part) for part in described if isinstance(part, str)), torch.float32),
+            )
+            for name, described in self.inputs.items()
+        }
+        return tuple(made.values()) if "0" in made else made
 
     def hand_over(self, module: nn.Module) -> None:
         """Take `module`, which is in memory, as the network from now on."""

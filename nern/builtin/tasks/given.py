@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import attrs
 from safetensors.torch import load_file
+from torch import Tensor
 
 from nern import Data, DataError, Preprocessing, Task, at_least, below, hookimpl, option
 from nern.toolkit.files import write_tensors
@@ -53,7 +54,9 @@ class Given(Task):
             )
         tensors = load_file(self.root)
         parts = [
-            TensorExamples(tensors[f"{part}.inputs"], tensors.get(f"{part}.targets")) if f"{part}.inputs" in tensors else None
+            TensorExamples(_inputs_in(tensors, f"{part}.inputs"), tensors.get(f"{part}.targets"))
+            if any(name.startswith(f"{part}.inputs") for name in tensors)
+            else None
             for part in ("all", "test")
         ]
         assert parts[0] is not None
@@ -63,13 +66,31 @@ class Given(Task):
         """Write examples in memory into the run's folder, so that the run can be resumed."""
         if self.root is None or self._examples is None or Path(self.root).exists():
             return
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for part, examples in (("all", self._examples), ("test", self._test)):
             if isinstance(examples, TensorExamples):
-                tensors[f"{part}.inputs"] = examples.inputs
+                tensors |= _named(examples.inputs, f"{part}.inputs")
                 if examples.targets is not None:
                     tensors[f"{part}.targets"] = examples.targets
         write_tensors(Path(self.root), tensors)
+
+
+def _named(inputs: Any, place: str) -> dict[str, Tensor]:
+    """Inputs as tensors of a file: one under the name itself, several arguments behind it by their names or positions."""
+    if isinstance(inputs, Tensor):
+        return {place: inputs}
+    if isinstance(inputs, Mapping):
+        return {f"{place}.{name}": value for name, value in inputs.items()}
+    return {f"{place}:{position}": value for position, value in enumerate(inputs)}
+
+
+def _inputs_in(tensors: Mapping[str, Tensor], place: str) -> Any:
+    """Undo `_named`."""
+    if place in tensors:
+        return tensors[place]
+    named = {name.removeprefix(f"{place}."): value for name, value in tensors.items() if name.startswith(f"{place}.")}
+    positions = sorted(int(name.removeprefix(f"{place}:")) for name in tensors if name.startswith(f"{place}:"))
+    return named or tuple(tensors[f"{place}:{position}"] for position in positions)
 
 
 @hookimpl
