@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import attrs
 import click
@@ -29,6 +29,7 @@ from tests.docs.site_reading import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("extension_points", "command_line", "descriptions")
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +38,14 @@ def site(docs_site: Path) -> Site:
 
 
 @pytest.fixture(scope="session")
-def reference() -> ModuleType:
-    """The hook of the site that makes the reference pages."""
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "hooks" / "reference.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reference"] = module
-    spec.loader.exec_module(module)
-    return module
+def reference() -> SimpleNamespace:
+    """Every function of the hook of the site that makes the reference pages."""
+    sys.path.insert(0, str(ROOT / "docs" / "hooks"))  # as mkdocs does
+    try:
+        modules = [importlib.import_module(name) for name in ("reference", *(f"reference_pages.{name}" for name in PAGES))]
+    finally:
+        sys.path.pop(0)
+    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items() if not name.startswith("_")})
 
 
 def keys() -> dict[str, list[str]]:
@@ -155,7 +156,7 @@ def test_an_undocumented_key_name_or_verb_is_found(site: Site) -> None:
     assert undocumented_verbs(site, {"nern train": train, "nern secret": train}) == ["nern train --secret", "nern secret"]
 
 
-def test_the_build_refuses_what_has_no_description(reference: ModuleType, registry: Registry) -> None:
+def test_the_build_refuses_what_has_no_description(reference: SimpleNamespace, registry: Registry) -> None:
     from mkdocs.exceptions import PluginError
 
     @attrs.frozen
@@ -188,7 +189,7 @@ class Measured:
     _own: int = 0
 
 
-def test_the_build_refuses_an_attribute_that_says_nothing(reference: ModuleType) -> None:
+def test_the_build_refuses_an_attribute_that_says_nothing(reference: SimpleNamespace) -> None:
     from mkdocs.exceptions import PluginError
 
     assert reference.undescribed_attributes(Measured) == ["secret"]
@@ -216,7 +217,7 @@ def test_attributes_and_signatures_are_shown(site: Site, page: str, places: list
         assert "Preprocessing( mean: tuple[float, ...] = (0.485, 0.456, 0.406)," in made and "resize: int | None = None," in made
 
 
-def test_unlisted_pages_are_reachable(reference: ModuleType) -> None:
+def test_unlisted_pages_are_reachable(reference: SimpleNamespace) -> None:
     nav = reference.complete_navigation([{"Home": "index.md"}, {"API": "api/"}], ["index.md", "new.md", "api/a.md"], ["api/a.md"])
     assert nav == [{"Home": "index.md"}, {"API": ["api/a.md"]}, {"More": ["new.md"]}]
 
