@@ -13,10 +13,13 @@ import torch
 from nern.artifact.artifact import Artifact, Bytes
 from nern.config.experiment import Experiment
 from nern.interfaces import Data, Task
+from nern.representation.entropy import is_coded
 from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.original import Original
+from nern.run.packing import room_for_codes
 from nern.run.step_time import step_time
 from nern.support.messages import some
+from nern.training.coding import start_coding
 from nern.training.step import StepContext
 
 TRIAL_SECONDS = 20.0  # for the trial steps of all phases together, about
@@ -110,9 +113,12 @@ def make_plan(
     if "test" in data.splits:
         score = Comparison(original.network, timed, "test", context.device, experiment.task.outputs(), measures_of(experiment)).original
     layers, entries = original.grid.layers, artifact.entries
-    sizes = artifact.bytes()
+    representation, sizes = context.representation, artifact.bytes()
     seconds, extrapolated = dict[str, float](), list[str]()
     for index, phase in enumerate(experiment.phases):
+        if representation.storage.is_coded and experiment.counts_bits(phase) and not is_coded(representation):
+            start_coding(context, None, 0, room_for_codes(experiment, original, representation, artifact.registry))
+            sizes = artifact.bytes()
         step, how = step_time(experiment, phase, index, context, open_task, TRIAL_SECONDS / len(experiment.phases))
         seconds[phase.name] = seconds.get(phase.name, 0.0) + step * phase.iterations
         extrapolated += [f"a step of {phase.name} takes about {duration(step)}, as far as can be told from {how}"] if how else []
@@ -164,7 +170,8 @@ def _notes(experiment: Experiment, seconds: Mapping[str, float]) -> list[str]:
     longest = max(seconds, key=lambda name: seconds[name])
     phase = next(phase for phase in experiment.phases if phase.name == longest)
     images = f"; phases.{longest}.batch={max(1, phase.batch // 8)} takes fewer images a step" if experiment.runs_networks(phase) else ""
-    return [f"shorter: steps=0.1 (--steps 0.1) is a tenth of every phase{images}; a GPU is used where there is one"]
+    recipe = "" if experiment.storage == "entropy" else "; recipe='small' (--recipe small) makes steps that run the networks alone"
+    return [f"shorter: steps=0.1 (--steps 0.1) is a tenth of every phase{images}{recipe}; a GPU is used where there is one"]
 
 
 def duration(seconds: float) -> str:

@@ -209,11 +209,7 @@ def inputs_and_targets(batch: Any, arguments: Sequence[str] = ()) -> tuple[Any, 
 
 
 def _classes(examples: Examples) -> int | None:
-    """The number of classes of the labels, where that is known without reading every example; None otherwise."""
-    if isinstance(examples, TensorExamples):
-        labels = examples.targets
-        whole = labels is not None and labels.dim() == 1 and not labels.is_floating_point() and len(labels)
-        return int(labels.max()) + 1 if whole and labels is not None else None
+    """How many classes a data set names; None for labels alone, which are the numbers of the network's outputs, and may lack some."""
     names = getattr(getattr(examples, "dataset", None), "classes", None)
     return len(names) if isinstance(names, (list, tuple)) else None
 

@@ -245,6 +245,54 @@ def test_rate_and_time_left_are_those_of_the_phase(
     ]
 
 
+class ZMQInteractiveShell:
+    """Named as a notebook's shell is."""
+
+
+class Drawn:
+    """What a notebook shows of one output, drawing after drawing."""
+
+    def __init__(self, shown: list[str]) -> None:
+        self.shown = shown
+
+    def update(self, page: Any) -> None:
+        self.shown.append(page.data)
+
+
+def test_a_notebook_shows_one_bar_that_is_drawn_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ipython = pytest.importorskip("IPython", reason="needs ipython: pip install ipython")
+    shown: list[str] = []
+
+    def display(page: Any, display_id: bool) -> Drawn:
+        assert display_id
+        shown.append(page.data)
+        return Drawn(shown)
+
+    monkeypatch.setattr(ipython, "get_ipython", ZMQInteractiveShell)
+    monkeypatch.setattr("IPython.display.display", display)
+    bar = ProgressBar()
+    config = {"phases": [{"name": "quick", "iterations": 1000}, {"name": "slow", "iterations": 100}]}
+    bar.nern_run_started(run_dir=tmp_path / "<b>", config=config, iteration=0, total=1100, unit="step")
+    for phase, iteration in (("quick", 500), ("quick", 1000), ("slow", 1050)):
+        bar.nern_step(phase=phase, iteration=iteration, total=1100, losses={"kd": 0.25})
+    bar.nern_evaluated(iteration=1050, split="heldout", metrics={"top1": 91.5})
+    bar.nern_measuring(phase="final", iteration=1100, split="test")
+    bar.nern_run_finished()
+    assert "quick (1 of 2)" in next(page for page in shown if 'value="1000" max="1000"' in page)
+    assert 'value="50" max="100"' in shown[-2]
+    assert "kd 0.25" in shown[-2]
+    assert shown[-1].count("<progress") == 1
+    assert "measuring the test images" in shown[-1]
+    assert "held-out images at step 1050: top1 91.5" in shown[-1]
+    assert "&lt;b&gt;: step 0 of 1100" in shown[-1]  # text from outside is text
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(ipython, "get_ipython", lambda: None)
+    bar.nern_run_started(run_dir=tmp_path, config=config, iteration=0, total=1100, unit="step")
+    assert "step 0 of 1100" in capsys.readouterr().err
+
+
 def test_epochs_of_the_original_network_and_measurements_are_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     bar = ProgressBar(every=1e-6)
     bar.nern_run_started(run_dir=tmp_path, config={"phases": [{"iterations": 9}]}, iteration=0, total=15, unit="epoch")

@@ -14,6 +14,7 @@ from nern.builtin.tasks.cifar import Cifar10, Cifar100
 from nern.builtin.tasks.digits import Digits
 from nern.builtin.tasks.folders import ImageFolder
 from nern.builtin.tasks.noise import NormalNoise, UniformNoise
+from nern.builtin.tasks.photographs import images_below
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing, Task
 from nern.toolkit.images import FileData
@@ -159,6 +160,26 @@ def test_photographs_are_opened_from_their_files(tmp_path: Path) -> None:
     assert data.splits == {"test"}
     assert images(data, "test").shape == (8, 3, 24, 24)
     assert labels(data, "test") == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_photographs_are_found_behind_links_and_without_the_files_of_operating_systems(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make(tmp_path / "made", {"val": 3})
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for place in sorted((made / "val").iterdir()):
+        (folder / place.name).symlink_to(place, target_is_directory=True)
+    files, names = images_below(folder)
+    assert len(files) == sum(len(list(place.iterdir())) for place in (made / "val").iterdir())
+    assert names == sorted(place.name for place in (made / "val").iterdir())
+    (folder / "__MACOSX").mkdir()
+    first = files[0].read_bytes()
+    for hidden in ("__MACOSX/a.png", "._b.png"):
+        (folder / hidden).write_bytes(first)
+    (folder / "notes.txt").write_text("x")
+    assert images_below(folder) == (files, names)
+    assert "1 file is left out (1 .txt)" in caplog.text
 
 
 @pytest.mark.parametrize("task", [ImageFolder, Cifar10])

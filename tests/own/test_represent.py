@@ -109,6 +109,16 @@ def test_a_network_in_memory_is_measured_like_the_module_itself(tmp_path: Path) 
     assert result.reconstructed_top1 == pytest.approx(100 * float(right.double().mean()))
 
 
+def test_labels_need_not_show_every_class(tmp_path: Path) -> None:
+    """A few photographs of a network with many classes: labels are the numbers of its outputs."""
+    inputs, labels = images()
+    result = represent(cnn(9), (inputs, labels), tmp_path, test=(inputs, labels))
+    right = cnn(9).eval()(inputs).argmax(1) == labels
+    assert result.original_top1 == pytest.approx(100 * float(right.double().mean()))
+    with pytest.raises(DataError, match="the task has 4 classes and the network 2"):
+        represent(cnn(2), (inputs, labels), tmp_path / "other", test=(inputs, labels))
+
+
 def test_a_short_training_brings_a_network_close_to_its_original(tmp_path: Path) -> None:
     model, (inputs, labels) = cnn(), images(200)
     longer = {"phases.reconstruction.iterations": 150, "phases.distillation.iterations": 100, "predictor.hidden": 48}

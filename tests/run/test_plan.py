@@ -61,6 +61,20 @@ def test_a_step_has_parts_for_every_sampler(sampler: dict[str, Any], tmp_path: P
     assert planned(tmp_path, **{"phases.distillation.sampler": sampler}).phases["distillation"] > 0
 
 
+def test_a_plan_of_coded_integers_says_about_how_large_they_are(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 64, 3), nn.Flatten(), nn.Linear(1024, 64))
+    short = {"phases.distillation.iterations": 2, "phases.distillation.batch": 8, "observers": {}}
+
+    def total(**overrides: Any) -> int:
+        engine = nern.Engine.from_model(model, images(), {**short, **overrides}, recipe="small", output=tmp_path / "run")
+        return engine.plan().bytes.total
+
+    weights = sum(value.numel() for value in model.state_dict().values())
+    assert 1.2 * weights / 8 < total() < 4 * weights / 8  # the recipe's 1.5 bits a weight, and what stands beside them
+    for asked in (20_000, 30_000):
+        assert total(bytes=asked) == pytest.approx(asked, rel=0.15)
+
+
 def test_times_are_extrapolated_on_a_line_that_never_falls() -> None:
     assert _extrapolated({2: 1.0, 8: 4.0}, 128) == pytest.approx(4 + 0.5 * 120)
     assert _extrapolated({2: 4.0, 8: 3.0}, 128) == 3.0

@@ -20,7 +20,7 @@ def test_objects_say_in_a_few_lines_what_a_person_wants(tmp_path: Path) -> None:
         "Representation by Layers of PositionalTables: ": artifact.representation,
         "KernelGrid(3 layers, ": artifact.representation.grid,
         "Registry(": engine.registry,
-        "GivenData(train, heldout, test, 4 classes)": engine.data,
+        "GivenData(train, heldout, test)": engine.data,
     }
     for beginning, value in shown.items():
         text = repr(value)

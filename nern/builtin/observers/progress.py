@@ -1,4 +1,4 @@
-"""Shows the progress of a run on stderr: a bar on a terminal, otherwise a line every few seconds."""
+"""Shows the progress of a run: a bar on a terminal and in a notebook, otherwise a line on stderr every few seconds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from nern import Observer, above, hookimpl, option
+from nern.toolkit.notebooks import NotebookBar, in_notebook
 
 SPLITS = {"heldout": "held-out"}
 
@@ -32,6 +33,7 @@ class _Span:
 class _State:
     bar: Progress | None = None
     task: TaskID | None = None
+    notebook: NotebookBar | None = None
     unit: str = "step"
     spans: list[_Span] = attrs.field(factory=list)
     span: _Span | None = None  # the phase that is running
@@ -43,9 +45,9 @@ class _State:
 
 @attrs.frozen
 class ProgressBar(Observer):
-    """A progress bar for each phase with losses, steps a second and the time left in it; plain lines where stderr is no terminal."""
+    """A progress bar for each phase with losses, steps a second and the time left in it; plain lines outside terminals and notebooks."""
 
-    every: float = option(5.0, help="seconds between two lines where stderr is no terminal", check=above(0))
+    every: float = option(5.0, help="seconds between two lines where there is neither terminal nor notebook", check=above(0))
     _state: _State = attrs.field(init=False, factory=_State, eq=False, repr=False)
 
     @hookimpl
@@ -54,9 +56,11 @@ class ProgressBar(Observer):
         state = self._state
         state.unit, state.span, state.latest, state.shown = unit, None, (time.monotonic(), iteration), float("-inf")
         state.spans = [_Span("pretrain", 0, total)] if unit == "epoch" else _spans(config.get("phases", []))
+        if in_notebook():
+            state.notebook = NotebookBar()
         what = "training the original network" if unit == "epoch" else f"run {run_dir}"
         self._say(f"{what}: {unit} {iteration} of {total}")
-        if sys.stderr.isatty():
+        if state.notebook is None and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}", table_column=Column(no_wrap=True)),
                 BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=40, ratio=1)),
@@ -94,6 +98,9 @@ class ProgressBar(Observer):
         if state.bar is not None and state.task is not None:
             name = f"{phase} ({span.place})" if span.place else f"{phase}, {state.unit}"
             state.bar.update(state.task, completed=done, total=length, description=name, left=left, losses=f"{speed}  {terms}")
+        elif state.notebook is not None:
+            name = f"{phase} ({span.place})" if span.place else phase
+            state.notebook.update(f"{name}, {left}  {speed}  {terms}", done, length)
         elif time.monotonic() - state.shown >= self.every or iteration == span.last:
             state.shown = time.monotonic()
             place = f", phase {span.place}" if span.place else ""
@@ -105,6 +112,8 @@ class ProgressBar(Observer):
         what = f"measuring the {SPLITS.get(split, split)} images"
         if state.bar is not None and state.task is not None:
             state.bar.update(state.task, description=what, left="", losses="")
+        elif state.notebook is not None:
+            state.notebook.update(what, 0, None)
         elif split == "test":
             self._say(f"{what}: {'the original network' if phase == 'original' else f'the network of step {iteration}'}")
 
@@ -121,10 +130,15 @@ class ProgressBar(Observer):
         if self._state.bar is not None:
             self._state.bar.stop()
             self._state.bar = None
+        if self._state.notebook is not None:
+            self._state.notebook.stop()
+            self._state.notebook = None
 
     def _say(self, text: str) -> None:
         if self._state.bar is not None:
             self._state.bar.console.print(text, markup=False, highlight=False)
+        elif self._state.notebook is not None:
+            self._state.notebook.say(text)
         else:
             print(text, file=sys.stderr, flush=True)
 

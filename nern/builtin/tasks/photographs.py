@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from nern import Data, DataError, Preprocessing, Task, at_least, below, generator, hookimpl, option
+from nern.toolkit.class_folders import say_left_out, walk_images
+from nern.toolkit.image_decoding import image_suffixes
 from nern.toolkit.images import FileData
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 
 
 class Unlabelled(Data):
@@ -69,9 +70,11 @@ def images_below(folder: Path) -> tuple[list[Path], list[str]]:
     """
     if not folder.is_dir():
         raise DataError(f"image folder {folder} does not exist")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    left_out: Counter[str] = Counter()
+    files = sorted(walk_images(folder, left_out))
     if not files:
-        raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{folder} holds no images ({', '.join(sorted(image_suffixes()))})")
+    say_left_out(folder, left_out)
     tops = [file.relative_to(folder).parts for file in files]
     return files, sorted({parts[0] for parts in tops}) if all(len(parts) > 1 for parts in tops) else []
 
