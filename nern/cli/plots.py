@@ -86,18 +86,20 @@ def errors(run: Path, overrides: tuple[str, ...], output: Path, as_json: bool, p
     _save(run_figures.errors(errors_of(opened)), output, as_json)
 
 
-@plot.command(epilog=example("nern plot pruning runs/digits/pruned -o figure5"))
-@click.argument("curve", type=PATH)
+@plot.command(epilog=example('nern plot pruning "pruned=runs/digits/pruned" "fine-tuned=tuned" -o figure5'))
+@click.argument("curves", nargs=-1, required=True, metavar="[LABEL=]FOLDER...")
 @OUTPUT
 @JSON
-def pruning(curve: Path, output: Path, as_json: bool) -> None:
+def pruning(curves: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Figure 5, left: accuracy of pruned predictors.
 
-    It is drawn from a folder that nern prune wrote.
+    It is drawn from one or more folders that nern prune wrote.
     """
     from nern.studies import figures as plots
+    from nern.studies.curves import labelled
 
-    _save(plots.pruning(plots.read(curve, "pruning.json")), output, as_json)
+    read = {label: plots.read(folder, "pruning.json") for label, folder in labelled(curves).items()}
+    _save(plots.pruning(read), output, as_json)
 
 
 @plot.command("bytes", epilog=example("nern plot bytes runs/digits/compared -o bytes"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nern.errors import ConfigError, DataError
 from nern.studies import run_figures
 from nern.studies.curves import read_curves
-from nern.studies.drawing import COLOURS, colours, empty_figure, in_style, legend_beside, new_figure
+from nern.studies.drawing import colours, empty_figure, in_style, legend_beside, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,25 +67,32 @@ def training(runs: Mapping[str, Path]) -> Figure:
 
 
 @in_style
-def pruning(curve: Mapping[str, Any]) -> Figure:
-    """Figure 5, left: accuracy against the part of the predictor that was pruned and against bytes on disk, from `pruning.json`.
+def pruning(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Figure 5, left: accuracy against the part of the predictor that was pruned and against bytes on disk.
+
+    Args:
+        curves: by label, what `nern prune` wrote to `pruning.json`.
 
     Raises:
-        DataError: the test set had no labels.
+        DataError: the test set had no labels, or the curves belong to different original networks.
     """
-    points = curve["points"]
-    if any(point["score"].get("top1") is None for point in points):
+    if any(point["score"].get("top1") is None for curve in curves.values() for point in curve["points"]):
         raise DataError("the curve holds no accuracies: its test set had no labels, or its task has other figures")
-    accuracies = [point["score"]["top1"] for point in points]
+    originals = {curve["original"]["top1"] for curve in curves.values() if curve["original"] is not None}
+    if len(originals) > 1:
+        raise DataError(f"the curves belong to different original networks: their top-1 accuracies are {sorted(originals)}")
     figure, (left, right) = new_figure(2)
-    left.plot([100 * point["ratio"] for point in points], accuracies, marker="o", markersize=4, color=COLOURS[0], label="reconstructed")
-    right.plot([point["bytes"]["total"] / 1000 for point in points], accuracies, marker="o", markersize=4, color=COLOURS[0])
-    if curve["original"] is not None:
+    for colour, (label, curve) in zip(colours(len(curves)), curves.items(), strict=True):
+        accuracies = [point["score"]["top1"] for point in curve["points"]]
+        shown: dict[str, Any] = {"marker": "o", "markersize": 4, "color": colour, "label": label}
+        left.plot([100 * point["ratio"] for point in curve["points"]], accuracies, **shown)
+        right.plot([point["bytes"]["total"] / 1000 for point in curve["points"]], accuracies, **shown)
+    for original in originals:
         for axes in (left, right):
-            axes.axhline(curve["original"]["top1"], color="#666666", linestyle="--", linewidth=1, label="original")
+            axes.axhline(original, color="#666666", linestyle="--", linewidth=1, label="original")
     left.set(xlabel="pruned entries of the predictor, %", ylabel="top-1, %")
     right.set(xlabel="bytes on disk, KB (all parts of the file)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=min(3, len(curves) + 1), frameon=False)
     return figure
 
 

@@ -66,13 +66,18 @@ def test_figure_4_shows_held_out_accuracies(tmp_path):
 
 def test_figure_5_left_shows_accuracy_against_ratio_and_bytes():
     points = [{"ratio": r, "score": {"top1": t}, "bytes": {"total": b}} for r, t, b in ((0.0, 91.0, 500_000), (0.5, 80.0, 260_000))]
-    left, right = plots.pruning({"points": points, "original": {"top1": 91.7}}).axes
-    assert lines(left)["reconstructed"] == [(0.0, 91.0), (50.0, 80.0)]
+    tuned = {"points": [{"ratio": 0.5, "score": {"top1": 88.0}, "bytes": {"total": 250_000}}], "original": {"top1": 91.7}}
+    left, right = plots.pruning({"pruned": {"points": points, "original": {"top1": 91.7}}, "tuned": tuned}).axes
+    assert lines(left)["pruned"] == [(0.0, 91.0), (50.0, 80.0)]
+    assert lines(left)["tuned"] == [(50.0, 88.0)]
+    assert lines(right)["tuned"] == [(250.0, 88.0)]
     assert [y for _, y in lines(left)["original"]] == [91.7, 91.7]
     assert (500.0, 91.0) in next(iter(lines(right).values()))
     points[0]["score"]["top1"] = None
     with pytest.raises(DataError, match="the curve holds no accuracies"):
-        plots.pruning({"points": points, "original": None})
+        plots.pruning({"pruned": {"points": points, "original": None}})
+    with pytest.raises(DataError, match=r"different original networks: their top-1 accuracies are \[90.0, 91.7\]"):
+        plots.pruning({"one": tuned, "other": {"points": [], "original": {"top1": 90.0}}})
 
 
 def test_accuracy_against_bytes_has_a_line_for_each_family():
@@ -178,9 +183,9 @@ def test_mistakes(tmp_path, capsys):
         assert f"it has no '{key}'; name the folder of a nern " in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"cannot write .*name another place with -o"):
-        save(plots.pruning({"points": [], "original": None}), tmp_path / "file" / "x.png")
+        save(plots.pruning({"x": {"points": [], "original": None}}), tmp_path / "file" / "x.png")
     with pytest.raises(ConfigError, match="figures are written as png, svg, pdf, not as jpg"):
-        save(plots.pruning({"points": [], "original": None}), tmp_path / "x.jpg")
+        save(plots.pruning({"x": {"points": [], "original": None}}), tmp_path / "x.jpg")
     (tmp_path / "importance.json").write_text("{}")
     with pytest.raises(DataError, match=r"holds no complete importance\.safetensors"):
         plots.importance(tmp_path)
