@@ -42,7 +42,7 @@ def presets(name: str | None, output: Path | None, as_json: bool) -> None:
     """List the shipped experiments, or print one as YAML.
 
     A family such as table1 lists its rows. The name of an experiment prints its YAML, ready to edit. The names of recipes
-    (data-free, fast, paper, small) print what a recipe sets.
+    (data-free, fast, paper, quick, small) print what a recipe sets.
     """
     from nern.config.recipes import recipe, recipes
     from nern.config.sources import no_such_preset, presets

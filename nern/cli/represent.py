@@ -48,7 +48,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
     "--resize", type=click.IntRange(1), show_default="the model's own", help="Shorter side of photographs before the centre crop."
 )
 @click.option("--layers", default="all", show_default=True, help="all, convolutions, or patterns of parameter names, separated by commas.")
-@click.option("--recipe", default="fast", show_default=True, help="fast, small, paper or data-free.")
+@click.option("--recipe", default="fast", show_default=True, help="fast, quick, small, paper or data-free.")
 @click.option("--steps", default=1.0, show_default=True, help="Length of the run, as a multiple of the recipe's: 0.1 to try things out.")
 @click.option(
     "--bytes", "wanted", type=Size(), show_default="no such target", help="Find the size of the predictor for a file of this many bytes."

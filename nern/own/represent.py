@@ -50,7 +50,7 @@ def represent(
             or None for noise. Inputs of a network with several arguments are a tuple of tensors, or a dictionary of tensors by
             the names of the arguments. Labels are used for measuring only. A tenth of the data is held out to choose the checkpoint, and
             another tenth is used for one measurement at the end.
-        recipe: the part of the experiment without network and data: `fast`, `small`, `paper` or `data-free`.
+        recipe: the part of the experiment without network and data: `fast`, `quick`, `small`, `paper` or `data-free`.
         steps: length of the run as a multiple of the recipe's: 0.1 to try things out.
         target: `nern.TargetBytes(100_000)` or `nern.TargetDrop(points=1.0)` finds the size of the predictor.
         test: examples for the measurement at the end, in the same forms as `data`; by default a part of `data`.

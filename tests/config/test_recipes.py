@@ -20,7 +20,7 @@ def loaded(tmp_path, registry, values, overrides=()):
     return load_experiment(file, overrides, registry)[0]
 
 
-@pytest.mark.parametrize("name", ["data-free", "fast", "paper", "small"])
+@pytest.mark.parametrize("name", ["data-free", "fast", "paper", "quick", "small"])
 def test_a_recipe_names_neither_network_nor_data_and_makes_any_network_an_experiment(tmp_path, registry, name):
     values = recipe(name)
     assert name in recipes()
@@ -56,7 +56,7 @@ def test_another_recipe_can_be_asked_for_on_the_command_line(registry):
 
 @pytest.mark.parametrize("key", ["recipe", "phases"])
 def test_an_unknown_recipe_is_named_with_those_that_there_are(tmp_path, registry, key):
-    with pytest.raises(ConfigError, match=r"there is no recipe 'fats', did you mean 'fast'\? \(there are: data-free, fast, paper, small\)"):
+    with pytest.raises(ConfigError, match=r"there is no recipe 'fats', did you mean 'fast'\? \(there are: data-free, fast, paper, quick, small\)"):
         loaded(tmp_path, registry, {key: "fats"})
     with pytest.raises(ConfigError, match="there is no recipe 'fats'"):
         load_experiment("digits", [f"{key}=fats"], registry)
