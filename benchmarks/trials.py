@@ -11,12 +11,13 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.report import RESULTS, publish, table
+from benchmarks.report import RESULTS, machine, publish, table
 from nern import Engine
 from nern.config.overrides import parse_override
 from nern.config.preset_families import spelled
@@ -54,9 +55,12 @@ def run(study: dict[str, Any], name: str, overrides: dict[str, Any]) -> None:
         (training / "train").symlink_to(Path(overrides["task.root"]).resolve() / "train")
         places = {**overrides, "task.root": str(training), "output": f"{folder}/run", "observers": {}, "evaluate_every": 0}
         engine = Engine.from_yaml(PRESET, {**changes, **places})
+        began = time.process_time()
         result = engine.fit()
+        seconds = time.process_time() - began
         heldout = result.checkpoints["final"]["heldout"]
         kept = {"study": study["name"], "trial": name, "changes": changes, "error": error_of(engine), "bytes": result.bytes.total}
+        kept |= {"processor": machine()["processor"], "processor_seconds": round(seconds, 1)}
         kept |= heldout
     file_of(study, name).parent.mkdir(parents=True, exist_ok=True)
     write_text(file_of(study, name), json.dumps(kept, indent=1) + "\n")
@@ -91,6 +95,8 @@ def text(study: dict[str, Any]) -> str:
     ]
     missing = [name for name in study["trials"] if not file_of(study, name).exists()]
     lines = [f"**{study['title']}** ({settings(study['set'])})", table(head, cells)]
+    if trials:
+        lines.append(f"Run on {', '.join(sorted({row['processor'] for row in trials}))}.")
     if missing:
         lines.append(f"*Not run*: {', '.join(missing)}.")
     return "\n\n".join(lines)
