@@ -87,8 +87,12 @@ FIGURES = {
     "figure5-pruning": (
         "Figure 5, left: pruning the predictor",
         "nern train resnet20-cifar10-fast task.root=DIR architecture.weights=FILE output=run\n"
-        "nern prune run --ratios 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7 -o pruned\n"
-        "nern prune run --ratios 0,0.1,0.2,0.3,0.4 --finetune 200 -o tuned\nnern plot pruning pruned -o figure5-pruning",
+        "nern prune run --ratios 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7 -o smallest\n"
+        "nern prune run --ratios 0.1,0.2,0.3,0.4 --finetune 200 -o smallest-tuned\n"
+        "nern prune run --ratios 0,0.1,0.2,0.3,0.4 --method compensated -o compensated\n"
+        "nern prune run --ratios 0.1,0.2,0.3,0.4,0.5 --method compensated --finetune 200 -o compensated-tuned\n"
+        'nern plot pruning "smallest entries=smallest" "fine-tuned=smallest-tuned" "compensated=compensated" \\\n'
+        '  "compensated, fine-tuned=compensated-tuned" -o figure5-pruning',
     ),
     "figure5-importance": (
         "Figure 5, right: activations of the filters with the lowest and highest error",

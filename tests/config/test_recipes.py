@@ -56,7 +56,8 @@ def test_another_recipe_can_be_asked_for_on_the_command_line(registry):
 
 @pytest.mark.parametrize("key", ["recipe", "phases"])
 def test_an_unknown_recipe_is_named_with_those_that_there_are(tmp_path, registry, key):
-    with pytest.raises(ConfigError, match=r"there is no recipe 'fats', did you mean 'fast'\? \(there are: data-free, fast, paper, quick, small\)"):
+    there = "data-free, fast, paper, quick, small"
+    with pytest.raises(ConfigError, match=rf"there is no recipe 'fats', did you mean 'fast'\? \(there are: {there}\)"):
         loaded(tmp_path, registry, {key: "fats"})
     with pytest.raises(ConfigError, match="there is no recipe 'fats'"):
         load_experiment("digits", [f"{key}=fats"], registry)
