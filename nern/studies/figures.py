@@ -226,8 +226,10 @@ def read(path: Path, name: str) -> Any:
         DataError: there is none, it is no JSON, or another study wrote it.
     """
     file = path / name if path.is_dir() else path
-    content = _read_json(file)
     key, verb = WRITTEN[name]
+    if not file.exists():
+        raise DataError(f"cannot read {file}: there is no such file; name the folder of a nern {verb}")
+    content = _read_json(file)
     if not isinstance(content, dict) or not content.get(key):
         raise DataError(f"{file} is not what nern {verb} writes: it has no '{key}'; name the folder of a nern {verb}")
     return content

@@ -173,7 +173,7 @@ def test_every_figure_has_a_command_that_writes_png_and_svg(digits_run, tmp_path
 
 def test_mistakes(tmp_path, capsys):
     assert run(["plot", "pruning", str(tmp_path), "-o", "x"]) == 2
-    assert "cannot read" in capsys.readouterr().err
+    assert re.search(r"cannot read .*pruning\.json: there is no such file; name the folder of a nern prune", capsys.readouterr().err)
     (tmp_path / "pruning.json").write_text("{")
     with pytest.raises(DataError, match="is not complete JSON"):
         plots.read(tmp_path, "pruning.json")
