@@ -64,7 +64,9 @@ def _from_parts(
         inputs = inputs[0] if trainer.needs_targets else inputs
         running[batch] = min(_seconds(lambda inputs=inputs: _run_networks(trainer, inputs)) for _ in range(2))  # type: ignore[misc]
     few = f"predicting {min(KERNELS, rows):,} of {rows:,} kernels"
-    how = f"{few} and running the networks on {_listed(running)} images in place of {phase.batch}"
+    how = f"{few} and running the networks on " + (
+        f"{_listed(running)} images in place of {phase.batch}" if phase.batch > max(running) else "its images"
+    )
     return predicting + _extrapolated(running, phase.batch), how
 
 

@@ -41,7 +41,8 @@ class NotebookBar:
         self._draw(last=True)
 
     def stop(self) -> None:
-        """Draw for the last time."""
+        """Draw for the last time: a bar that has come to its end."""
+        self._bar = "ended", 1, 1
         self._draw(last=True)
 
     def _draw(self, last: bool) -> None:
@@ -54,6 +55,6 @@ class NotebookBar:
     def _text(self) -> str:
         description, done, total = self._bar
         known = "" if total is None else f' value="{done}" max="{total}"'
-        count = "" if total is None else f"{done}/{total} "
+        count = "" if total is None or total == 1 else f"{done}/{total} "
         lines = html.escape("\n".join(self._lines))
         return f'<div><progress{known} style="width:20em"></progress> {count}{html.escape(description)}</div><pre>{lines}</pre>'

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import accuracy, gpu, report, trials
+from benchmarks import accuracy, gpu, imports, report, trials
 from benchmarks.baseline import quadratic_path
 from benchmarks.report import placed, publish, ratio
 from benchmarks.setting import Setting
@@ -172,3 +172,13 @@ def test_floating_point_operations_and_bytes_are_counted() -> None:
         c.T  # noqa: B018 (a view touches nothing)
         c.add_(1)
     assert touched.bytes == 4 * (24 + 30 + 20 + 20 + 20)
+
+
+def test_imports_are_timed_in_processes_that_must_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "small_file", lambda folder: folder / "it's.nern")
+    codes = imports.codes(tmp_path)
+    assert {"import torch", "import nern; nern.load(FILE)", "nern --help", "nern presets"} <= codes.keys()
+    for code in codes.values():
+        compile(code, "timed", "exec")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        imports.fresh("1 / 0")

@@ -281,10 +281,9 @@ def test_a_notebook_shows_one_bar_that_is_drawn_anew(
     bar.nern_measuring(phase="final", iteration=1100, split="test")
     bar.nern_run_finished()
     assert "quick (1 of 2)" in next(page for page in shown if 'value="1000" max="1000"' in page)
-    assert 'value="50" max="100"' in shown[-2]
-    assert "kd 0.25" in shown[-2]
+    assert any('value="50" max="100"' in page and "kd 0.25" in page for page in shown)
     assert shown[-1].count("<progress") == 1
-    assert "measuring the test images" in shown[-1]
+    assert 'value="1" max="1"' in shown[-1]
     assert "held-out images at step 1050: top1 91.5" in shown[-1]
     assert "&lt;b&gt;: step 0 of 1100" in shown[-1]  # text from outside is text
     assert capsys.readouterr().err == ""
