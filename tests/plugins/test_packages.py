@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "nern-feedback": ROOT / "plugins" / "nern-feedback",
     "nern-mobilenet": ROOT / "plugins" / "nern-mobilenet",
+    "nern-palette": ROOT / "plugins" / "nern-palette",
     "nern-siren": ROOT / "plugins" / "nern-siren",
     "nern-strips": Path(__file__).parent / "independent",
 }
@@ -72,6 +73,7 @@ def test_environment_has_the_wheels(python, tmp_path):
     assert outside == {
         ("architecture", "mobilenet", "nern-mobilenet", "0.1.0"),
         ("sampler", "feedback", "nern-feedback", "0.1.0"),
+        ("base", "palette", "nern-palette", "0.1.0"),
         ("predictor", "siren", "nern-siren", "0.1.0"),
         ("embedding", "hash-grid", "nern-siren", "0.1.0"),
         ("architecture", "strips", "nern-strips", "0.4.2"),
