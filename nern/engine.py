@@ -21,7 +21,6 @@ from nern.config.overrides import parse_override
 from nern.config.structuring import to_yaml, unstructure
 from nern.errors import ConfigError, DataError, Interrupted, TrainingError
 from nern.interfaces import Data, Task
-from nern.options import located
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.representation import Representation
@@ -41,6 +40,7 @@ from nern.run.packing import like_at_the_end, pack
 from nern.run.plan import Plan, make_plan
 from nern.run.pretraining import pretrain_observed
 from nern.run.results import Evaluation, Result
+from nern.run.task_data import open_task
 from nern.support.memory import keep_freed_memory
 from nern.support.showing import Shown
 from nern.training.processes import Processes, processes
@@ -186,11 +186,12 @@ class Engine(Shown):
                 self.result = self._fit(resume, stop)
             return self.result
         except OSError as problem:
-            error = self.run.explained(problem)
+            reason = blamed(problem)
+            error = self.run.explained(problem) if reason is None else TrainingError(f"{reason}; {self.run.way_on()}")
             raise error from problem
         except BaseException as problem:
             error = problem
-            reason = blamed(problem, self.registry)
+            reason = blamed(problem)
             if reason is not None:
                 error = TrainingError(f"{reason}; {self.run.way_on()}")
                 raise error from problem
@@ -315,9 +316,8 @@ class Engine(Shown):
 
     def _open(self, task: Task) -> Data:
         if id(task) not in self._data:
-            with located("architecture"):
-                preprocessing = self.experiment.architecture.preprocessing()
-            self._data[id(task)] = task.open(preprocessing, self.experiment.heldout, self.experiment.seed)
+            experiment = self.experiment
+            self._data[id(task)] = open_task(task, experiment.architecture, experiment.heldout, experiment.seed)
         return self._data[id(task)]
 
     def _pretrain(self, stop: StopRequest) -> None:

@@ -18,6 +18,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from nern.contracts import at_work, broken, described_value
 from nern.errors import DataError
 from nern.launching import Launcher as Launcher
 from nern.options import OptionError, above, at_least, located, option
@@ -127,8 +128,12 @@ class Architecture(ABC):
         """
         from nern.networks.building import ready
 
+        with located("architecture"), at_work(self, "architecture"):
+            network: Any = self.build()
+        if not isinstance(network, nn.Module):
+            raise broken(self, "architecture", f"build() must give a torch.nn.Module, gave {described_value(network)}")
         with located("architecture"):
-            return ready(self.build(), lambda: self.example_inputs(1))
+            return ready(network, lambda: self.example_inputs(1))
 
     @abstractmethod
     def layers(self, network: nn.Module) -> Sequence[LayerMapping]:

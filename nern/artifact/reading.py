@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -30,7 +29,7 @@ from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader
 from nern.networks.state_dicts import fill
 from nern.registry.discovery import create_registry
-from nern.registry.registry import Registry
+from nern.registry.registry import Registry, way_to
 from nern.representation.entropy import code_parameters
 from nern.representation.quantization import NAMES as FORMATS
 from nern.representation.quantization import NumberFormat
@@ -105,12 +104,8 @@ def _read(path: Path, registry: Registry) -> Artifact:
 
 
 def _needs_plugin(path: Path, error: Exception, more: str = "") -> ArtifactError:
-    owner = re.search(r"belongs to package '([^']+)'", str(error))
-    file = "FILE" if owner is None else owner[1] if owner[1].endswith(".py") else f"{owner[1].replace('-', '_')}.py"
-    way_out = (
-        f"install the package that offers it; a plugin in a file of your own is named with --plugin {file}, in Python plugins=['{file}']"
-    )
-    return ArtifactError(f"{path} needs a plugin: {error}; {way_out}{more}")
+    way_out = "" if "belongs to package" in str(error) else f"; {way_to('FILE')}"  # which the registry says where it knows the package
+    return ArtifactError(f"{path} needs a plugin: {error}{way_out}{more}")
 
 
 def _architecture(path: Path, about: dict[str, Any], registry: Registry) -> Architecture:

@@ -34,10 +34,11 @@ def export(
     from nern.own.by_reference import network_of
     from nern.own.export import export as write
     from nern.registry.discovery import create_registry
+    from nern.run.folder import plugins_of
 
     if options and model is None:
         raise click.UsageError("--arguments are those of the network that --model names; name it, too")
-    registry = create_registry(plugins, disabled=disabled)
+    registry = create_registry([*plugins_of(run), *plugins], disabled=disabled)
     source = Engine.from_run(run, plugins=plugins, disabled=disabled).artifact if run.is_dir() else load(run, registry)
     network = network_of(model, named(options), registry) if model is not None else None
     exported = write(source, output, network)

@@ -226,9 +226,9 @@ def reconstruct(run: Path, output: Path, plugins: tuple[str, ...], disabled: tup
     from nern.artifact.reading import load
     from nern.networks.state_dicts import write_state_dict
     from nern.registry.discovery import create_registry
-    from nern.run.folder import file_of
+    from nern.run.folder import file_of, plugins_of
 
-    state = load(file_of(run), create_registry(plugins, disabled=disabled)).state_dict()
+    state = load(file_of(run), create_registry([*plugins_of(run), *plugins], disabled=disabled)).state_dict()
     write_state_dict(state, output)
     written = output.stat().st_size
     if as_json:
@@ -349,6 +349,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = cannot_write(error.filename or "to stdout", error, "free space, or send the output elsewhere")
         print(f"nern: {message}", file=sys.stderr)
         return 1
-    except Exception:
-        traceback.print_exc()
-        return 1
+    except Exception as error:
+        from nern.registry.blame import blamed
+
+        reason = blamed(error)
+        if reason is None or os.environ.get("NERN_TRACEBACK"):
+            traceback.print_exc()
+        if reason is None:
+            return 1
+        print(f"nern: {reason}", file=sys.stderr)
+        return 2

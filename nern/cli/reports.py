@@ -42,9 +42,10 @@ def info(run: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json
     These are the network, the predictor, the figures and the bytes by part. Neither images nor the network's weights are needed.
     """
     from nern.registry.discovery import create_registry
+    from nern.run.folder import plugins_of
     from nern.studies.description import describe_place
 
-    description = describe_place(run, create_registry(plugins, disabled=disabled))
+    description = describe_place(run, create_registry([*plugins_of(run), *plugins], disabled=disabled))
     if as_json:
         click.echo(json.dumps(description.to_dict()))
         return

@@ -29,6 +29,7 @@ from nern.errors import ConfigError, NernError
 from nern.interfaces import Observer
 from nern.options import OptionError, article, kind_of, option_fields, option_name, type_name
 from nern.outputs.metric import Metric
+from nern.registry.blame import refused_at
 from nern.registry.kinds import OwnName
 from nern.registry.registry import KINDS, Registry
 from nern.support.files import expand_path, unknown_start
@@ -330,9 +331,10 @@ def _problems(error: BaseException, path: str) -> typing.Iterator[str]:
             yield f"{path + '.' if path else ''}{key}: unknown key{hint}"
     elif isinstance(error, OptionError):
         yield f"{path + '.' if path else ''}{error.name}: {error.problem}"
-    elif isinstance(error, KeyError):
+    elif isinstance(error, KeyError) and not refused_at(error):
         yield f"{path}: is missing"
     elif isinstance(error, (ValueError, NernError, TypeError)):
-        yield f"{path}: {error}" if path else str(error)
+        said = f"{error}{refused_at(error)}"
+        yield f"{path}: {said}" if path else said
     else:
-        yield f"{path}: {type(error).__name__}: {shortened(error)}"
+        yield f"{path}: {type(error).__name__}: {shortened(error)}{refused_at(error)}"

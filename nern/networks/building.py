@@ -25,10 +25,8 @@ def ready(network: nn.Module, inputs: Callable[[], Any]) -> nn.Module:
         inputs: function that makes inputs for the network.
 
     Raises:
-        ConfigError: the network is no module, or has lazy parts and cannot take such inputs.
+        ConfigError: the network has lazy parts and cannot take such inputs.
     """
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"architecture: build() must give a torch.nn.Module, gave a {type(network).__name__}")
     network = uncompiled(network)
     if any(is_lazy(value) for value in [*network.parameters(), *network.buffers()]):
         training = network.training

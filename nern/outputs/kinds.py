@@ -111,6 +111,11 @@ class ClassLogits(OutputKind):
         return F.cross_entropy(outputs, targets)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        if not isinstance(targets, Tensor) or list(targets.shape) != [len(outputs)] or targets.is_floating_point():
+            given = f"{list(targets.shape)} {str(targets.dtype)[6:]}" if isinstance(targets, Tensor) else described(targets)
+            raise DataError(f"labels must be [{len(outputs)}] int64, are {given}")
+        if len(targets) and int(targets.min()) < 0:
+            raise DataError(f"labels must be from 0 to {outputs.shape[1] - 1}, there is {int(targets.min())}")
         if len(targets) and int(targets.max()) >= outputs.shape[1]:
             raise _too_few(int(targets.max()) + 1, outputs)
 
@@ -169,6 +174,11 @@ class Numbers(OutputKind):
 
     def training_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.mse_loss(outputs, targets.to(outputs.dtype).reshape(outputs.shape))
+
+    def check_targets(self, outputs: Any, targets: Any) -> None:
+        if not isinstance(targets, Tensor) or len(targets) != len(outputs) or targets.numel() != outputs.numel():
+            given = list(targets.shape) if isinstance(targets, Tensor) else described(targets)
+            raise DataError(f"targets must have as many numbers as the network's outputs {list(outputs.shape)}, are {given}")
 
 
 @attrs.frozen

@@ -7,39 +7,48 @@ from types import FrameType
 
 import torch
 
+from nern.contracts import ContractError, offered, place_of, raised
 from nern.errors import NernError
-from nern.registry.hook_errors import reason_of
-from nern.registry.registry import Entry, Registry
 
 
-def blamed(error: BaseException, registry: Registry) -> str | None:
+def blamed(error: BaseException) -> str | None:
     """One line that names the plugin component which raised an error, with file and line.
 
     None where no plugin was involved, where the error explains itself, and where memory has run out.
     """
-    if isinstance(error, (NernError, MemoryError, torch.OutOfMemoryError)) or not isinstance(error, Exception):
+    if isinstance(error, ContractError):
+        return str(error)
+    if isinstance(error, (NernError, MemoryError, torch.OutOfMemoryError)) or not isinstance(error, (Exception, SystemExit)):
         return None
-    entries = [entry for entry in registry.entries() if entry.package != "nern"]
+    found = _at_work(error)
+    if found is None:
+        return None
+    kind, name = found
+    return f"{f'component {name} ({kind})' if kind else f'plugin {name}'}: {raised(error)}"
+
+
+def refused_at(error: BaseException) -> str:
+    """` (package:name, FILE, line N)` of the plugin that an error went through, to stand behind what it says; or nothing."""
+    found, place = None if isinstance(error, NernError) else _at_work(error), place_of(error)
+    return f" ({found[1]}, {place[2:]}" if found and place else ""
+
+
+def _at_work(error: BaseException) -> tuple[str, str] | None:
+    """The extension point and name of the component that an error went through; no extension point where only its plugin is known."""
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        module = frame.f_globals.get("__name__", "")
-        own = [entry for entry in entries if _package_of(entry.cls.__module__) == _package_of(module)]
+        own = offered(frame.f_globals.get("__name__", ""))
         if own:
-            return f"{_named(frame, own)}: raised {reason_of(error)}"
+            return _named(frame, own)
     return None
 
 
-def _named(frame: FrameType, own: list[Entry]) -> str:
+def _named(frame: FrameType, own: dict[type, tuple[str, str]]) -> tuple[str, str]:
     """The component whose code ran: the nearest component among the callers, or else the plugin itself."""
     at: FrameType | None = frame
     while at is not None:
-        for entry in own:
-            if type(at.f_locals.get("self")) is entry.cls:
-                return f"component {entry.package}:{entry.name} ({entry.kind})"
+        known = own.get(type(at.f_locals.get("self")))
+        if known:
+            return known
         at = at.f_back
-    if len(own) == 1:
-        return f"component {own[0].package}:{own[0].name} ({own[0].kind})"
-    return f"plugin {own[0].package}"
-
-
-def _package_of(module: str) -> str:
-    return module.partition(".")[0]
+    kinds = sorted(set(own.values()))
+    return kinds[0] if len(kinds) == 1 else ("", kinds[0][1].partition(":")[0])

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sysconfig
-import traceback
 
 import pluggy
 
-import nern
 from nern import hookspecs
+from nern.contracts import place_of
 from nern.errors import PluginError
 from nern.support.messages import did_you_mean
 
 ALL_HOOKS = [name for name in vars(hookspecs) if name.startswith("nern_")]
 OBSERVER_HOOKS = [name for name in ALL_HOOKS if getattr(hookspecs, name).__annotations__["return"] == "None"]
 
-_NERN = os.path.dirname(nern.__file__) + os.sep
-_PYTHON = sysconfig.get_path("stdlib") + os.sep + "importlib"
-
-#: Exceptions of a plugin that do not end nern; Ctrl-C, which comes from the user, is not among them.
+#: What a plugin may raise without ending nern; Ctrl-C is the user's.
 BREAKS = (Exception, SystemExit)
 
 
@@ -30,14 +24,6 @@ def reason_of(error: BaseException) -> str:
         return explain(error)
     text = " ".join(str(error).split())
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}{place_of(error)}"
-
-
-def place_of(error: BaseException) -> str:
-    """The place of an error, ` (FILE, line N)`: the last line outside of nern and Python's own modules; empty where there is none."""
-    if isinstance(error, SyntaxError):  # the message of a SyntaxError contains file and line already
-        return f" ({error.filename}, line {error.lineno})" if error.filename and "line" not in str(error) else ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((_NERN, "<frozen", _PYTHON))]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def problem_of(cls: type) -> str | None:

@@ -11,6 +11,7 @@ import attrs
 import pluggy
 
 from nern import hookspecs, interfaces
+from nern.contracts import place_of_code, remember
 from nern.errors import PluginError
 from nern.options import problem_with_options, summary
 from nern.registry.hook_errors import BREAKS, problem_of, reason_of
@@ -116,9 +117,10 @@ class Registry(Shown):
 
     def _missing(self, kind: str, name: str) -> str:
         package, _, bare = name.rpartition(":")
-        known = self.names(kind)
+        known, way_out = self.names(kind), ""
         if package and not any(_owns(entry, package) for entry in self.entries()):
             message = f"{kind} '{bare}' belongs to package '{package}', which is not installed or offers nothing"
+            way_out = f"; {way_to(package if package.endswith('.py') else package.replace('-', '_') + '.py')}"
         else:
             message = f"no {kind} is called '{name}'" + did_you_mean(bare, known, cutoff=0.5)
         message += f" (there {'are' if len(known) != 1 else 'is'}: {', '.join(known)})"
@@ -126,7 +128,7 @@ class Registry(Shown):
             message += "; plugins that failed to load: " + "; ".join(map(str, self.failures))
         if self.left_out:
             message += "; plugins that were left out: " + ", ".join(self.left_out)
-        return message
+        return message + way_out
 
     # -- registration --------------------------------------------------------------------------------------------
 
@@ -153,6 +155,7 @@ class Registry(Shown):
         self._owners[name] = f"{package} {version}"
         for entry in offered:
             self._entries.setdefault((entry.kind, entry.name), []).append(entry)
+            remember(entry.cls, entry.kind, f"{entry.package}:{entry.name}")
 
     def observer_failed(self, name: str, reason: str) -> None:
         """Record that an observer was switched off during a run, and the reason."""
@@ -182,9 +185,15 @@ class Registry(Shown):
             for component, cls in offered.items():
                 problem = _problem(kind, interface, component, cls)
                 if problem:
-                    raise PluginError(f"{caller.name} offers {component!r}, {problem}")
+                    raise PluginError(f"{caller.name} offers {component!r}, {problem}{place_of_code('', cls, implementation.function)}")
                 entries.append(Entry(kind, component, cls, name, package, version))
         return entries
+
+
+def way_to(file: str) -> str:
+    """What a user can do where a plugin is missing, which may stand in a file of this name."""
+    named = f"a plugin in a file of your own is named with --plugin {file}, in Python plugins=['{file}']"
+    return f"install the package that offers it; {named}"
 
 
 _TERM_OPTIONS = {"name", "weight", "warmup"}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nern.contracts import at_work, broken, described_value
 from nern.errors import ConfigError
 from nern.interfaces import Base, Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid, RowTable
@@ -110,10 +112,14 @@ class Representation(Shown, nn.Module):
         embedded: Tensor = self.embedding(coordinates)
         return embedded
 
+    def raw(self, rows: Tensor | None = None) -> Tensor:
+        """What the predictor gives for some rows, or for all [m, k²]: in its own dtype, without scales and base."""
+        outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
+        return outputs
+
     def predict(self, rows: Tensor | None = None) -> Tensor:
         """Predicted kernels [m, k²] of some rows [m] int64, or of all rows in coordinate order."""
-        outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
-        outputs = outputs.float()
+        outputs = self.raw(rows).float()
         scaled = outputs if self.scales is None else outputs * self.scales[self.table.layers(rows)].unsqueeze(1)
         return scaled if self.base is None else scaled + self.added(rows)
 
@@ -294,32 +300,49 @@ def assemble(
     Raises:
         ConfigError: the embedding, predictor or base violates its contract, or has an option that is impossible for this network.
     """
-    with located("embedding"):
-        embed = embedding.build(grid)
-    if not isinstance(getattr(embed, "dim", None), int):
-        raise ConfigError(f"embedding {type(embedding).__name__}: the built module needs an attribute 'dim' (int)")
-    with located("predictor"):
-        module = call_with(predictor.build, int(embed.dim), grid.outputs, offered={"grid": lambda: grid})  # type: ignore[arg-type]
+    with located("embedding"), at_work(embedding, "embedding"):
+        embed: Any = embedding.build(grid)
+    if not isinstance(embed, nn.Module) or type(getattr(embed, "dim", None)) is not int:
+        problem = "build() must give a module with an attribute 'dim' (int)"
+        raise broken(embedding, "embedding", f"{problem}, gave {_with_dim(embed)}", embed)
+    dim: Any = embed.dim
+    with located("predictor"), at_work(predictor, "predictor"):
+        module: Any = call_with(predictor.build, dim, grid.outputs, offered={"grid": lambda: grid})
+    if not isinstance(module, nn.Module):
+        raise broken(predictor, "predictor", f"build() must give a module, gave {described_value(module)}")
     if getattr(module, "wants", "rows") not in ("rows", "filters", "layers"):
-        raise ConfigError(f"predictor {type(predictor).__name__}: 'wants' must be rows, filters or layers, is {module.wants!r}")
-    with located("base"):
-        added = None if base is None else base.build(grid)
+        raise broken(predictor, "predictor", f"'wants' must be rows, filters or layers, is {module.wants!r}", module)
+    with located("base"), at_work(base, "base"):
+        added: Any = None if base is None else base.build(grid)
     if not isinstance(added, (nn.Module, type(None))):
-        raise ConfigError(f"base {type(base).__name__}: build() must give a module or None, gave {type(added).__name__}")
+        raise broken(base, "base", f"build() must give a module or None, gave {described_value(added)}")
     representation = Representation(embed, module, grid, orders, added)
     first = torch.zeros(1 if representation.groups else 2, dtype=torch.int64)
     rows = representation.groups.rows(first) if representation.groups else first
     representation.eval()
     with torch.no_grad():
-        vectors = list(embed(representation.table.coordinates(rows)).shape)
-        if vectors != [len(rows), embed.dim]:
-            what = f"{len(rows)} coordinates must give [{len(rows)}, {embed.dim}]"
-            raise ConfigError(f"embedding {type(embedding).__name__}: {what}, gave {vectors}")
-        if added is not None and list(representation.added(rows).shape) != [len(rows), grid.outputs]:
-            what = f"{len(rows)} rows must give [{len(rows)}, {grid.outputs}]"
-            raise ConfigError(f"base {type(base).__name__}: {what}, gave {list(representation.added(rows).shape)}")
-        shape = list(representation.predict(rows).shape)
-    if shape != [len(rows), grid.outputs]:
-        what = f"{len(rows)} coordinates must give [{len(rows)}, {grid.outputs}]"
-        raise ConfigError(f"predictor {type(predictor).__name__}: {what}, gave {shape}")
+        with at_work(embedding, "embedding", embed):
+            vectors = embed(representation.table.coordinates(rows))
+        _expect(embedding, "embedding", embed, "forward(coordinates)", vectors, [len(rows), dim])
+        if added is not None:
+            with at_work(base, "base", added):
+                more = added(rows)
+            _expect(base, "base", added, "forward(rows)", more, [len(rows), grid.outputs])
+        with at_work(predictor, "predictor", module):
+            kernels = representation.raw(rows)
+        _expect(predictor, "predictor", module, "forward(embedded)", kernels, [len(rows), grid.outputs])
     return representation.train()
+
+
+def _expect(component: Any, kind: str, module: nn.Module, what: str, value: Any, shape: list[int]) -> None:
+    """Raise ContractError where a module's output is something else than a floating-point tensor of a shape."""
+    if not isinstance(value, Tensor) or list(value.shape) != shape or not value.is_floating_point() or value.is_meta:
+        raise broken(component, kind, f"{what} must give {shape} float32, gave {described_value(value)}", module)
+
+
+def _with_dim(module: Any) -> str:
+    """What an embedding's `build` gave, as a message calls it."""
+    if not isinstance(module, nn.Module):
+        return described_value(module)
+    dim = getattr(module, "dim", None)
+    return f"one with {'none' if dim is None else repr(dim)}"

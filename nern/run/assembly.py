@@ -7,7 +7,7 @@ import logging
 import torch
 
 from nern.config.experiment import Experiment
-from nern.errors import ConfigError
+from nern.contracts import at_work, broken
 from nern.networks.pair import NetworkPair, Speedups
 from nern.networks.speedups import bearable
 from nern.options import located
@@ -58,24 +58,27 @@ class Assembly:
                 original.grid, original.orders, experiment.embedding, experiment.predictor, experiment.base
             ).to(self.device)  # fmt: skip
             rows = torch.randperm(original.grid.rows, dtype=torch.int32)[:4096].long().to(self.device)
-            with torch.no_grad():
+            with torch.no_grad(), at_work(experiment.embedding, "embedding", representation.embedding):
                 embedded = representation.embedding(representation.table.coordinates(rows))
+            if not bool(embedded.isfinite().all()):
+                problem = "forward(coordinates) must give finite numbers, and gives others"
+                raise broken(experiment.embedding, "embedding", problem, representation.embedding)
             if representation.base is not None:
-                with torch.no_grad(), located("base"):
+                with torch.no_grad(), located("base"), at_work(experiment.base, "base", representation.base):
                     experiment.base.initialise(representation.base, kernels.by_layer())
                     added = representation.added_weights()
                 if not bool(added.isfinite().all()):
-                    name = self.registry.name_of(experiment.base)
-                    raise ConfigError(f"component {name} (base): forward(rows) must give finite numbers, and gives others")
+                    raise broken(experiment.base, "base", "forward(rows) must give finite numbers, and gives others", representation.base)
                 kernels = kernels.less(added)
             if experiment.scale_layers:
                 representation.scale(kernels.scales())
-            with torch.no_grad():
+            with torch.no_grad(), at_work(experiment.embedding, "embedding", representation.embedding):
                 experiment.embedding.initialise(representation.embedding, kernels.by_layer(representation.scales))
-            call_with(
-                experiment.predictor.initialise, representation.predictor, embedded, kernels.weights_in_rows(representation.scales),
-                offered={"grid": lambda: original.grid, "originals": lambda: kernels.by_layer(representation.scales)},
-            )  # fmt: skip
+            with at_work(experiment.predictor, "predictor", representation.predictor):
+                call_with(
+                    experiment.predictor.initialise, representation.predictor, embedded, kernels.weights_in_rows(representation.scales),
+                    offered={"grid": lambda: original.grid, "originals": lambda: kernels.by_layer(representation.scales)},
+                )  # fmt: skip
         representation.keep_zeros(original.masks() if experiment.keep_zeros else {})
         representation.storage = NumberFormat(experiment.storage)
         representation.train_copies({name: original.state[name] for name in original.trained}, experiment.copied)

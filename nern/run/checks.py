@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from nern.artifact.artifact import Artifact
 from nern.artifact.reading import load
-from nern.config.experiment import Experiment, phase_place
+from nern.config.experiment import Experiment, Phase, phase_place
+from nern.contracts import ContractError, at_work, broken, is_own
 from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Architecture, Data, Preprocessing, Task
 from nern.networks.speedups import noise_like
 from nern.networks.state_dicts import same_bits
 from nern.networks.tracing import cannot_take
 from nern.options import located
-from nern.outputs.nested import call, map_tensors, tensors_of
+from nern.outputs.nested import call, map_tensors, part, tensors_of
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.entropy import is_coded
@@ -29,7 +30,8 @@ from nern.run.loop import start_phase
 from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
 from nern.run.pretraining import must_have_targets
-from nern.run.trial import check_components, check_phase
+from nern.run.task_data import check_data, first_measured, preprocessing_of
+from nern.run.trial import check_architecture, check_components, check_losses, check_measures, check_metrics, check_phase, check_state
 from nern.training.step import StepContext, term_runs_networks
 
 #: Largest sum of squares of one parameter: the squares of a network's parameters are added up in float32.
@@ -74,8 +76,8 @@ def check_run(
             raise
         except NernError as error:
             mistakes.append(error)
-        except Exception as error:
-            reason = blamed(error, registry)
+        except (Exception, SystemExit) as error:
+            reason = blamed(error)
             if reason is None:
                 raise
             mistakes.append(ConfigError(reason))
@@ -83,26 +85,32 @@ def check_run(
 
     preprocessing: Preprocessing | None = None
     with collected():
-        preprocessing = experiment.architecture.preprocessing()
+        preprocessing = preprocessing_of(experiment.architecture)
     for place, task in _tasks(experiment) if preprocessing else ():
-        with collected(), located(place):
+        with collected(), located(place), at_work(task, "task"):
             task.check(preprocessing)
     with collected():
+        check_measures(experiment.task, experiment.metrics)
         measures_of(experiment)
     for label, observer in experiment.observers.items():
-        with collected(), located(f"observers.{label}"):
+        with collected(), located(f"observers.{label}"), at_work(observer, "observer"):
             observer.check()
+    if any(isinstance(mistake, ContractError) for mistake in mistakes):  # what follows would fail for the same reason
+        raise ConfigError("\n".join(map(str, mistakes))) from mistakes[0]
     context: StepContext | None = None
     outputs: Any = None
-    wrong: list[ConfigError] = []
+    wrong: list[ContractError] = []
     with collected():
         network, dtypes = _network(experiment, source, fetch=open_task is not None)
+        wrong = list(check_architecture(experiment.architecture, network))
+        if wrong:
+            raise wrong[0]
         outputs = _outputs(network, experiment)
         with located("architecture"):
             original = Original.unordered(network, dtypes, experiment)
         context = context_of(original)
         context.representation.eval()
-        wrong = list(check_components(experiment, registry, context, original.network))
+        wrong = list(check_components(experiment, context, original.network))
         mistakes += wrong
         with tempfile.TemporaryDirectory() as folder:
             if not wrong:  # otherwise the file would fail for the same reason
@@ -113,13 +121,20 @@ def check_run(
         context.representation.train()
     for index, phase in enumerate(experiment.phases if context and not wrong else ()):
         with collected():
-            wrong_here = list(check_phase(experiment, registry, context, index))
+            wrong_here = list(check_phase(experiment, context, index))
             mistakes += wrong_here
             if not wrong_here:
-                start_phase(experiment, phase, index, context, _no_images)
+                mistakes += check_state(start_phase(experiment, phase, index, context, _no_images))
     if open_task is not None and not mistakes:
         with collected():
-            _check_images(experiment, source, open_task, outputs)
+            measured = _check_images(experiment, source, open_task, outputs, original, context.device)
+            mistakes += check_metrics(measures_of(experiment), measured, experiment.task)
+    for index, phase in enumerate(experiment.phases if predicts and not mistakes else ()):
+        if open_task is None or context is None:
+            break
+        with collected():
+            mistakes += _losses(experiment, phase, index, context, open_task)
+    mistakes = [ConfigError(str(mistake)) if isinstance(mistake, ContractError) else mistake for mistake in mistakes]
     if len(mistakes) == 1:
         raise mistakes[0]
     if mistakes:
@@ -147,7 +162,7 @@ def check_file(artifact: Artifact, folder: Path, predicts: bool = True) -> None:
         if set(artifact.architecture.private) - set(Architecture.private):  # the file does not hold what builds such a network
             read.built_by(artifact.architecture)
         _compare(artifact, read, [read.state_dict(), read.reconstruct().state_dict()] if predicts else [])
-    except OSError:
+    except (OSError, ContractError):
         raise
     except Exception as error:  # a plugin's component, or a type that no file can hold, can raise anything
         reason = str(error).replace(str(path), "the file")
@@ -171,6 +186,11 @@ def _compare(artifact: Artifact, read: Artifact, states: Sequence[Mapping[str, T
             if entry.name in copied and not same_bits(value, copied[entry.name]):
                 raise ValueError(f"'{entry.name}' comes back with other values")
     before, after = artifact.representation, read.representation
+    if before.base is not None and not list(before.base.parameters()):
+        rows = torch.arange(min(4, before.grid.rows))
+        if not torch.allclose(after.added(rows), before.added(rows.to(before.device)).cpu(), rtol=1e-3, atol=1e-6):
+            problem = "what forward(rows) needs must come back with load_state_dict(), and the base that is read back adds other numbers"
+            raise broken(artifact.base, "base", problem, before.base)
     if is_coded(before):  # entropy coding rounds in its own way, which decoding checks
         return
     numbers = {name for name, _ in before.named_parameters(remove_duplicate=False)}  # shared parameters under each of their names
@@ -276,10 +296,48 @@ def _no_images(task: Task) -> Data:
     raise AssertionError("a phase opens its images at its first step")
 
 
-def _check_images(experiment: Experiment, source: OriginalSource, open_task: Callable[[Task], Data], outputs: Any) -> None:
-    """Raise DataError where images are missing, broken, or do not belong to the network."""
+def _losses(
+    experiment: Experiment, phase: Phase, index: int, context: StepContext, open_task: Callable[[Task], Data]
+) -> Iterator[ContractError]:
+    """What the losses of a phase do with two inputs, where one of them, or what compares outputs, is a plugin's."""
+    terms = [term for term in experiment.losses_of(phase).values() if term.weight > 0]
+    if all(is_own(term.loss) for term in terms) and is_own(experiment.task):
+        return
+    trainer = start_phase(experiment, phase, index, context, open_task)
+    given = None
+    if trainer.runs_networks(list(trainer.terms)):
+        with torch.random.fork_rng():
+            given = part(trainer.inputs(0), slice(2))
+    place = "losses" if phase.losses is None else f"{phase_place(experiment, index)}.losses"
+    yield from check_losses(trainer, given, place, experiment.task)
+    context.networks.release()
+
+
+def _check_images(
+    experiment: Experiment,
+    source: OriginalSource,
+    open_task: Callable[[Task], Data],
+    outputs: Any,
+    original: Original,
+    device: torch.device,
+) -> list[tuple[Any, Any, Any]]:
+    """Look at the images.
+
+    Returns:
+        Inputs, targets and outputs of a few held-out and test images, where a plugin gives them or measures what they give.
+
+    Raises:
+        DataError: images are missing, broken, or do not belong to the network.
+    """
+    measured: list[tuple[Any, Any, Any]] = []
     for _, task in _tasks(experiment):
-        experiment.task.outputs().check(outputs, open_task(task).classes)
+        data = open_task(task)
+        experiment.task.outputs().check(outputs, data.classes)
+        if not is_own(task) and not is_own(data):
+            kept = check_data(task, data, experiment.task.outputs(), original.network, experiment.phases[0].batch, device)
+            measured += kept if task is experiment.task else []
+    if not measured and not all(map(is_own, measures_of(experiment).metrics.values())):
+        measured += first_measured(experiment.task, open_task(experiment.task), experiment.task.outputs(), original.network, device)
     for phase in experiment.phases:
         if not experiment.runs_networks(phase):
             continue
@@ -289,6 +347,8 @@ def _check_images(experiment: Experiment, source: OriginalSource, open_task: Cal
                 f"phase '{phase.name}' runs the networks, but the task has no training images; "
                 "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
             )
-        data.check()
+        with at_work(phase.inputs or experiment.task, "task", data):
+            data.check()
     if not source.available:
         must_have_targets(open_task(experiment.task))
+    return measured

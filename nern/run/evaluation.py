@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from nern.config.experiment import Experiment
-from nern.errors import ConfigError, DataError
+from nern.contracts import at_work, broken, described_value, is_own
+from nern.errors import ConfigError, DataError, NernError
 from nern.interfaces import Data
 from nern.networks.building import copied
 from nern.networks.speedups import memory_layout
 from nern.outputs.kinds import OutputKind
-from nern.outputs.metric import Measures
+from nern.outputs.metric import Measures, Metric
 from nern.outputs.nested import call, count, laid_out, map_tensors, part, tensors_of, to_float32
-from nern.support.messages import did_you_mean
+from nern.run.task_data import pair_of
+from nern.support.messages import did_you_mean, first_line
 
 PIXELS = 1 << 23  # input values per batch, which bounds the memory of activations
 KEPT = 1 << 28  # most numbers of the original network's outputs that are kept in memory; with more, it runs again each time
@@ -111,7 +113,8 @@ def outputs_of(
     if any(module.training for module in network.modules()):  # a network that stays in training mode changes its statistics while it runs
         network = copied(network, torch.clone)
     passed = 0
-    for inputs, targets in data.batches(split, batch, device):
+    for given in data.batches(split, batch, device):
+        inputs, targets = pair_of(data, split, given)
         if every > 1:
             thin, passed = slice(-passed % every, None, every), passed + count(inputs)
             inputs, targets = part(inputs, thin), part(targets, thin)
@@ -121,10 +124,24 @@ def outputs_of(
         for start in range(0, count(inputs), max(1, PIXELS // max(1, values))):
             chosen = slice(start, start + max(1, PIXELS // max(1, values)))
             layout = layout or memory_layout(network, part(inputs, chosen))
-            outputs = call(network, laid_out(part(inputs, chosen), layout))
+            outputs = _outputs(network, laid_out(part(inputs, chosen), layout), data, split)
             yield _on_cpu(to_float32(outputs)), _on_cpu(part(targets, chosen))
     if layout is None:
         raise DataError(f"the task has no {split} images")
+
+
+def _outputs(network: nn.Module, inputs: Any, data: Data, split: str) -> Any:
+    """What a network gives; data of a plugin that it cannot take are named."""
+    try:
+        return call(network, inputs)
+    except (NernError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if is_own(data):
+            raise
+        given = ", ".join(map(described_value, tensors_of(inputs)))
+        problem = f"batches('{split}', …) must give inputs that the network takes, gave {given} ({first_line(error)})"
+        raise broken(data, "task", problem, data) from error
 
 
 def is_chance(score: Score, outputs: int) -> bool:
@@ -202,10 +219,11 @@ class Comparison:
                 kept = None if images * sum(value[:1].numel() for value in tensors_of(outputs)) > KEPT else kept
             for name, metric in metrics.items():
                 reference = targets if metric.compares == "targets" else original
-                taken[name].append(None if reference is None else metric.batch(outputs, reference))
+                with at_work(metric, "metric"):
+                    taken[name].append(None if reference is None else metric.batch(outputs, reference))
         if itself:
             self._kept = kept
-        figures = {name: _total(metrics[name], batches) for name, batches in taken.items()}
+        figures = {name: figure_of(metrics[name], batches) for name, batches in taken.items()}
         return Score(images, figures, self._measures.key(figures) if choosing else ())
 
     def _originals(self) -> Iterator[Any]:
@@ -216,8 +234,24 @@ class Comparison:
         return (outputs for outputs, _ in outputs_of(self._network, self._data, self._split, self._device, every=self._every))
 
 
-def _total(metric: Any, batches: list[Any]) -> float | None:
-    return None if any(batch is None for batch in batches) else metric.total(batches)
+def figure_of(metric: Metric, batches: list[Any]) -> float | None:
+    """The figure of a split.
+
+    Raises:
+        ConfigError: the metric gives something else than a number or None.
+    """
+    if any(batch is None for batch in batches):
+        return None
+    if type(metric).total is Metric.total:
+        for batch in batches:
+            if not isinstance(batch, Tensor) or not batch.dim():
+                problem = "batch() must give a tensor with one entry for each image where total() is the default"
+                raise broken(metric, "metric", f"{problem}, gave {described_value(batch)}")
+    with at_work(metric, "metric"):
+        total: Any = metric.total(batches)
+    if total is not None and (isinstance(total, bool) or not isinstance(total, (int, float))):
+        raise broken(metric, "metric", f"total() must give a float or None, gave {described_value(total)}")
+    return total
 
 
 def _on_cpu(value: Any) -> Any:

@@ -43,6 +43,18 @@ def file_of(place: Path) -> Path:
     return run.artifact
 
 
+def plugins_of(place: Path) -> list[str]:
+    """The local plugins that the configuration of a run folder names; none for a file or another folder.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+    """
+    config = RunFolder(place).config
+    named = read_yaml_file(config).get("plugins") if config.is_file() else None
+    plugins = [plugin for plugin in named if isinstance(plugin, str)] if isinstance(named, list) else []
+    return [str(place / plugin) if plugin.endswith(".py") else plugin for plugin in plugins]
+
+
 class RunFolder:
     """Paths and files of one run. It can be moved: nothing in it names its own place."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from nern.config.experiment import Experiment, Phase, phase_place
-from nern.errors import ConfigError, Interrupted, TrainingError
+from nern.contracts import at_work, is_own
+from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
 from nern.interfaces import Data, Task
+from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.entropy import code_parameters, is_coded, stored_bits
 from nern.run.checkpoint import Checkpoint, belonging
@@ -23,6 +26,8 @@ from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
 from nern.run.original import Original
 from nern.run.packing import coded_budget, room_for_codes
+from nern.run.task_data import check_step
+from nern.run.trial import fault_of
 from nern.support.seeding import derive, generator
 from nern.training.coding import start_coding
 from nern.training.step import PhaseTrainer, StepContext, term_runs_networks
@@ -88,11 +93,39 @@ class TrainingLoop:
                 with belonging(self.folder.checkpoint):
                     trainer.load_state_dict(done.optimizers)
             for step in range(start, phase.iterations):
-                trainer.step(step)
-                self.iteration += 1
-                self._after_step(index, phase, trainer, step, stop)
+                with self._named_faults(index, phase, trainer, step):
+                    trainer.step(step)
+                    self.iteration += 1
+                    self._after_step(index, phase, trainer, step, stop)
             if self.latest is None:  # resumed at the very end of the phase
                 self._evaluate(phase)
+
+    @contextmanager
+    def _named_faults(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int) -> Iterator[None]:
+        """Where a block, which is a step and what follows it, ends with an error that says nothing of plugins, look for the one at fault.
+
+        Raises:
+            ConfigError: one breaks its contract in this step.
+        """
+        try:
+            yield
+        except (NernError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            fault = None if blamed(error) else fault_of(
+                self.experiment, self.context, self.original.network, index, step, lambda: self._look_at_batch(phase, trainer, step)
+            )  # fmt: skip
+            if fault is None:
+                raise
+            raise fault from error
+
+    def _look_at_batch(self, phase: Phase, trainer: PhaseTrainer, step: int) -> None:
+        task = phase.inputs or self.experiment.task
+        if is_own(task) or not trainer.runs_networks(list(trainer.terms)):
+            return
+        given = trainer.inputs(step)
+        inputs = given[0] if trainer.needs_targets else given
+        check_step(task, self.open_task(task), phase.batch, step, inputs, self.original.network, self.context.device)
 
     def _code(self, index: int, phase: Phase) -> float | None:
         """Start entropy coding where this phase is the first that counts bits; returns how many bits the parameters may take, or None."""
@@ -282,18 +315,23 @@ def phase_inputs(
     """The training inputs of a phase: a function from the step number to a batch on the device, with targets where a loss needs them."""
     seed = derive(experiment.seed, "inputs", index)
     losses = experiment.losses if phase.losses is None else phase.losses
-    wanted = any(term.weight > 0 and term.loss.needs_targets for term in losses.values())
+    wanted = [name for name, term in losses.items() if term.weight > 0 and term.loss.needs_targets]
 
     @cache
     def batches() -> Callable[[int], Any]:  # opened when a loss first needs images: some phases run no network
         source = open_task(phase.inputs or experiment.task)
         if wanted:
+            if type(source).pairs is Data.pairs and not source.gives_targets:
+                raise DataError(
+                    f"loss '{wanted[0]}' needs targets, and the task gives none with its training inputs; take another task or another loss"
+                )
             return source.pairs(phase.batch, seed, context.device)
         draw = source.inputs(phase.batch, seed, context.device)
         return (lambda step: draw(step)[0]) if source.gives_targets else draw
 
     def images(step: int) -> Any:
-        drawn = batches()(step)
+        with at_work(phase.inputs or experiment.task, "task"):
+            drawn = batches()(step)
         if not phase.mix:
             return drawn
         if not isinstance(drawn, Tensor):

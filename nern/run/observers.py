@@ -11,6 +11,7 @@ from typing import Any
 
 import pluggy
 
+from nern.contracts import owner_of, raised
 from nern.errors import NernError, PluginError
 from nern.registry.hook_errors import OBSERVER_HOOKS, explain
 from nern.registry.registry import Registry
@@ -45,12 +46,13 @@ class ObserverCalls:
                 continue
             try:
                 implementation.function(*(_copied(arguments[name]) for name in implementation.argnames))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if isinstance(error, NernError) and arguments.get("error") is None:
                     raise
                 self._off.append(implementation.plugin)
-                reason = f"{hook} raised {type(error).__name__}: {' '.join(str(error).split())}"
-                log.warning("nern: %s is switched off for the rest of the run: %s", implementation.plugin_name, reason)
+                reason, owner = f"{hook} {raised(error)}", owner_of(implementation.plugin)
+                name = f"{implementation.plugin_name} ({owner})" if owner else implementation.plugin_name
+                log.warning("nern: %s is switched off for the rest of the run: %s", name, reason)
                 log.debug("%s in %s", hook, implementation.plugin_name, exc_info=error)
                 self._registry.observer_failed(implementation.plugin_name, reason)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import attrs
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from nern.config.experiment import Experiment
 from nern.config.structuring import unstructure
+from nern.contracts import at_work, broken, described_value
 from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, Unordered, pack_orders
@@ -52,7 +54,15 @@ class OriginalSource:
         """
         network = self.build().eval()
         if self._experiment.architecture.has_weights:
-            return network, self._experiment.architecture.load(network)
+            architecture = self._experiment.architecture
+            with at_work(architecture, "architecture"):
+                dtypes: Any = architecture.load(network)
+            if not isinstance(dtypes, Mapping):
+                raise broken(
+                    architecture, "architecture",
+                    f"load() must give the dtype in the file of every entry of the state dict, gave {described_value(dtypes)}",
+                )  # fmt: skip
+            return network, dict(dtypes)
         return network, load_weights(network, self._file)
 
 
@@ -197,7 +207,7 @@ def order_layers(
             layer_order = smoother.order(kernels)
         problem = check_order(layer_order, layer.filters, layer.channels)
         if problem:
-            raise ConfigError(f"component {registry.name_of(smoother)} (smoother): {problem} ('{layer.parameter}')")
+            raise broken(smoother, "smoother", f"{problem} ('{layer.parameter}')")
         advance(0)
         return layer_order
 

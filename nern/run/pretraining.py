@@ -29,6 +29,7 @@ from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
 from nern.run.original import original_fingerprint
+from nern.run.task_data import open_task
 from nern.support.files import write_object
 from nern.support.messages import cannot_write
 from nern.support.seeding import derive, seeded
@@ -73,7 +74,7 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
         missing = FileNotFoundError(errno.ENOENT, f"there is no folder {path.absolute().parent}")
         raise ArtifactError(cannot_write(path, missing, "make the folder, or name another file with -o"))
     device = choose_device(experiment.device)
-    data = experiment.task.open(experiment.architecture.preprocessing(), experiment.heldout, experiment.seed)
+    data = open_task(experiment.task, experiment.architecture, experiment.heldout, experiment.seed)
     with seeded(experiment.seed, "original"):
         network = experiment.architecture.built()
     with torch.no_grad():

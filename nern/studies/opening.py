@@ -29,6 +29,7 @@ from nern.registry.registry import Registry
 from nern.run.devices import choose_device
 from nern.run.evaluation import Comparison, chosen_measures, measures_of
 from nern.run.results import Evaluation
+from nern.run.task_data import open_task
 
 
 def evaluate_file(path: str | Path, overrides: Mapping[str, Any] | Sequence[str] = (), registry: Registry | None = None) -> Evaluation:
@@ -156,7 +157,7 @@ def open_file(
         architecture.load(network)
         rebuilt.check_original(network)
         _absorb(rebuilt, network)
-    open_data = cache(lambda: task.open(architecture.preprocessing(), 0.0, 0))
+    open_data = cache(lambda: open_task(task, architecture, 0.0, 0))
     return OpenRepresentation(rebuilt, open_data, network, device, None, task, found)
 
 

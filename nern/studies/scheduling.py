@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import time
@@ -15,6 +16,7 @@ import attrs
 
 from nern.config.experiment import Experiment
 from nern.config.structuring import to_yaml, unstructure
+from nern.contracts import ContractError, at_work, broken, described_value
 from nern.errors import ConfigError, Interrupted, NernError, TrainingError
 from nern.launching import Job, JobEnd, LaunchedJobs, Launcher
 from nern.registry.registry import Registry
@@ -24,6 +26,8 @@ from nern.run.original import original_fingerprint
 from nern.support.files import write_atomically, write_text
 from nern.support.lock import Locked, holding
 from nern.support.messages import cannot_write
+
+log = logging.getLogger("nern")
 
 CONFIG, LOG = "job.yaml", "log.txt"
 PAUSE = 0.1  # seconds between checks of the jobs
@@ -116,17 +120,65 @@ def work_through(
         try:
             desk = _Desk(runs, done, retries, disabled, report)
             while desk.fill(launcher.jobs, lookahead):
-                if launched is None:  # where all runs are finished, no cluster is started
-                    launched = launcher.start(folder)
+                if launched is None:  # a sweep that is finished starts no cluster
+                    launched = _Jobs(launcher, folder)
                 desk.start(launched, launcher.jobs)
                 while not desk.collect(launched) and not stop.requested:
                     time.sleep(PAUSE)
                 if stop.requested:
                     desk.stop(launched)
                     raise Interrupted(f"stopped; the same command continues ({folder})")
+        except ContractError as error:
+            raise TrainingError(f"{error}; mend it, then the same command continues ({folder})") from error
         finally:
             if launched is not None:
-                launched.close()
+                _close(launched)
+
+
+def _close(launched: LaunchedJobs) -> None:
+    """Close what a launcher has started; what it says of that never hides the error that ended the sweep."""
+    ended = sys.exc_info()[1]
+    try:
+        launched.close()
+    except ContractError as error:
+        if ended is None:
+            raise
+        log.warning("nern: %s", error)
+
+
+class _Jobs(LaunchedJobs):
+    """The jobs of a launcher, with errors that name it.
+
+    Raises:
+        ContractError: a method raised something else than a NernError, or gave what it must not.
+    """
+
+    def __init__(self, launcher: Launcher, folder: Path) -> None:
+        self._launcher = launcher
+        with at_work(launcher, "launcher"):
+            jobs: Any = launcher.start(folder)
+        if not isinstance(jobs, LaunchedJobs):
+            raise broken(launcher, "launcher", f"start() must give nern.LaunchedJobs, gave {described_value(jobs)}")
+        self._jobs = jobs
+
+    def submit(self, job: Job) -> Any:
+        with at_work(self._launcher, "launcher", self._jobs):
+            return self._jobs.submit(job)
+
+    def poll(self, handle: Any) -> JobEnd | None:
+        with at_work(self._launcher, "launcher", self._jobs):
+            end: Any = self._jobs.poll(handle)
+        if not isinstance(end, (JobEnd, type(None))):
+            raise broken(self._launcher, "launcher", f"poll() must give a nern.JobEnd or None, gave {described_value(end)}", self._jobs)
+        return end
+
+    def cancel(self, handle: Any) -> None:
+        with at_work(self._launcher, "launcher", self._jobs):
+            self._jobs.cancel(handle)
+
+    def close(self) -> None:
+        with at_work(self._launcher, "launcher", self._jobs):
+            self._jobs.close()
 
 
 @attrs.define(eq=False)
@@ -180,6 +232,8 @@ class _Desk:
                 self._active.append(self._submit(run, key, launched))
             except OSError as error:
                 self._done(Outcome(run, failed=cannot_write(run.folder.path, error, "free space or set output")))
+            except ContractError:
+                raise
             except NernError as error:
                 self._done(Outcome(run, failed=str(error)))
 
@@ -234,6 +288,8 @@ class _Desk:
             self._waiting.insert(0, run)
         else:
             said = "" if end.killed else _last_words(run.folder.path / LOG, active.log_begins)
+            if end.code == 0 and not end.reason:
+                said = f"its launcher says that it ended well, and there is no result in {run.folder.path}" + (f": {said}" if said else "")
             tried = f" (tried {run.tries} times)" if run.tries > 1 else ""
             self._done(Outcome(run, failed=(said or str(end)) + tried))
 

@@ -28,12 +28,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nern.contracts import at_work, broken, described_value
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Loss
 from nern.outputs.nested import map_tensors, part
 from nern.support.messages import first_line
 
 T = TypeVar("T")
+
+
+def problem_with_loss(value: Any) -> str | None:
+    """What is wrong with what a loss returned; None where nothing is, and nothing is waited for."""
+    if isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point():
+        return None
+    return f"__call__() must return a scalar tensor of floating-point numbers, returned {described_value(value)}"
 
 
 @attrs.frozen
@@ -90,7 +98,11 @@ class Processes:
             if outputs:
                 compared = self._whole(compared[0], images), self._whole(compared[1], images)
             fraction = 1 / self.size
-        value = loss(*compared, targets) if component.needs_targets else loss(*compared)
+        with at_work(component, "loss", loss):
+            value = loss(*compared, targets) if component.needs_targets else loss(*compared)
+        problem = problem_with_loss(value)
+        if problem:
+            raise broken(component, "loss", problem, loss)
         return value if self.size == 1 else torch.mul(value, fraction)
 
     def _whole(self, outputs: Any, images: int) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nern.config.experiment import LossTerm, Phase
+from nern.contracts import at_work, broken, described_value, is_own
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Draw, LossContext, Optimizer, Sampler
 from nern.networks.pair import NetworkPair
@@ -68,7 +69,8 @@ class PhaseTrainer:
         budget: float | None = None,
         place: str = "phase",
     ) -> None:
-        self.context, self.phase, self.optimizer, self.inputs, self._place = context, phase, optimizer, inputs, place
+        self.context, self.phase, self.inputs, self._place = context, phase, inputs, place
+        self.sampler, self.optimizer = sampler, optimizer
         self.seed, self.at = derive(context.seed, "rounding", index), 0
         kernels = context.kernels
         known = LossContext(kernels.grid, kernels.original, context.networks, context.outputs, phase.iterations, budget)
@@ -93,16 +95,17 @@ class PhaseTrainer:
         self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of the steps since the last report
 
     def _started(self, name: str, term: LossTerm, context: LossContext) -> Callable[[Any, Any], Tensor]:
-        with located(f"losses.{name}" if self.phase.losses is None else f"{self._place}.losses.{name}"):
-            return term.loss.start(context)
+        with located(f"losses.{name}" if self.phase.losses is None else f"{self._place}.losses.{name}"), at_work(term.loss, "loss"):
+            loss: Any = term.loss.start(context)
+        if not callable(loss):
+            raise broken(term.loss, "loss", f"start() must give a function of (original, reconstructed), gave {described_value(loss)}")
+        return loss  # type: ignore[no-any-return]
 
     def step(self, step: int) -> None:
         """One step of gradient descent."""
         self.at = step
         active = tuple(name for name, (term, _) in self.terms.items() if step >= term.warmup)
-        drawn = self.draw(step)
-        groups = self.context.representation.groups
-        rows = drawn if drawn is None or groups is None else groups.rows(drawn)
+        drawn, rows = self._drawn(step)
         given = self.inputs(step) if self.runs_networks(active) else None
         leaves, nesting = pytree.tree_flatten(given if self.needs_targets and given is not None else (given, None))
 
@@ -121,8 +124,24 @@ class PhaseTrainer:
 
         values = self._descend(step, evaluate)
         if self.observe is not None:
-            self.observe(step, *self._observed(drawn))
+            with at_work(self.sampler, "sampler", self.draw):
+                self.observe(step, *self._observed(drawn))
         self._history.append(((*active, "total"), values))
+
+    def rows(self, step: int) -> Tensor | None:
+        """The kernels that carry gradient in a step [m] int64, or None for all."""
+        return self._drawn(step)[1]
+
+    def _drawn(self, step: int) -> tuple[Tensor | None, Tensor | None]:
+        """What the sampler draws in a step, kernels or groups of them, and the kernels that these are."""
+        drawn, groups = self.draw(step), self.context.representation.groups
+        if drawn is None:
+            return None, None
+        if not is_own(self.sampler):
+            problem = problem_with_draw(drawn, len(self.context.kernels.rows) if groups is None else len(groups.sizes))
+            if problem:
+                raise broken(self.sampler, "sampler", f"{problem} (step {step})", self.draw)
+        return drawn, drawn if groups is None else groups.rows(drawn)
 
     def _drawn_from(self) -> tuple[Tensor, Tensor]:
         """Norms and layers of the things that a sampler draws: kernels, or whole groups where the predictor wants them."""
@@ -171,12 +190,7 @@ class PhaseTrainer:
             batch: inputs, such as images [b, c, h, w]; None where no active term runs the networks.
             targets: of the inputs; None where no active term needs them.
         """
-        whole = self._whole() if rows is None and batch is not None else None
-        predicted = self._predict(rows) if whole is None else whole
-        if self.observe is not None:
-            self._errors = self._kernel_errors(predicted, rows)
-        compared = self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
-        images = 0 if batch is None else count(batch)
+        compared, images = self.compared(active, rows, batch), 0 if batch is None else count(batch)
         if any(self.terms[name][0].loss.needs == "bits" for name in active):
             bits = stored_bits(self.context.representation, self.context.kernels.grid.weights, self.seed, self.at)
             compared["bits"] = bits, bits
@@ -186,6 +200,14 @@ class PhaseTrainer:
             given = (compared[term.loss.needs], images, targets) if term.loss.needs_targets else (compared[term.loss.needs], images)
             terms[name] = self.context.processes.part(term.loss, loss, *given)
         return terms
+
+    def compared(self, active: Sequence[str], rows: Tensor | None, batch: Any) -> dict[str, tuple[Any, Any]]:
+        """Both sides of what these terms compare, by what they need; see `losses`."""
+        whole = self._whole() if rows is None and batch is not None else None
+        predicted = self._predict(rows) if whole is None else whole
+        if self.observe is not None:
+            self._errors = self._kernel_errors(predicted, rows)
+        return self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
 
     def _compared_weights(self, predicted: Tensor, rows: Tensor | None) -> dict[str, tuple[Any, Any]]:
         """Both sides of the comparison where no network runs; kernels outside the sample are then not predicted."""
@@ -254,14 +276,23 @@ class PhaseTrainer:
         values = evaluate()
         for started, rates, closure in zip(self.optimizers, self._rates, self._with_closure, strict=True):
             for group, rate in zip(started.param_groups, rates, strict=True):
-                group["lr"] = rate * self.optimizer.factor(step, self.phase.iterations)
-            if closure:
-                started.step(lambda: float(evaluate()[-1]))
-            else:
-                started.step()
+                group["lr"] = rate * self._factor(step)
+            with at_work(self.optimizer, "optimizer", started):
+                if closure:
+                    started.step(lambda: float(evaluate()[-1]))
+                else:
+                    started.step()
         for started in self.optimizers:
             started.zero_grad(set_to_none=True)
         return values
+
+    def _factor(self, step: int) -> float:
+        """The multiple of the first learning rate in a step."""
+        factor = self.optimizer.factor(step, self.phase.iterations)
+        problem = problem_with_factor(factor)
+        if problem:
+            raise broken(self.optimizer, "optimizer", f"{problem} at step {step}")
+        return factor
 
     # -- reports and state ---------------------------------------------------------------------------------------
 
@@ -289,7 +320,12 @@ class PhaseTrainer:
         return rate
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [kept.state_dict() for kept in self._kept()]
+        with at_work(self.optimizer, "optimizer"):
+            states = [started.state_dict() for started in self.optimizers]
+        for component, kind, kept in self.keeping():
+            with at_work(component, kind, kept):
+                states.append(kept.state_dict())
+        return states
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Load the state from a checkpoint.
@@ -307,9 +343,36 @@ class PhaseTrainer:
             one.load_state_dict(state)
 
     def _kept(self) -> list[Any]:
-        """Everything that has a state between steps: the optimisers, and losses and samplers that keep something."""
-        others = [*(loss for _, loss in self.terms.values()), self.draw]
-        return [*self.optimizers, *(other for other in others if hasattr(other, "load_state_dict"))]
+        """What has a state that a run resumes from: the optimisers, and losses and samplers that keep something between steps."""
+        return [*self.optimizers, *(kept for _, _, kept in self.keeping())]
+
+    def keeping(self) -> list[tuple[Any, str, Any]]:
+        """Losses and the sampler that keep something between steps: the component, its extension point, and what keeps it."""
+        started = [*((term.loss, "loss", loss) for term, loss in self.terms.values()), (self.sampler, "sampler", self.draw)]
+        return [(component, kind, kept) for component, kind, kept in started if hasattr(kept, "load_state_dict")]
+
+
+def problem_with_draw(drawn: Any, kernels: int) -> str | None:
+    """What is wrong with what a sampler drew from so many kernels (or groups of them); None where nothing is.
+
+    A GPU is not waited for: rows beyond the kernels are found on the CPU alone.
+    """
+    if drawn is None:
+        return None
+    if not isinstance(drawn, Tensor) or drawn.dtype != torch.int64 or drawn.dim() != 1:
+        return f"a step must draw [m] int64 or None, drew {described_value(drawn)}"
+    if not len(drawn):
+        return "a step must draw at least one kernel, drew none"
+    if drawn.device.type == "cpu" and (int(drawn.min()) < 0 or int(drawn.max()) >= kernels):
+        return f"a step must draw rows from 0 to {kernels - 1}, drew {int(drawn.min())} to {int(drawn.max())}"
+    return None
+
+
+def problem_with_factor(factor: Any) -> str | None:
+    """What is wrong with a multiple of the learning rate; None where nothing is."""
+    if isinstance(factor, (int, float)) and math.isfinite(factor):
+        return None
+    return f"factor() must give a finite number, gave {factor if isinstance(factor, float) else described_value(factor)}"
 
 
 def needs_closure(component: Optimizer, started: torch.optim.Optimizer) -> bool:

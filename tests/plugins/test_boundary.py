@@ -57,7 +57,8 @@ def test_options_are_checked_when_a_plugin_is_registered(what: str, install, cap
 def test_a_class_without_its_decorator_is_refused(install) -> None:
     install("nern-bare", HEAD + SAMPLER.format(decorator="", option=""))
     (failure,) = create_registry().failures
-    assert failure.reason == "nern_samplers offers 'mine', whose class S is not decorated itself; write @attrs.frozen above it"
+    assert failure.reason.startswith("nern_samplers offers 'mine', whose class S is not decorated itself; write @attrs.frozen above it (")
+    assert failure.reason.endswith("nern_bare.py, line 7)")
 
 
 def test_old_options_are_as_good_as_ever(install) -> None:

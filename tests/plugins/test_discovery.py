@@ -294,3 +294,39 @@ def test_file_of_a_local_plugin_is_read_with_the_plugin_switch(experiment, tmp_p
     assert output.exists()
     assert run(["plugins", "--plugin", str(mine)]) == 0
     assert "One linear layer." in capsys.readouterr().out
+
+
+FILE_VERBS = [
+    ["evaluate"], ["reconstruct", "-o", "w.safetensors"], ["export", "-o", "w.pt"], ["info"], ["prune", "--ratios", "0.5", "-o", "pruned"],
+    ["importance", "-o", "importance"], ["compare"], ["report", "-o", "page.html"], ["plot errors", "-o", "errors.svg"],
+    ["plot kernels", "-o", "kernels.svg"],
+]  # fmt: skip
+
+
+def test_every_verb_on_a_file_of_a_local_plugin_says_how_to_name_it_and_a_run_folder_knows(experiment, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.py", PREDICTOR.replace("NAME", "linear"))
+    engine = nern.Engine.from_yaml(experiment(plugins=["mine.py"], predictor="linear"))
+    engine.fit()
+    alone = tmp_path / "alone.nern"
+    alone.write_bytes(engine.run.artifact.read_bytes())
+    capsys.readouterr()
+    for verb, *options in FILE_VERBS:
+        command = [*verb.split(), str(alone), *options]
+        assert run(command) == 2, verb
+        said = capsys.readouterr().err
+        assert "named with --plugin mine.py" in said, (verb, said)
+        assert len(said.splitlines()) == 1, (verb, said)
+    for verb in ("info", "reconstruct"):
+        options = next(rest for name, *rest in FILE_VERBS if name == verb)
+        assert run([verb, str(alone), *options, "--plugin", "mine.py"]) == 0
+        assert run([verb, str(engine.run.path), *options]) == 0, capsys.readouterr().err  # whose configuration names the plugin
+
+
+@pytest.mark.parametrize("verb", ["train", "config", "sweep", "pretrain"])
+def test_an_experiment_that_needs_a_local_plugin_says_how_to_name_it(verb, experiment, tmp_path, capsys):
+    write(tmp_path / "mine.py", PREDICTOR.replace("NAME", "linear"))
+    path = experiment(predictor="mine:linear")
+    command = [verb, str(path), *(["seed=0,1"] if verb == "sweep" else []), *(["-o", str(tmp_path / "w.pt")] if verb == "pretrain" else [])]
+    assert run(command) == 2
+    assert "--plugin mine.py" in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""Whose contract is broken: one line with the component and its package, what it did and what it should do, file and line."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sysconfig
+import traceback
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from nern.errors import ConfigError, NernError
+from nern.options import OptionError
+
+_NERN = os.path.dirname(__file__) + os.sep
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_PYTHON = sysconfig.get_path("stdlib") + os.sep
+
+#: Class of a component → (extension point, `package:name`), of every component that was ever registered.
+_OWNERS: weakref.WeakKeyDictionary[type, tuple[str, str]] = weakref.WeakKeyDictionary()
+
+
+class ContractError(ConfigError):
+    """A component does something else than its extension point asks for."""
+
+
+def remember(cls: type, kind: str, name: str) -> None:
+    """Keep what messages call a component.
+
+    Args:
+        kind: the extension point.
+        name: the component's package and name, `package:name`.
+    """
+    _OWNERS[cls] = kind, name
+
+
+def is_own(component: Any) -> bool:
+    """Whether nern itself offers a component, or defines what one has made."""
+    known = _OWNERS.get(type(component))
+    return known[1].startswith("nern:") if known else type(component).__module__.partition(".")[0] == "nern"
+
+
+def owner_of(component: Any) -> str | None:
+    """`package:name` of a component that was registered."""
+    known = _OWNERS.get(type(component))
+    return known[1] if known else None
+
+
+def called(component: Any, kind: str) -> str:
+    """`component package:name (kind)`. What a component has made, such as a task's data, is called after its package's one."""
+    known = _OWNERS.get(type(component)) or next(iter(_offered_beside(component, kind)), None)
+    return f"component {known[1] if known else type(component).__name__} ({kind})"
+
+
+def _offered_beside(made: Any, kind: str) -> list[tuple[str, str]]:
+    """The only component of an extension point in the package that defines what a component has made."""
+    beside = {owner for owner in offered(type(made).__module__).values() if owner[0] == kind}
+    return list(beside) if len(beside) == 1 else []
+
+
+def offered(module: str) -> dict[type, tuple[str, str]]:
+    """What the plugin that a module belongs to offers: class → (extension point, `package:name`); nothing for nern's own."""
+    package = module.partition(".")[0]
+    return {} if package == "nern" else {cls: owner for cls, owner in _OWNERS.items() if cls.__module__.partition(".")[0] == package}
+
+
+def broken(component: Any, kind: str, problem: str, *made: Any) -> ContractError:
+    """The error to raise for a component that breaks its contract.
+
+    Args:
+        kind: its extension point.
+        problem: what it should do and what it does; where it begins with a method, as in `forward(rows) must give …`, that
+            method's line is named.
+        made: what the component has made, which may have the method.
+    """
+    place = "" if re.search(r", line \d+\)$", problem) else place_of_code(problem, *made, component)
+    return ContractError(f"{called(component, kind)}: {problem}{place}")
+
+
+@contextmanager
+def at_work(component: Any, kind: str, *made: Any) -> Iterator[None]:
+    """Say whose error it is where a block, which does nothing but call a component of a plugin, raises one.
+
+    Raises:
+        ContractError: the block raised something that says neither what is wrong nor where.
+    """
+    try:
+        yield
+    except (NernError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if is_own(component) or isinstance(error, OptionError):
+            raise
+        raise broken(component, kind, raised(error), *made) from error
+
+
+def raised(error: BaseException) -> str:
+    """`raised ValueError: text (FILE, line N)`, in one line."""
+    text = " ".join(str(error).split())
+    return f"raised {type(error).__name__}{': ' if text else ''}{text}{place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """The place of an error, ` (FILE, line N)`: the last line outside of nern, torch and Python's modules; empty where there is none."""
+    if isinstance(error, SyntaxError):  # the message of a SyntaxError contains file and line already
+        return f" ({error.filename}, line {error.lineno})" if error.filename and "line" not in str(error) else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_outside(frame.filename)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+
+
+def place_of_code(problem: str, *things: Any) -> str:
+    """` (FILE, line N)` of the method that a problem begins with, or else of the first of the things, where that is no code of nern."""
+    method = re.match(r"(\w+)\(", problem)
+    named = [getattr(thing, method[1], None) for thing in things] if method else []
+    for thing in [*named, *things]:
+        for code in (thing, type(thing)):
+            try:
+                code = inspect.unwrap(code)
+                file, line = inspect.getsourcefile(code), inspect.getsourcelines(code)[1]
+            except (TypeError, OSError, ValueError):
+                continue
+            if file and _is_outside(file):
+                return f" ({file}, line {line})"
+    return ""
+
+
+def _is_outside(file: str) -> bool:
+    """Whether a file is none of nern's, of torch's or of Python's own."""
+    if file.startswith((_NERN, _TORCH, "<frozen")):
+        return False
+    return not file.startswith(_PYTHON) or "-packages" in file[len(_PYTHON) :]
+
+
+def described_value(value: Any) -> str:
+    """`[2, 10] float32`, `a list`, as messages call what a component gave."""
+    if isinstance(value, torch.Tensor):
+        return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return "nothing" if value is None else f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
