@@ -139,7 +139,8 @@ def whole_way(network: str) -> dict[str, Any]:
         for entry, value in original.items():
             assert value.shape == rebuilt[entry].shape and value.dtype == rebuilt[entry].dtype, f"{entry} has another form"
             assert entry in represented or torch.equal(value, rebuilt[entry]), f"{entry} was copied and is another"
-        assert nern.Engine.from_run(place / "run").heldout_headline()[1] >= 0
+        heldout = nern.Engine.from_run(place / "run").evaluate("heldout").headline
+        assert heldout is not None and heldout[2] >= 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return {
         **row,

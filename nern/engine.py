@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import attrs
 import torch
 from torch import nn
 
@@ -18,9 +18,9 @@ from nern.artifact.reading import load
 from nern.config.experiment import Experiment
 from nern.config.loading import load_experiment
 from nern.config.overrides import parse_override
-from nern.config.structuring import to_yaml, unstructure
-from nern.errors import ConfigError, DataError, Interrupted, TrainingError
-from nern.interfaces import Data, Task
+from nern.config.structuring import unstructure
+from nern.errors import ConfigError, Interrupted, TrainingError
+from nern.interfaces import Data
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.representation import Representation
@@ -32,15 +32,15 @@ from nern.run.evaluation import Comparison, measures_of
 from nern.run.finishing import finish
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
-from nern.run.loop import TrainingLoop, start_phase
+from nern.run.loop import TrainingLoop, tune
 from nern.run.observers import ObserverCalls
 from nern.run.original import Original, OriginalSource
 from nern.run.own_network import OwnNetwork
 from nern.run.packing import like_at_the_end, pack
 from nern.run.plan import Plan, make_plan
-from nern.run.pretraining import pretrain_observed
+from nern.run.pretraining import pretrain_in_run
 from nern.run.results import Evaluation, Result
-from nern.run.task_data import open_task
+from nern.run.starting import start
 from nern.support.memory import keep_freed_memory
 from nern.support.showing import Shown
 from nern.training.processes import Processes, processes
@@ -69,8 +69,8 @@ class Engine(Shown):
         self._artifact: Artifact | None = None
         self._original: Original | None = None
         self._assembly = Assembly(experiment, registry, self.device, self.dtype)
+        self._open = self._assembly.open_task
         self._calls = ObserverCalls(registry)
-        self._data: dict[int, Data] = {}
         self.processes = Processes()
         self._held = ExitStack()  # holds the lock of the run folder during a run
 
@@ -201,19 +201,19 @@ class Engine(Shown):
                 result = self.result.to_dict() if self.result else None
                 self._calls.nern_run_finished(run_dir=self.run.path, result=result, error=error)
 
-    def evaluate(self) -> Evaluation:
-        """Measure the fitted (or loaded) representation and the original network on the test set, in float32.
+    def evaluate(self, split: Literal["heldout", "test"] = "test") -> Evaluation:
+        """Measure the fitted (or loaded) representation and the original network on the test or held-out images, in float32.
 
         Raises:
             ConfigError: nothing is fitted or loaded yet.
-            DataError: the test images are missing, or the weights are not those that the run started from.
+            DataError: the images are missing, or the weights are not those that the run started from.
         """
         rebuilt, network = self._fitted(), None
         if self._original is not None or self.source.available:
             network = self.source.load()[0]
             rebuilt.check_original(network)
         task = self.experiment.task
-        comparison = Comparison(network, self._open(task), "test", self.device, task.outputs(), measures_of(self.experiment))
+        comparison = Comparison(network, self._open(task), split, self.device, task.outputs(), measures_of(self.experiment))
         reconstructed = comparison.score(rebuilt.reconstruct().float())
         return Evaluation(comparison.original, reconstructed)
 
@@ -278,33 +278,10 @@ class Engine(Shown):
             representation = self._context(original).representation
         return pack(self.experiment, original, representation.eval(), self.registry, like_at_the_end(measures_of(self.experiment).metrics))
 
-    def heldout_headline(self) -> tuple[float, float, str]:
-        """The headline figure of the original and of the fitted network on the held-out images, and its better direction.
-
-        Where the images have no labels, it is the first figure that compares with the original.
-
-        Raises:
-            DataError: there are no held-out images, or nothing can be measured on them.
-        """
-        measures, task = measures_of(self.experiment), self.experiment.task
-        comparison = Comparison(self.source.load()[0], self._open(task), "heldout", self.device, task.outputs(), measures)
-        before, after = comparison.original, comparison.score(self._fitted().reconstruct().float())
-        assert before is not None
-        for name, value in after.metrics().items():
-            if name in before.metrics():
-                return before.metrics()[name], value, measures.metrics[name].better
-        raise DataError("nothing can be measured on the held-out images")
-
     def tune(self, representation: Representation, steps: int, after: Callable[[], None]) -> None:
         """Train a representation further, in place, as in the last phase; `after` is called after every step."""
-        experiment = self.experiment
-        phase = attrs.evolve(experiment.phases[-1], iterations=steps)
         context = self._context(self._prepare(), representation.to(self.device).train())
-        trainer = start_phase(experiment, phase, len(experiment.phases), context, self._open)
-        for step in range(steps):
-            trainer.step(step)
-            after()
-        trainer.flush(steps - 1)
+        tune(self.experiment, context, self._open, steps, after)
         representation.eval()
 
     def _fitted(self) -> Artifact:
@@ -313,26 +290,6 @@ class Engine(Shown):
         return self._artifact
 
     # -- assembling ----------------------------------------------------------------------------------------------
-
-    def _open(self, task: Task) -> Data:
-        if id(task) not in self._data:
-            experiment = self.experiment
-            self._data[id(task)] = open_task(task, experiment.architecture, experiment.heldout, experiment.seed)
-        return self._data[id(task)]
-
-    def _pretrain(self, stop: StopRequest) -> None:
-        """Train the original network where there are no weights; leaves it in the run directory."""
-        experiment = self.experiment
-        if self.source.available:
-            return
-        assert experiment.pretrain is not None
-        network, data = self.source.build(), self._open(experiment.task)
-        folder, checkpoint = self.run.path, self.run.pretraining
-        if not pretrain_observed(
-            experiment, experiment.pretrain, network, data, self._calls, self.registry, folder, checkpoint, self.device, stop
-        ):
-            raise Interrupted(f"stopped while training the original network; continue with --resume ({folder})")
-        self.run.write_original(network)
 
     def _prepare(self, stop: StopRequest | None = None) -> Original:
         """Load the network, find its kernels, order them."""
@@ -356,19 +313,12 @@ class Engine(Shown):
         if self.device.type == "cpu":
             keep_freed_memory()
         experiment = self.experiment
-        resolved = unstructure(experiment, self.registry)
         if self.processes.first:
-            if resume and self.run.config.is_file():
-                self._held.enter_context(self.run.held(make=False))
-            self.run.check(resolved, resume, self.registry)
-            check_run(experiment, self.source, self._context, self._open, registry=self.registry)
-            if not resume:
-                self._held.enter_context(self.run.held(make=True))
-                self.run.check(resolved, resume)  # another run may have been started here in the meantime
-            self.run.open(to_yaml(experiment, self.registry))
-            for component in (experiment.architecture, experiment.task):
-                component.keep(self.run.path)
-            self._pretrain(stop)
+            check = partial(check_run, experiment, self.source, self._context, self._open, registry=self.registry)
+            start(experiment, self.registry, self.run, check, resume, self._held)
+            if not self.source.available:
+                data = self._open(experiment.task)
+                pretrain_in_run(self.source, data, self._calls, self.registry, self.device, stop)
         self.processes.wait()
         with self.processes.first_goes_first():
             original = self._prepare(stop)
@@ -378,7 +328,7 @@ class Engine(Shown):
         context = self._context(original)
         loop = TrainingLoop(experiment, self.registry, original, context, self.run, self._calls, self._open, checkpoint, began)
         with fast_float32(self.device):
-            loop.run(resolved, stop)
+            loop.run(unstructure(experiment, self.registry), stop)
         result = None
         if self.processes.first:
             self._artifact, result = finish(loop, self.dtype)

@@ -11,9 +11,10 @@ import attrs
 
 from nern.config.experiment import Experiment
 from nern.engine import Engine
-from nern.errors import ConfigError
+from nern.errors import ConfigError, DataError
 from nern.options import OptionError
 from nern.registry.registry import Registry
+from nern.run.evaluation import measures_of
 from nern.run.results import Result
 
 Say = Callable[[str], None]
@@ -128,8 +129,11 @@ class TargetDrop(Target):
         short = attrs.evolve(_sized(experiment, hidden), phases=phases, output=output, observers={})
         engine = Engine(short, registry)
         engine.fit(resume=engine.run.config.exists())
-        before, after, better = engine.heldout_headline()
-        return (before - after) if better == "higher" else (after - before)
+        headline = engine.evaluate("heldout").headline
+        if headline is None:
+            raise DataError("nothing can be measured on the held-out images")
+        name, before, after = headline
+        return (before - after) if measures_of(short).metrics[name].better == "higher" else (after - before)
 
     def verdict(self, result: Result) -> str:
         drop = result.drop

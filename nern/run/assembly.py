@@ -8,6 +8,7 @@ import torch
 
 from nern.config.experiment import Experiment
 from nern.contracts import at_work, broken
+from nern.interfaces import Data, Task
 from nern.networks.pair import NetworkPair, Speedups
 from nern.networks.speedups import bearable
 from nern.options import located
@@ -16,6 +17,7 @@ from nern.representation.original_kernels import OriginalKernels
 from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation, assemble
 from nern.run.original import Original
+from nern.run.task_data import open_task
 from nern.support.seeding import seeded
 from nern.support.subsets import call_with
 from nern.training.processes import Processes
@@ -37,6 +39,14 @@ class Assembly:
     def __init__(self, experiment: Experiment, registry: Registry, device: torch.device, dtype: torch.dtype) -> None:
         self.experiment, self.registry, self.device, self.dtype = experiment, registry, device, dtype
         self._speedups: Speedups | None = None  # the speed-ups that leave the network's results the same; they are tried only once
+        self._data: dict[int, Data] = {}
+
+    def open_task(self, task: Task) -> Data:
+        """The images of a task, which are opened only once."""
+        if id(task) not in self._data:
+            experiment = self.experiment
+            self._data[id(task)] = open_task(task, experiment.architecture, experiment.heldout, experiment.seed)
+        return self._data[id(task)]
 
     def context(self, original: Original, processes: Processes, representation: Representation | None = None) -> StepContext:
         """Everything that training works on; without a representation, one with fresh weights is built."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -282,6 +283,27 @@ class TrainingLoop:
             raise ConfigError("phases that have ended cannot change their length on resume")
         if lengths[done.phase] < done.step:
             raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
+
+
+def tune(
+    experiment: Experiment,
+    context: StepContext,
+    open_task: Callable[[Task], Data],
+    steps: int,
+    after: Callable[[], None],
+) -> None:
+    """Train the representation of `context` further, as in the last phase.
+
+    Args:
+        open_task: function that opens the images of a task.
+        after: called after every step.
+    """
+    phase = attrs.evolve(experiment.phases[-1], iterations=steps)
+    trainer = start_phase(experiment, phase, len(experiment.phases), context, open_task)
+    for step in range(steps):
+        trainer.step(step)
+        after()
+    trainer.flush(steps - 1)
 
 
 def start_phase(

@@ -34,17 +34,17 @@ class OriginalSource:
     """The source of a run's original network: a weights file, or training that the run does itself."""
 
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
-        self._experiment, self._file = experiment, folder.original
+        self.experiment, self.folder = experiment, folder
 
     @property
     def available(self) -> bool:
         """Whether original weights exist already, in a file or from the run's own training."""
-        return self._experiment.architecture.has_weights or self._file.exists()
+        return self.experiment.architecture.has_weights or self.folder.original.exists()
 
     def build(self) -> nn.Module:
         """Build the network with fresh weights, with which its training starts."""
-        with seeded(self._experiment.seed, "original"):
-            return self._experiment.architecture.built()
+        with seeded(self.experiment.seed, "original"):
+            return self.experiment.architecture.built()
 
     def load(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
         """Load the original network, in eval mode on the CPU; also returns the dtype of each state dict entry in the file.
@@ -53,8 +53,8 @@ class OriginalSource:
             DataError: the weights are missing, or belong to another network.
         """
         network = self.build().eval()
-        if self._experiment.architecture.has_weights:
-            architecture = self._experiment.architecture
+        if self.experiment.architecture.has_weights:
+            architecture = self.experiment.architecture
             with at_work(architecture, "architecture"):
                 dtypes: Any = architecture.load(network)
             if not isinstance(dtypes, Mapping):
@@ -63,7 +63,7 @@ class OriginalSource:
                     f"load() must give the dtype in the file of every entry of the state dict, gave {described_value(dtypes)}",
                 )  # fmt: skip
             return network, dict(dtypes)
-        return network, load_weights(network, self._file)
+        return network, load_weights(network, self.folder.original)
 
 
 def original_fingerprint(experiment: Experiment, registry: Registry) -> str:

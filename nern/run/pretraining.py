@@ -28,7 +28,7 @@ from nern.run.devices import choose_device
 from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
-from nern.run.original import original_fingerprint
+from nern.run.original import OriginalSource, original_fingerprint
 from nern.run.task_data import open_task
 from nern.support.files import write_object
 from nern.support.messages import cannot_write
@@ -109,6 +109,23 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
 def checkpoint_of(path: Path, experiment: Experiment, registry: Registry) -> Path:
     """The checkpoint file for training `path`; its name depends on the experiment, so that no other experiment resumes from it."""
     return path.with_name(f"{path.stem}-{original_fingerprint(experiment, registry)}.checkpoint")
+
+
+def pretrain_in_run(
+    source: OriginalSource, data: Data, calls: ObserverCalls, registry: Registry, device: torch.device, stop: StopRequest
+) -> None:
+    """Train the original network of a run, and save it in the run's folder.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    experiment, folder, network = source.experiment, source.folder, source.build()
+    assert experiment.pretrain is not None
+    if not pretrain_observed(
+        experiment, experiment.pretrain, network, data, calls, registry, folder.path, folder.pretraining, device, stop
+    ):
+        raise Interrupted(f"stopped while training the original network; continue with --resume ({folder.path})")
+    folder.write_original(network)
 
 
 def pretrain_observed(

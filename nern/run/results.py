@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Evaluation:
-    """The reconstructed network beside the original one, on the test set."""
+    """The reconstructed network beside the original one, on one split of the images."""
 
     original: Score | None
     """Figures of the original network; None where its weights are missing."""
@@ -36,6 +36,12 @@ class Evaluation:
     def reconstructed_top1(self) -> float | None:
         """Top-1 accuracy of the reconstructed network in per cent; None where there are no labels."""
         return self.reconstructed.top1
+
+    @property
+    def headline(self) -> tuple[str, float, float] | None:
+        """The first figure of both networks: its name, and its value of the original and of the reconstructed network."""
+        before, after = self.original.metrics() if self.original else {}, self.reconstructed.metrics()
+        return next(((name, before[name], value) for name, value in after.items() if name in before), None)
 
     def to_dict(self) -> dict[str, Any]:
         scores = {"original": self.original, "reconstructed": self.reconstructed}
