@@ -55,13 +55,18 @@ def network(seed: int = 0, **options: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = CifarResNet(**{**ARCHITECTURE, **options}).build()
-        for module in built.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias)
-                nn.init.normal_(module.running_mean)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        randomise_batch_norms(built)
     return built.eval()
+
+
+def randomise_batch_norms(network: nn.Module, std: float = 1.0) -> None:
+    """Give batch norms scales, shifts and statistics that are not trivial, from torch's global generator."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=std)
+            nn.init.normal_(module.running_mean, std=std)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
 
 
 def weights_file(path: Path, seed: int = 0, dtype: torch.dtype | None = None, **options: Any) -> Path:

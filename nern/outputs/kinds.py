@@ -60,7 +60,7 @@ class OutputKind(ABC):
         """Names of the metrics that checkpoints are compared by, the most important one first.
 
         A distance from the original network is the best choice where there is one: it needs no targets, and accuracy is no good
-            guide because the original network was mostly trained on the held-out images.
+        guide because the original network was mostly trained on the held-out images.
         """
 
     def training_loss(self, outputs: Any, targets: Any) -> Tensor:

@@ -71,8 +71,8 @@ class Agreement(Metric):
 
 
 @attrs.frozen
-class Divergence(Metric):
-    """Mean KL(original ‖ reconstructed) of the predicted classes, in nats."""
+class DistanceFromOriginal(Metric):
+    """Base of metrics that compare with the outputs of the original network, and of which less is better."""
 
     @property
     def compares(self) -> Literal["targets", "original"]:
@@ -81,6 +81,11 @@ class Divergence(Metric):
     @property
     def better(self) -> Literal["higher", "lower"]:
         return "lower"
+
+
+@attrs.frozen
+class Divergence(DistanceFromOriginal):
+    """Mean KL(original ‖ reconstructed) of the predicted classes, in nats."""
 
     def batch(self, outputs: Tensor, reference: Tensor) -> Tensor:
         log = [rows_of(values).double().log_softmax(1) for values in (reference, outputs)]
@@ -129,16 +134,8 @@ class MeanIoU(Metric):
 
 
 @attrs.frozen
-class RelativeDistance(Metric):
+class RelativeDistance(DistanceFromOriginal):
     """‖outputs − original outputs‖² / ‖original outputs‖², added over the tensors of the outputs, averaged over images."""
-
-    @property
-    def compares(self) -> Literal["targets", "original"]:
-        return "original"
-
-    @property
-    def better(self) -> Literal["higher", "lower"]:
-        return "lower"
 
     def batch(self, outputs: Any, reference: Any) -> Tensor:
         pairs = zip(tensors_of(reference), tensors_of(outputs), strict=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from nern.errors import ArtifactError, ConfigError
 from nern.run.evaluation import Comparison, Score
 from nern.studies.baselines import baselines
 from nern.studies.opening import open_representation
+from nern.studies.tables import csv_table, markdown_table
 from nern.support.files import write_text
 from nern.support.messages import cannot_write
 
@@ -96,21 +95,16 @@ class Table:
         return {"rows": self.rows(), "verdicts": self.verdicts()}
 
     def csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows()[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        return text.getvalue()
+        return csv_table(self.rows())
 
     def markdown(self) -> str:
-        lines = [f"| what | bytes | {self.figure} | difference | seconds to rebuild | memory to rebuild |", "|" + " --- |" * 6]
+        heads, rows = ["what", "bytes", self.figure, "difference", "seconds to rebuild", "memory to rebuild"], []
         for row in self.rows():
             name = row["name"] if row["family"] in ("original", GIVEN, row["name"]) else f"{row['name']} ({row['family']})"
             seconds = "—" if row["seconds"] is None else f"{row['seconds']:.2f}"
             memory = "—" if row["memory"] is None else f"{row['memory'] / 1e6:.0f} MB"
-            cells = [name, f"{row['bytes']:,}", _number(row[self.figure]), _number(row["difference"], "+"), seconds, memory]
-            lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join([*lines, "", *self.verdicts()]) + "\n"
+            rows.append([name, f"{row['bytes']:,}", _number(row[self.figure]), _number(row["difference"], "+"), seconds, memory])
+        return "\n".join([markdown_table(heads, rows), *self.verdicts()]) + "\n"
 
 
 def compare(

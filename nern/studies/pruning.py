@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +19,7 @@ from nern.representation.representation import Representation
 from nern.run.evaluation import Score
 from nern.studies.compensation import prune_with_compensation
 from nern.studies.opening import OpenRepresentation
-from nern.studies.tables import markdown_table
+from nern.studies.tables import csv_table, markdown_table
 from nern.support.files import write_text
 from nern.support.messages import cannot_write
 
@@ -71,16 +69,12 @@ class Curve:
         ]  # fmt: skip
 
     def _figures(self, score: Score) -> dict[str, float | None]:
-        """The names of the figures to show: those of Figure 5 for a classifier, all figures for other networks."""
+        """The figures to show: those of Figure 5 for a classifier, all figures for other networks."""
         figures = score.figures
         return {name: figures.get(name) for name in ("top1", "agreement")} if "top1" in figures else figures
 
     def csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows()[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        return text.getvalue()
+        return csv_table(self.rows())
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """The heads and rows of the table, as text."""

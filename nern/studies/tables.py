@@ -111,6 +111,15 @@ class Table:
         return markdown_table(*self.cells())
 
 
+def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as CSV, with the keys as its head."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]

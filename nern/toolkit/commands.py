@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from nern.launching import PARENT as PARENT
 from nern.launching import Job
+
+
+class Commands:
+    """The commands of a sweep's jobs as functions, each with a file that asks its command to stop.
+
+    Args:
+        folder: where these files are made, on a disk that all machines see; files of an earlier sweep are removed.
+        threads: CPU threads that each command may use.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder, self._numbers = folder, itertools.count()
+        self._environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.stop"):
+            leftover.unlink()
+
+    def runner(self, job: Job) -> tuple[Callable[[], int], Path]:
+        """A function that runs a job's command (see `command_runner`), and the file that asks it to stop."""
+        stop = self._folder / f"{next(self._numbers)}.stop"
+        return command_runner(attrs.evolve(job, environment={**self._environment, **job.environment}), stop), stop
 
 
 def command_runner(job: Job, stop: Path) -> Callable[[], int]:
     """A function without arguments that runs a job's command and returns its exit code; it works in any process.
 
     Libraries that send functions to other processes can send this one by value: it needs only Python's own modules there. While the
-        command runs, it checks whether the file `stop` exists, on whichever machine it runs, and then sends SIGTERM to the command.
+    command runs, it checks whether the file `stop` exists, on whichever machine it runs, and then sends SIGTERM to the command.
 
     Args:
         stop: a file on a disk that both machines see; its existence asks the command to stop.

@@ -9,6 +9,7 @@ from nern.outputs.kinds import Parts as Parts
 from nern.outputs.kinds import PixelLogits as PixelLogits
 from nern.outputs.kinds import kind_of_outputs as kind_of_outputs
 from nern.outputs.metrics import Agreement as Agreement
+from nern.outputs.metrics import DistanceFromOriginal as DistanceFromOriginal
 from nern.outputs.metrics import Divergence as Divergence
 from nern.outputs.metrics import FunctionMetric as FunctionMetric
 from nern.outputs.metrics import MeanIoU as MeanIoU

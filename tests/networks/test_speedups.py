@@ -18,6 +18,7 @@ from nern.networks.building import copied, ready
 from nern.networks.pair import NetworkPair
 from nern.networks.speedups import bearable, memory_layout
 from nern.networks.tracing import trace_forward
+from tests.helpers import randomise_batch_norms
 
 CPU = torch.device("cpu")
 SIZE = (3, 12, 12)
@@ -119,12 +120,7 @@ def made(build: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build()
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias)
-                nn.init.normal_(module.running_mean)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        randomise_batch_norms(network)
     return network.eval()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import attrs
 
 from nern import Job, JobEnd, LaunchedJobs, Launcher, TrainingError, above, at_least, hookimpl, option
-from nern.toolkit.commands import command_runner
+from nern.toolkit.commands import Commands
 from nern.toolkit.optional import import_optional
 
 
@@ -43,11 +42,8 @@ class _Tasks(LaunchedJobs):
     def __init__(self, options: Ray, folder: Path) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without a GPU sees what this process sees
         self._ray = import_optional("ray", "ray", "the launcher ray")
-        self._folder, self._options, self._numbers = folder, options, itertools.count()
+        self._options, self._commands = options, Commands(folder, options.cpus)
         self._running: list[_Task] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.stop"):
-            leftover.unlink()
         cores = {} if options.address else {"num_cpus": max(options.jobs * options.cpus, os.cpu_count() or 1)}
         try:
             self._ray.init(
@@ -58,13 +54,11 @@ class _Tasks(LaunchedJobs):
             raise TrainingError(f"the launcher ray cannot reach or start a cluster ({error}); see launcher.address") from error
 
     def submit(self, job: Job) -> _Task:
-        stop = self._folder / f"{next(self._numbers)}.stop"
-        threads = {"OMP_NUM_THREADS": str(self._options.cpus), "MKL_NUM_THREADS": str(self._options.cpus)}
-        job = attrs.evolve(job, environment={**threads, **job.environment})
+        runner, stop = self._commands.runner(job)
         needs: dict[str, Any] = {"num_cpus": self._options.cpus, "num_gpus": self._options.gpus, "max_retries": 0}
         if self._options.memory:
             needs["memory"] = int(self._options.memory * 1e9)
-        task = _Task(self._ray.remote(**needs)(command_runner(job, stop)).remote(), stop)
+        task = _Task(self._ray.remote(**needs)(runner).remote(), stop)
         self._running.append(task)
         return task
 

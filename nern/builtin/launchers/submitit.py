@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from nern import Job, JobEnd, LaunchedJobs, Launcher, TrainingError, above, at_least, hookimpl, option
-from nern.toolkit.commands import command_runner
+from nern.toolkit.commands import Commands
 from nern.toolkit.optional import import_optional
 
 
@@ -45,27 +44,22 @@ class _Queued:
 class _Queue(LaunchedJobs):
     def __init__(self, options: Submitit, folder: Path) -> None:
         submitit = import_optional("submitit", "submitit", "the launcher submitit")
-        self._folder, self._numbers, self._running = folder, itertools.count(), list[_Queued]()
+        self._running: list[_Queued] = []
         parameters: dict[str, Any] = {"timeout_min": options.minutes, "cpus_per_task": options.cpus, "name": "nern"}
         parameters |= {"gpus_per_node": options.gpus} if options.gpus else {}
         parameters |= {"mem_gb": options.memory} if options.memory else {}
         parameters |= {"slurm_partition": options.partition} if options.partition else {}
-        self._threads = str(options.cpus)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob("*.stop"):
-                leftover.unlink()
+            self._commands = Commands(folder, options.cpus)
             self._executor = submitit.AutoExecutor(folder / "%j", cluster=None if options.cluster == "auto" else options.cluster)
             self._executor.update_parameters(**parameters, **options.more)
         except Exception as error:  # the commands of the cluster are missing, or it has no such parameter
             raise TrainingError(f"the launcher submitit cannot start ({error}); see launcher.cluster and launcher.more") from error
 
     def submit(self, job: Job) -> _Queued:
-        stop = self._folder / f"{next(self._numbers)}.stop"
-        threads = {"OMP_NUM_THREADS": self._threads, "MKL_NUM_THREADS": self._threads}
-        job = attrs.evolve(job, environment={**threads, **job.environment})
+        runner, stop = self._commands.runner(job)
         try:
-            queued = _Queued(self._executor.submit(command_runner(job, stop)), stop)
+            queued = _Queued(self._executor.submit(runner), stop)
         except Exception as error:
             raise TrainingError(f"the cluster does not take {job.name} ({error})") from error
         self._running.append(queued)

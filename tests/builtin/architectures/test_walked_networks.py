@@ -21,6 +21,7 @@ from nern.engine import Engine
 from nern.networks.pair import NetworkPair
 from nern.support.files import write_tensors
 from nern.toolkit.architectures import LibraryArchitecture
+from tests.helpers import randomise_batch_norms
 
 CPU = torch.device("cpu")
 
@@ -45,12 +46,7 @@ def built(architecture: LibraryArchitecture) -> nn.Module:
     """The network with weights, shifts and statistics that matter."""
     torch.manual_seed(0)
     network = architecture.build().eval()
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    randomise_batch_norms(network, std=0.1)
     return network
 
 
