@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nern.version import __version__ as __version__
+from nern.support.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from nern.artifact.artifact import Artifact as Artifact

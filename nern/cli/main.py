@@ -19,7 +19,7 @@ from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, exampl
 from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.kinds import HOOKS
 from nern.support.messages import cannot_write
-from nern.version import __version__
+from nern.support.version import __version__
 
 if TYPE_CHECKING:
     from nern.engine import Engine

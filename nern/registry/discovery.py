@@ -16,7 +16,7 @@ from nern.errors import PluginError
 from nern.registry.hook_errors import BREAKS, reason_of
 from nern.registry.registry import Failure, Registry, canonical
 from nern.support.messages import did_you_mean
-from nern.version import __version__
+from nern.support.version import __version__
 
 #: Module names of the built-in plugins, which are registered like any other plugin.
 BUILTINS = (

@@ -11,7 +11,7 @@ import torch
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Versions, processor and arithmetic of a run, as `result.json` records them."""
-    from nern.version import __version__
+    from nern.support.version import __version__
 
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {

@@ -15,7 +15,7 @@ from nern.errors import ConfigError, PluginError
 from nern.options import article
 from nern.registry.kinds import HOOKS
 from nern.support.messages import cannot_write
-from nern.version import __version__
+from nern.support.version import __version__
 
 #: The check that the generated test calls, and how the README's experiment uses the component.
 CALLS = {"task": "{cls}(), Preprocessing(mean=(0.5,), std=(0.3,), size=(1, 8, 8))"}

@@ -145,20 +145,20 @@ def open_file(
     task = structure_component("task", sections["task"], rebuilt.registry, "task")
     device = choose_device(str(sections["device"]))
     architecture = attrs.evolve(rebuilt.architecture, weights=weights)
-    network, found = None, None
+    network, weights_only = None, None
     if architecture.weights is not None:
         try:
             network = architecture.built().eval()
         except ConfigError as unbuilt:
             if not weights_alone:
                 raise
-            found = _weights_alone(rebuilt, architecture.weights, unbuilt)
+            weights_only = _weights_alone(rebuilt, architecture.weights, unbuilt)
     if network is not None:
         architecture.load(network)
         rebuilt.check_original(network)
         _absorb(rebuilt, network)
     open_data = cache(lambda: open_task(task, architecture, 0.0, 0))
-    return OpenRepresentation(rebuilt, open_data, network, device, None, task, found)
+    return OpenRepresentation(rebuilt, open_data, network, device, None, task, weights_only)
 
 
 def _weights_alone(artifact: Artifact, file: str | Path | None, unbuilt: ConfigError) -> dict[str, Tensor]:
@@ -172,11 +172,11 @@ def _weights_alone(artifact: Artifact, file: str | Path | None, unbuilt: ConfigE
     content = read_weights_file(Path(file))
     for state in (content, unwrap(content, f"weights file {file}")):
         if all(isinstance(value, Tensor) for value in state.values()):
-            found = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-            if digest(found) == artifact.sha256:
+            in_float32 = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+            if digest(in_float32) == artifact.sha256:
                 if artifact.absorbed is not None:
                     raise DataError(f"batch norms are folded into the convolutions, for which the network is needed: {unbuilt}")
-                return found
+                return in_float32
     raise DataError(f"{file} does not hold the weights that the representation was made from, or under other names: {unbuilt}")
 
 

@@ -1,1 +1,1 @@
-"""Files, cache, seeds, threads, bits and messages; it knows nothing of networks."""
+"""The version, files, cache, seeds, threads, bits and messages; it knows nothing of networks."""

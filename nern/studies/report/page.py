@@ -17,8 +17,8 @@ from nern.studies.drawing import COLOURS, svg_text
 from nern.studies.report.facts import RunFacts, read_facts
 from nern.support.files import write_text
 from nern.support.messages import cannot_write
+from nern.support.version import __version__
 from nern.toolkit.optional import import_optional
-from nern.version import __version__
 
 #: Parts of a file in the order of the bar chart, with their colours and descriptions.
 PARTS = {
