@@ -218,6 +218,9 @@ class Predictor(ABC):
         A module that sets `accepts_lookup = True` may get a `nern.representation.lookup.Lookup` instead of a tensor, and must pass
         it to `nern.representation.lookup.linear`.
 
+        A `forward` with a parameter `columns` receives the indices of the outputs that are needed, [m] int64, or None for all of
+        them, and returns [n, m]. Kernels that are smaller than the largest need only some of the outputs.
+
         A module without parameters, for embeddings that hold all trained parameters, sets `trained_by_embedding = True`.
 
         A module that can compute all kernels without padding may have a method `whole(embedding) -> Tensor | None`, which returns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 from torch import Tensor, nn
@@ -31,14 +33,40 @@ class AxisTables:
         return embedded
 
 
+@attrs.frozen
+class Block:
+    """Whole filters of one layer, every channel of each: their coordinates need not be written out."""
+
+    layer: int
+    """The layer's coordinate."""
+    filters: range
+    """The filters."""
+    channels: int
+    """How many channels each of them has."""
+
+    def coordinates(self, device: torch.device) -> Tensor:
+        """The coordinates (layer, filter, channel) of every kernel [n, 3] int64."""
+        filters = torch.arange(self.filters.start, self.filters.stop, device=device)
+        layers, filters, channels = torch.meshgrid(
+            torch.full((1,), self.layer, device=device), filters, torch.arange(self.channels, device=device), indexing="ij"
+        )
+        return torch.stack([layers, filters, channels], dim=3).reshape(-1, 3)
+
+
 @attrs.frozen(eq=False)
 class Lookup:
     """Coordinates [n, 3] int64 with the tables that embed them; it takes the place of the embedding [n, dim]."""
 
     tables: AxisTables
     """The vectors of each coordinate."""
-    coordinates: Tensor
-    """Coordinates of the rows, [n, 3] int64."""
+    _coordinates: Tensor | Callable[[], Tensor]
+    block: Block | None = None
+    """Where the rows are whole filters of a layer, which; a matrix product then needs no look-up."""
+
+    @property
+    def coordinates(self) -> Tensor:
+        """Coordinates of the rows, [n, 3] int64."""
+        return self._coordinates if isinstance(self._coordinates, Tensor) else self._coordinates()
 
     def dense(self) -> Tensor:
         """The embedding itself, [n, dim]."""
@@ -50,12 +78,20 @@ def linear(layer: nn.Linear, embedded: Tensor | Lookup) -> Tensor:
     if isinstance(embedded, Tensor):
         result: Tensor = layer(embedded)
         return result
-    tables, coordinates = embedded.tables, embedded.coordinates
-    with torch.autocast(coordinates.device.type, enabled=False):  # the tables are small, and their sum needs float32
+    tables, block, coordinates = embedded.tables, embedded.block, None if embedded.block else embedded.coordinates
+    with torch.autocast(tables.tables[0].device.type, enabled=False):  # the tables are small, and their sum needs float32
         total: Tensor | None = layer.bias
         for axis, (table, offset) in enumerate(zip(tables.tables, tables.offsets, strict=True)):
-            product = table @ layer.weight[:, offset : offset + table.shape[1]].T
-            rows = F.embedding(coordinates[:, axis], product)
+            part = table if block is None else table[_values(block)[axis]]
+            product = part @ layer.weight[:, offset : offset + table.shape[1]].T
+            rows = product if coordinates is None else F.embedding(coordinates[:, axis], product)
+            if total is not None and block is not None and axis == 2:
+                total = total.expand(len(block.filters), -1).unsqueeze(1)
             total = rows if total is None else total + rows
     assert total is not None
-    return total
+    return total if block is None else total.flatten(0, 1)
+
+
+def _values(block: Block) -> tuple[slice, slice, slice]:
+    """The values that each coordinate takes in a block."""
+    return slice(block.layer, block.layer + 1), slice(block.filters.start, block.filters.stop), slice(block.channels)

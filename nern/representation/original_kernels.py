@@ -114,15 +114,17 @@ class OriginalKernels:
             rows: rows of the sample [m] int64.
         """
         # A kernel that was drawn twice gets the gradient of the networks only once.
-        place = torch.arange(len(rows), device=rows.device, dtype=torch.int32)
-        last = torch.zeros(self.grid.rows, device=rows.device, dtype=torch.int32).index_put_((rows,), place)
-        outputs = torch.where((last[rows] == place).unsqueeze(1), outputs, outputs.detach())
+        ordered, order = rows.sort(stable=True)
+        last = torch.ones_like(ordered, dtype=torch.bool)
+        last[:-1] = ordered[1:] != ordered[:-1]
+        outputs = torch.where(torch.empty_like(last).index_copy_(0, order, last).unsqueeze(1), outputs, outputs.detach())
         if not self._mixed:
             return flat.reshape(self.grid.rows, -1).index_copy(0, rows, outputs).reshape(-1)
         at, there = self.places(rows)
-        beyond = torch.where(there, at, len(flat))  # padding of smaller kernels is written to one additional place at the end
-        extended = torch.cat([flat, flat.new_zeros(1)])
-        return extended.index_copy(0, beyond.reshape(-1), self._shaped(outputs, rows).reshape(-1))[:-1]
+        shaped = self._shaped(outputs, rows)
+        # the padding of a smaller kernel is at its first weight, and leaves that as it is
+        first = shaped.detach().gather(1, there.int().argmax(1, keepdim=True))
+        return flat.index_copy(0, at.reshape(-1), torch.where(there, shaped, first).reshape(-1))
 
     def _grouped(self, flat: Tensor) -> Kernels:
         """All kernels in groups of equal size, without padding."""

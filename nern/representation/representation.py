@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 
 from nern.contracts import at_work, broken, described_value
 from nern.errors import ConfigError
 from nern.interfaces import Base, Embedding, Predictor
-from nern.kernels.coordinates import KernelGrid, RowTable
+from nern.kernels.coordinates import KernelGrid, KernelGroup, RowTable
 from nern.kernels.orders import LayerOrder, Unordered
 from nern.options import located
 from nern.representation.groups import RowGroups, Wants
-from nern.representation.lookup import AxisTables, Lookup
+from nern.representation.lookup import AxisTables, Block, Lookup
 from nern.representation.quantization import NumberFormat, rounded_copy
 from nern.support.showing import Shown
 from nern.support.subsets import call_with, takes
+
+#: Kernels of a layer whose embedding is computed filter by filter and channel by channel, not looked up for each kernel.
+LARGE_LAYER = 1 << 13
+
+
+@attrs.frozen
+class _Part:
+    """Consecutive rows whose kernels have one size."""
+
+    group: KernelGroup
+    start: int  # first row
+    end: int  # last row + 1
+    block: Block | None = None  # the filters that these are, where they are whole filters of a layer
+
+    def rows(self, device: torch.device) -> Tensor:
+        """[m] int64."""
+        return torch.arange(self.start, self.end, device=device)
 
 
 class Representation(Shown, nn.Module):
@@ -47,6 +66,8 @@ class Representation(Shown, nn.Module):
         self.wants: Wants = getattr(predictor, "wants", "rows")
         self._groups: RowGroups | None = None
         self._offered = [name for name in ("rows", "groups") if takes(predictor.forward, name)]
+        self._narrows = takes(predictor.forward, "columns")
+        self._columns: dict[tuple[int, int], Tensor] = {}  # of kernels smaller than the largest
         self.storage = NumberFormat()  # the number format of its file
         self.register_buffer("scales", None)
         self.copies: TrainedCopies | None = None
@@ -103,19 +124,27 @@ class Representation(Shown, nn.Module):
         masks = {layer.parameter: self._buffers.get(f"mask{index}") for index, layer in enumerate(self.grid.layers)}
         return {name: mask for name, mask in masks.items() if mask is not None}
 
-    def embed(self, rows: Tensor | None = None) -> Tensor | Lookup:
-        """Embedded coordinates of some rows [m] int64, or of all rows."""
-        coordinates = self.table.coordinates(rows)
-        if getattr(self.predictor, "accepts_lookup", False) and hasattr(self.embedding, "tables"):
+    def embed(self, rows: Tensor | None = None, block: Block | None = None) -> Tensor | Lookup:
+        """Embedded coordinates of some rows [m] int64, or of all rows.
+
+        Args:
+            block: whole filters of a layer in place of rows, where the embedding gives its tables to the predictor.
+        """
+        if self._looks_up:
             make: Callable[[], AxisTables] = self.embedding.tables  # type: ignore[assignment]
-            return Lookup(make(), coordinates)
-        embedded: Tensor = self.embedding(coordinates)
+            return Lookup(make(), self.table.coordinates(rows) if block is None else partial(block.coordinates, self.device), block)
+        embedded: Tensor = self.embedding(self.table.coordinates(rows))
         return embedded
 
     def raw(self, rows: Tensor | None = None) -> Tensor:
         """What the predictor gives for some rows, or for all [m, k²]: in its own dtype, without scales and base."""
         outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         return outputs
+
+    @property
+    def _looks_up(self) -> bool:
+        """Whether the embedding gives its tables to the predictor."""
+        return getattr(self.predictor, "accepts_lookup", False) and hasattr(self.embedding, "tables")
 
     def predict(self, rows: Tensor | None = None) -> Tensor:
         """Predicted kernels [m, k²] of some rows [m] int64, or of all rows in coordinate order."""
@@ -194,21 +223,43 @@ class Representation(Shown, nn.Module):
     @torch.no_grad()
     def added_weights(self, chunk: int = 1 << 16) -> Tensor:
         """The number that the base adds to every weight [weights], kernel after kernel without padding, and without gradient."""
-        return self._every_weight(lambda rows, kernel: self.grid.sample_down(self.added(rows), kernel), chunk)
+        return self._every_weight(lambda part: self.grid.sample_down(self.added(part.rows(self.device)), part.group.kernel), chunk)
 
-    def _every_weight(self, kernels_of: Callable[[Tensor, tuple[int, int]], Tensor], chunk: int) -> Tensor:
-        """Compute [weights], `chunk` rows at a time, by a function of rows of equal kernel size and of this size."""
+    def _every_weight(self, kernels_of: Callable[[_Part], Tensor], chunk: int) -> Tensor:
+        """[weights] from a function of rows whose kernels have one size, about `chunk` of them at a time."""
         whole = self.predict_whole()
         if whole is not None:
             return whole
         flat = torch.empty(self.grid.weights, device=self.device)
-        for group in self.grid.groups:
-            rows = torch.arange(group.start, group.end, device=self.device)
-            for start, end in itertools.pairwise(self._cuts(rows, chunk)):
-                kernels = kernels_of(rows[start:end], group.kernel)
-                at = group.first + start * group.area
-                flat[at : at + kernels.numel()] = kernels.reshape(-1)
+        for part in self._parts(chunk):
+            kernels = kernels_of(part)
+            at = part.group.first + (part.start - part.group.start) * part.group.area
+            flat[at : at + kernels.numel()] = kernels.reshape(-1)
         return flat
+
+    def _parts(self, chunk: int) -> Iterator[_Part]:
+        """All rows in parts of about `chunk`, each of kernels of one size; those of large layers are whole filters."""
+        blocks = self._looks_up and self.wants == "rows" and self.table.stored is None
+        for group in self.grid.groups:
+            start = group.start  # of the rows that are not given yet
+            inside = [i for i, first in enumerate(self.grid.starts[:-1]) if group.start <= first < group.end] if blocks else []
+            for index in inside:
+                layer, first = self.grid.layers[index], self.grid.starts[index]
+                if len(inside) > 1 and layer.count < LARGE_LAYER:  # small layers are predicted together
+                    continue
+                yield from self._cut_rows(group, start, first, chunk)
+                filters = max(1, chunk // layer.channels)
+                for begin in range(0, layer.filters, filters):
+                    some = range(begin, min(begin + filters, layer.filters))
+                    rows = first + some.start * layer.channels, first + some.stop * layer.channels
+                    yield _Part(group, *rows, Block(layer.layer, some, layer.channels))
+                start = first + layer.count
+            yield from self._cut_rows(group, start, group.end, chunk)
+
+    def _cut_rows(self, group: KernelGroup, start: int, end: int, chunk: int) -> Iterator[_Part]:
+        if start < end:
+            for first, last in itertools.pairwise(self._cuts(torch.arange(start, end, device=self.device), chunk)):
+                yield _Part(group, start + first, start + last)
 
     def predict_whole(self) -> Tensor | None:
         """Every predicted weight [weights] at once, differentiable, where the predictor can give unpadded kernels (`whole`).
@@ -222,14 +273,28 @@ class Representation(Shown, nn.Module):
         counts = torch.tensor([layer.count * layer.area for layer in self.grid.layers], device=self.device)
         return flat * self.scales.repeat_interleave(counts, output_size=len(flat))
 
-    def _kernels(self, rows: Tensor, kernel: tuple[int, int]) -> Tensor:
-        """Predicted kernels [m, kh, kw] of rows of equal kernel size; where small kernels are read from the middle, it is cut out first."""
+    def _kernels(self, part: _Part) -> Tensor:
+        """Predicted kernels [m, kh, kw] of rows whose kernels have one size; the middle is cut out before anything else is done."""
+        kernel, device = part.group.kernel, self.device
         if self.grid.small_kernels != "centre":
-            return self.grid.sample_down(self.predict(rows), kernel)
-        outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
-        kernels = self.grid.sample_down(outputs, kernel).float()
-        scaled = kernels if self.scales is None else kernels * self.scales[self.table.layers(rows)].view(-1, 1, 1)
-        return scaled if self.base is None else scaled + self.grid.sample_down(self.added(rows), kernel)
+            return self.grid.sample_down(self.predict(part.rows(device)), kernel)
+        embedded = self.embed(None if part.block else part.rows(device), part.block)
+        places = self._places(part.rows(device)) if self._offered else {}
+        if self._narrows and kernel != self.grid.size:
+            outputs: Tensor = self.predictor(embedded, columns=self._columns_of(kernel), **places)
+            kernels = outputs.reshape(-1, *kernel).float()
+        else:
+            kernels = self.grid.sample_down(self.predictor(embedded, **places), kernel).float()
+        scaled = kernels if self.scales is None else kernels * self.scales[self.table.layers(part.rows(device))].view(-1, 1, 1)
+        return scaled if self.base is None else scaled + self.grid.sample_down(self.added(part.rows(device)), kernel)
+
+    def _columns_of(self, kernel: tuple[int, int]) -> Tensor:
+        """Which of the k² outputs a smaller kernel takes, [kh · kw] int64."""
+        columns = self._columns.get(kernel)
+        if columns is None or columns.device != self.device:
+            every = torch.arange(self.grid.outputs, device=self.device).unsqueeze(0)
+            columns = self._columns[kernel] = self.grid.sample_down(every, kernel).reshape(-1)
+        return columns
 
     def weights(self, outputs: Tensor) -> dict[str, Tensor]:
         """Turn predictions for all rows into weights by parameter name, differentiable.

@@ -11,7 +11,7 @@ from nern.interfaces import Predictor
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.representation.groups import RowGroups
 from nern.support.seeding import generator
-from nern.support.subsets import call_with
+from nern.support.subsets import call_with, takes
 from nern.testing import fixtures
 from nern.testing.assertions import check_tensor, close, expect, same
 from nern.testing.modules import build_seeded, check_gradients, check_moves, check_state, device_of
@@ -61,6 +61,7 @@ def check_predictor(predictor: Predictor, inputs: int = 12, outputs: int = 9) ->
     module.eval()
     with torch.no_grad():
         whole = run(module, embedded)
+        every = torch.arange(grid.rows)
         start = grid.starts[1]  # rows of the second layer, which are also whole filters and a whole layer
         size = {"rows": 2, "filters": grid.layers[1].channels, "layers": grid.layers[1].count}[wants]
         some = slice(start, start + size)
@@ -68,6 +69,12 @@ def check_predictor(predictor: Predictor, inputs: int = 12, outputs: int = 9) ->
         with torch.autocast("cpu", torch.bfloat16):
             rounded = run(module, embedded)
         expect(list(rounded.shape) == [grid.rows, outputs], "forward() gives another shape under bfloat16 autocast")
+        if takes(module.forward, "columns") and wants == "rows":
+            columns = torch.arange(outputs)[:: max(1, outputs // 3)]
+            narrow = call_with(
+                module.forward, embedded, offered={"rows": lambda: every, "groups": lambda: every, "columns": lambda: columns}
+            )
+            close(narrow, whole[:, columns], "forward() with columns gives others than those of all outputs")
         if getattr(module, "accepts_lookup", False):
             lookup = fixtures.lookup(inputs)
             close(module(lookup), module(lookup.dense()), "forward() gives other kernels for a Lookup than for its dense vectors")

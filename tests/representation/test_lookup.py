@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +13,9 @@ from torch import nn
 from nern.builtin.embeddings.positional import Positional
 from nern.builtin.predictors.mlp import MLP, SkipMLP
 from nern.kernels.coordinates import KernelGrid, LayerMapping
-from nern.representation.lookup import AxisTables, Lookup, linear
+from nern.kernels.orders import Unordered
+from nern.representation.lookup import AxisTables, Block, Lookup, linear
+from nern.representation.representation import assemble
 
 GRID = KernelGrid((LayerMapping("a", (6, 5, 3, 3), 0), LayerMapping("b", (3, 9, 3, 3), 1)))
 
@@ -79,3 +83,35 @@ def test_a_trained_table_gets_its_gradient() -> None:
     expected = torch.autograd.grad((layer(axis.dense(coordinates)) * weights).sum(), tables)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+MIXED = KernelGrid((
+    LayerMapping("stem", (4, 3, 7, 7), 0), LayerMapping("wide", (96, 90, 1, 1), 1), LayerMapping("small", (8, 5, 3, 3), 2),
+    LayerMapping("long", (100, 90, 1, 1), 3), LayerMapping("bit", (3, 4, 1, 1), 4), LayerMapping("last", (95, 87, 1, 1), 5),
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", [700, 1 << 16])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("predictor", [MLP(hidden=12), SkipMLP(hidden=12), MLP(hidden=12, activation="sine")])
+def test_whole_filters_without_look_ups_are_what_each_kernel_gives(predictor: MLP, scaled: bool, chunk: int) -> None:
+    torch.manual_seed(0)
+    orders = [Unordered(layer.filters, layer.channels) for layer in MIXED.layers]
+    representation = assemble(MIXED, orders, Positional(), predictor)
+    scales = torch.arange(1.0, 7.0)
+    if scaled:
+        representation.scale(scales)
+    found = representation.predict_weights(chunk)
+    wide = copy.deepcopy(representation.predictor).double()
+    for layer, scale, part in zip(
+        MIXED.layers, scales, found.split([layer.count * layer.area for layer in MIXED.layers]), strict=True
+    ):  # fmt: skip
+        outputs = wide(representation.embedding(layer.coordinates()).double()).reshape(-1, 7, 7)
+        height, width = layer.kernel
+        middle = outputs[:, (7 - height) // 2 : (7 + height) // 2, (7 - width) // 2 : (7 + width) // 2].reshape(-1)
+        torch.testing.assert_close(part.double(), middle * (scale if scaled else 1.0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_has_the_coordinates_of_its_rows() -> None:
+    layer = MIXED.layers[3]
+    assert torch.equal(Block(3, range(7, 20), 90).coordinates(torch.device("cpu")), layer.coordinates()[7 * 90 : 20 * 90])

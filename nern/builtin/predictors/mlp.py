@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nern import Lookup, Predictor, at_least, hookimpl, option
 from nern.toolkit.predictors import linear
@@ -63,17 +64,22 @@ class Layers(nn.Module):
         self.norms = nn.ModuleList(norms(hidden) for _ in range(options.layers - 1))
         self.activation = ACTIVATIONS[options.activation]()
 
-    def forward(self, embedded: Tensor | Lookup) -> Tensor:
-        """[n, inputs] → [n, outputs]."""
-        x = self.activation(self.norms[0](linear(self.first, embedded)))
+    def forward(self, embedded: Tensor | Lookup, columns: Tensor | None = None) -> Tensor:
+        """[n, inputs] → [n, outputs], or some columns of it."""
+        activation = self.activation
+        if isinstance(activation, nn.ReLU) and not torch.is_grad_enabled():
+            activation = torch.relu_  # each value it is given is new, and nothing else holds it
+        x = activation(self.norms[0](linear(self.first, embedded)))
         for index, layer in enumerate(self.hidden):
             y = layer(x)
             if self.again is not None and index == self.skip:
                 y = y + linear(self.again, embedded)
-            y = self.activation(self.norms[index + 1](y))
+            y = activation(self.norms[index + 1](y))
             x = x + y if self.residual else y
-        outputs: Tensor = self.last(x)
-        return outputs
+        if columns is None:
+            outputs: Tensor = self.last(x)
+            return outputs
+        return F.linear(x, self.last.weight[columns], self.last.bias[columns])
 
 
 @attrs.frozen

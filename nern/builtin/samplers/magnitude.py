@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nern import Draw, Sampler, at_least, at_most, generator, hookimpl, option
+from nern.toolkit.draws import distinct
 
 
 @attrs.frozen
@@ -25,7 +26,7 @@ class Magnitude(Sampler):
 
         def draw(step: int) -> Tensor:
             if float(torch.rand((), generator=generator(seed, step, "kind"))) < self.uniform or not total > 0:
-                return torch.randperm(n, generator=generator(seed, step, device=device), device=device)[: self.batch]
+                return distinct(self.batch, n, generator(seed, step, device=device))
             points = torch.rand(self.batch, generator=generator(seed, step, device=device), device=device, dtype=torch.float64)
             return torch.searchsorted(cumulative, points * total, right=True).clamp_max(n - 1)
 

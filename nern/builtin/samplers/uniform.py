@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nern import Draw, Sampler, at_least, generator, hookimpl, option
+from nern.toolkit.draws import distinct
 
 
 @attrs.frozen
@@ -25,7 +26,7 @@ class Uniform(Sampler):
             source = generator(seed, step, device=device)
             if self.replacement:
                 return torch.randint(n, (self.batch,), generator=source, device=device)
-            return torch.randperm(n, generator=source, device=device, dtype=torch.int32 if n < 2**31 else torch.int64)[: self.batch].long()
+            return distinct(self.batch, n, source)
 
         return draw
 
