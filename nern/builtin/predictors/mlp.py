@@ -66,7 +66,7 @@ class Layers(nn.Module):
 
     def forward(self, embedded: Tensor | Lookup, columns: Tensor | None = None) -> Tensor:
         """[n, inputs] → [n, outputs], or some columns of it."""
-        activation = self.activation
+        activation: Callable[[Tensor], Tensor] = self.activation
         if isinstance(activation, nn.ReLU) and not torch.is_grad_enabled():
             activation = torch.relu_  # each value it is given is new, and nothing else holds it
         x = activation(self.norms[0](linear(self.first, embedded)))
