@@ -39,14 +39,13 @@ class Opening:
         try:
             with bounded(self.path.stat().st_size, f"{self.path}: its network"):
                 network = architecture.built().eval()
-                layers = tuple(architecture.layers(network))
         except ArtifactError:
             raise
         except Exception as error:  # the architecture may be a plugin's, and may raise anything
             raise ArtifactError(
                 f"{self.path}: the network cannot be built: {first_line(error)}; state_dict() and load(…, into=module) do without it"
             ) from error
-        check_layout(self.path, self.about, network, KernelGrid(layers, self.grid.small_kernels), self.entries)
+        check_layout(self.path, self.about, network, self.grid, self.entries)  # with its own layers: it says how they are represented
         return self.filled(network)
 
     @torch.no_grad()

@@ -120,6 +120,15 @@ def test_the_state_dict_is_that_of_the_network(of_plugin: Artifact, plugin: Path
     assert (tmp_path / "again.nern").read_bytes() == (tmp_path / "m.nern").read_bytes()
 
 
+def test_a_file_opens_where_the_architecture_now_maps_the_same_network_otherwise(tmp_path: Path) -> None:
+    registry = create_registry(entry_points=False)
+    before = made(Timm(model="resnet18", size=32, classes=4), registry, "convolutions")
+    expected = before.reconstruct().state_dict()
+    before._architecture = attrs.evolve(before.architecture, layers="all")  # tiles for its 1 x 1 kernels and its linear layer
+    before.save(tmp_path / "m.nern")
+    assert same(nern.load(tmp_path / "m.nern").reconstruct().state_dict(), expected)
+
+
 def test_a_missing_plugin_is_named_when_a_module_is_asked_for(of_plugin: Artifact, tmp_path: Path) -> None:
     of_plugin.save(tmp_path / "m.nern")
     loaded = nern.load(tmp_path / "m.nern")
