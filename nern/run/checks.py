@@ -134,11 +134,17 @@ def check_run(
             break
         with collected():
             mistakes += _losses(experiment, phase, index, context, open_task)
-    mistakes = [ConfigError(str(mistake)) if isinstance(mistake, ContractError) else mistake for mistake in mistakes]
+    mistakes = [_as_config_error(mistake) if isinstance(mistake, ContractError) else mistake for mistake in mistakes]
     if len(mistakes) == 1:
         raise mistakes[0]
     if mistakes:
         raise type(mistakes[0])("\n".join(dict.fromkeys(str(mistake) for mistake in mistakes))) from mistakes[0]
+
+
+def _as_config_error(mistake: ContractError) -> ConfigError:
+    error = ConfigError(str(mistake))
+    error.__cause__ = mistake.__cause__  # the traceback of the plugin, for its author
+    return error
 
 
 @torch.no_grad()
