@@ -435,7 +435,7 @@ class Data(Shown, ABC):
     """
 
     classes: int | None = None
-    """Number of classes of the targets; None where targets are no classes, or where there are no targets."""
+    """Number of classes of the targets; None where targets are no classes, where it is open, or where there are no targets."""
     splits: frozenset[str]
     """The splits that hold examples, among "train", "heldout" and "test"."""
     examples: int | None = None

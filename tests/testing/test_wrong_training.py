@@ -185,7 +185,7 @@ class WrongData(NoiseData):
         for images, _ in super().batches(split, batch, device):
             self.drawn += 1
             labels = torch.full((len(images),), 10 if self.mistake == "labels" else 3)
-            yield (images + self.drawn if self.mistake == "order" else images), (labels if self.mistake in ("labels", "classes") else None)
+            yield (images + self.drawn if self.mistake == "order" else images), (labels if self.mistake == "labels" else None)
 
 
 @attrs.frozen
@@ -215,7 +215,6 @@ class WrongTask(UniformNoise):
         "counts": "step 1 drawn again gives other images",
         "order": "batches('heldout', …) is in another order each time",
         "labels": "gives labels outside 0 … 9",
-        "classes": "gives labels, but classes is None",
         "global": "the task draws from torch's global generator",
     }.items(),
 )
