@@ -185,17 +185,15 @@ class Engine(Shown):
             with StopRequest() as stop:
                 self.result = self._fit(resume, stop)
             return self.result
-        except OSError as problem:
-            reason = blamed(problem)
-            error = self.run.explained(problem) if reason is None else TrainingError(f"{reason}; {self.run.way_on()}")
-            raise error from problem
         except BaseException as problem:
-            error = problem
-            reason = blamed(problem)
+            error, reason = problem, blamed(problem)
             if reason is not None:
                 error = TrainingError(f"{reason}; {self.run.way_on()}")
-                raise error from problem
-            raise
+            elif isinstance(problem, OSError):
+                error = self.run.explained(problem)
+            if error is problem:
+                raise
+            raise error from problem
         finally:
             if self.processes.first:
                 result = self.result.to_dict() if self.result else None

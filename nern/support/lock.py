@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+log = logging.getLogger("nern")
+
 
 class Locked(Exception):
     """Another process holds the lock; the message says which."""
@@ -17,7 +20,10 @@ class Locked(Exception):
 
 @contextmanager
 def holding(path: Path) -> Iterator[None]:
-    """Hold the lock of a file while a block runs. A file beside it names this process until then; the lock's own file stays, empty.
+    """Hold the lock of a file while a block runs.
+
+    A file beside it names this process until the block ends. The lock's own file stays, empty. Where the file system has no locks, a
+    warning says so and the block runs without one.
 
     Raises:
         Locked: another process holds it, or another call in this one.
@@ -29,6 +35,10 @@ def holding(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise Locked(_text(owner) or "another process") from None
+    except NotImplementedError:  # of filelock, where the file system has no locks
+        log.warning("nern: the file system of %s has no locks: let no other process work in it meanwhile", path.parent)
+        yield
+        return
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield

@@ -9,7 +9,7 @@ of images; any other loss is computed on all images in every process and divided
 gathered values return the sum of all processes' gradients to the process that they came from.
 
 In a step, each process exchanges the predicted kernels twice (those outside the sample, and those of the sample with their
-gradients), the predictor's gradients once, and outputs or feature maps only for losses that are no mean over images. Every process
+gradients), the predictor's gradients once, and outputs or feature maps only for losses that are not a mean over images. Every process
 prepares the whole batch of images. Only the first process writes files, reports and evaluates.
 """
 

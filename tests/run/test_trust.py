@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from nern import ArtifactError, ConfigError, Engine, NernError
 from nern.run.folder import RunFolder
@@ -101,6 +102,20 @@ def test_two_runs_in_one_new_folder_do_not_both_go_on(tmp_path: Path) -> None:
     with holding(tmp_path / "l"):
         pass
     assert not (tmp_path / "l.owner").exists()
+
+
+def test_a_file_system_without_locks_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(self: FileLock, timeout: float) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", unsupported)
+    ran = []
+    with holding(tmp_path / "l"):
+        ran.append(1)
+    assert ran
+    assert f"the file system of {tmp_path} has no locks" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
