@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 import nern
-from benchmarks.report import alternate, publish, table
+from benchmarks.report import alternate, publish, ratio, table
 
 LIMIT = 1.5  # times `import torch`, which reading a file may take
 SHORT: dict[str, Any] = {
@@ -27,15 +26,15 @@ SHORT: dict[str, Any] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="fresh processes for each row, of which the middle one counts")
+    parser.add_argument("--rounds", type=int, default=7, help="fresh processes for each row")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = alternate({name: lambda code=code: fresh(code) for name, code in codes(Path(folder)).items()}, options.rounds)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    rows = [[f"`{name}`", f"{value:.2f}", f"{value / middle['import torch']:.2f}"] for name, value in middle.items()]
-    text = f"Each in {options.rounds} fresh processes, taken in turns; the middle one counts. Reading a file may take {LIMIT} times "
-    text += "`import torch`.\n\n" + table(["what", "seconds", "times `import torch`"], rows)
-    publish("imports", {"seconds": seconds, "median": middle}, text)
+    times = {name: ratio(seconds, name, "import torch") for name in seconds}
+    rows = [[f"`{name}`", f"{value:.2f}"] for name, value in times.items()]
+    text = f"Each in {options.rounds} fresh processes, taken in turns; the median over the rounds. Reading a file may take {LIMIT} times "
+    text += "as long as `import torch`.\n\n" + table(["what", "times `import torch`"], rows)
+    publish("imports", {"seconds": seconds, "times": times}, text)
 
 
 def codes(folder: Path) -> dict[str, str]:
