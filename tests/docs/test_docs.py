@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import attrs
 import click
@@ -238,13 +238,27 @@ def test_equations_are_mathml(docs_site: Path) -> None:
     assert "<mfrac>" in pages["losses"]
 
 
+def hook(name: str) -> ModuleType:
+    """A module of docs/hooks."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "hooks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_an_unknown_command_in_an_equation_is_refused() -> None:
     from mkdocs.exceptions import PluginError
 
-    spec = importlib.util.spec_from_file_location("equations", ROOT / "docs" / "hooks" / "equations.py")
-    assert spec and spec.loader
-    equations = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(equations)
+    equations = hook("equations")
     with pytest.raises(PluginError, match="nonsense"):
         equations.mathml(r"\nonsense{x}", "inline")
     assert 'equation-number">(3)' in equations.display(r"x = 1 \tag{3}")
+
+
+def test_long_words_of_code_may_break_in_a_table_and_nothing_else_changes() -> None:
+    code = "<code>quick phases.reconstruction.iterations=8000 lr=0.1 a/b {}</code>"
+    html = f"<p>{code}</p><table><td>{code} phases.distillation.iterations=400</td></table>"
+    found = hook("tables").on_page_content(html)
+    assert found.replace('<div class="wide">', "").replace("</div>", "").replace("<wbr>", "") == html
+    assert found.count("<wbr>") == 2 and "phases.<wbr>reconstruction.<wbr>iterations=8000" in found.partition("<table>")[2]
