@@ -67,9 +67,21 @@ def load(
     return artifact if into is None else fill(into, artifact.state_dict(), str(path)).eval()
 
 
+def _not_a_file(path: Path) -> str:
+    """What is wrong with a path that is no ordinary file."""
+    try:
+        if path.is_dir():
+            return f"{shortened(path)} is a folder, but not that of a run; name a .nern file, or the folder that nern train wrote"
+        if not path.exists():
+            return f"there is no representation file and no run folder called {shortened(path)}"
+    except (OSError, ValueError):  # a name that the system cannot hold
+        return f"there is no representation file and no run folder called {shortened(path)}"
+    return f"{shortened(path)} is no ordinary file, but a pipe, a device or a socket; name a .nern file"
+
+
 def _read(path: Path, registry: Registry) -> Artifact:
     if not is_file(path):
-        raise ArtifactError(f"representation file {shortened(path)} does not exist, or is no ordinary file")
+        raise ArtifactError(_not_a_file(path))
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import random
 import shutil
@@ -224,9 +225,6 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     for name in ("empty", "text"):
         with pytest.raises(ArtifactError, match=f"{name} is not a complete representation file"):
             nern.load(tmp_path / name)
-    for path in (tmp_path / "nowhere.nern", tmp_path):
-        with pytest.raises(ArtifactError, match="does not exist"):
-            nern.load(path)
 
 
 def test_loading_executes_nothing(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,3 +258,19 @@ def test_a_missing_folder_is_named_and_an_old_file_is_kept(tmp_path: Path, whole
         make()[0].save(tmp_path / "m.nern")
     assert (tmp_path / "m.nern").read_bytes() == whole.read_bytes()
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.nern"]
+
+
+def test_a_path_that_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    wrong = {
+        tmp_path / "mine.nern": "there is no representation file and no run folder called",
+        tmp_path / ("n" * 400): "there is no representation file and no run folder called",
+        tmp_path / "a\0b": "there is no representation file and no run folder called",
+        tmp_path / "folder": "is a folder, but not that of a run",
+    }
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        wrong[tmp_path / "pipe"] = "is no ordinary file, but a pipe"
+    for path, message in wrong.items():
+        with pytest.raises(ArtifactError, match=message):
+            nern.load(path)

@@ -59,7 +59,7 @@ def test_evaluate_a_file_with_and_without_the_original(capsys: Capture, finished
     for override in ("predictor.hidden=3", "architecture=x", "architecture.depth=14"):
         assert "is measured with task.*, architecture.weights and device only" in mistake(capsys, "evaluate", file, override)
     assert mistake(capsys, "evaluate", file, "architecture.weights=5") == "architecture.weights: must be text, got an int (5)"
-    assert "does not exist" in mistake(capsys, "evaluate", tmp_path / "nowhere.nern")
+    assert "there is no representation file and no run folder" in mistake(capsys, "evaluate", tmp_path / "nowhere.nern")
     assert "holds no run" in mistake(capsys, "evaluate", tmp_path)
 
 

@@ -242,7 +242,7 @@ def test_every_row_of_the_paper_is_a_preset():
 def test_mistakes_are_named(digits_run, tmp_path, capsys):
     with pytest.raises(ConfigError, match="holds no run"):
         report(tmp_path)
-    with pytest.raises(ArtifactError, match="does not exist"):
+    with pytest.raises(ArtifactError, match="there is no representation file and no run folder"):
         report(tmp_path / "none.nern")
     unfinished = shutil.copytree(digits_run, tmp_path / "unfinished")
     (unfinished / "result.json").unlink()
