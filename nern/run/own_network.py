@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,13 @@ from nern.outputs.metrics import FunctionMetric
 from nern.outputs.nested import call, map_tensors, tensors_of
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
+from nern.toolkit.class_folders import class_folders, files_beside, has_class_folders
 from nern.toolkit.given import Examples, TensorExamples, examples_of
+from nern.toolkit.image_decoding import image_suffixes
+from nern.toolkit.image_folders import TEST_FOLDERS
 from nern.toolkit.references import reference_of
+
+log = logging.getLogger("nern")
 
 #: Parameters of the predictor as a part of the represented weights, as in the paper's Table 1 (ResNet20, hidden size 160).
 SHARE = 0.42
@@ -201,20 +207,37 @@ class OwnNetwork:
         return {"name": "given", "root": root, "gives": outputs_kind(outputs, targets), "tested": 0.0 if test is not None else 0.1}
 
     def _folder(self, folder: Path) -> dict[str, Any]:
+        """The task of a folder with training and test images, or of one with photographs in any layout.
+
+        Raises:
+            DataError: there is no such folder.
+        """
         if not folder.is_dir():
-            raise DataError(f"image folder {folder} does not exist")
-        inside = {entry.name for entry in folder.iterdir() if entry.is_dir()}
-        if "train" in inside and inside & {"test", "val"}:
-            return {"name": "image-folder", "root": str(folder.absolute()), "augment": "none"}
+            raise DataError(f"image folder {folder} {'is a file' if folder.is_file() else 'does not exist'}")
+        inside = class_folders(folder)
+        tests = [name for name in TEST_FOLDERS if name in inside]
+        if "train" in inside and tests:
+            labels = has_class_folders(folder / "train") and any(has_class_folders(folder / name) for name in tests)
+            return {"name": "image-folder", "root": str(folder.absolute()), "augment": "none", **({} if labels else {"labels": False})}
+        if inside in (["train"], *([name] for name in TEST_FOLDERS)) and not files_beside(folder):
+            return self._folder(folder / inside[0])
         classes = self._classes(folder, inside)
         return {"name": "photographs", "root": str(folder.absolute()), "classes": "folders" if classes else "none"}
 
-    def _classes(self, folder: Path, inside: set[str]) -> bool:
+    def _classes(self, folder: Path, inside: Sequence[str]) -> bool:
         """Whether the folders are the network's classes: there are as many as the network has outputs, and no images beside them."""
-        if any(entry.is_file() for entry in folder.iterdir()):
+        if len(inside) < 2 or any(file.suffix.lower() in image_suffixes() for file in files_beside(folder)):
             return False
         outputs = self._outputs(torch.zeros(1, *self._size(None)))
-        return isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] == len(inside)
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+            return False
+        if outputs.shape[1] != len(inside):
+            log.warning(
+                "nern: %s holds %d folders and the network has %d outputs, so the folders are not its classes and accuracy is not "
+                "measured; with train/ and test/ in it, task.classes names the class of each output", folder, len(inside), outputs.shape[1],
+            )  # fmt: skip
+            return False
+        return True
 
 
 def argument_names(model: nn.Module) -> list[str]:

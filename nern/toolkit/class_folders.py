@@ -36,10 +36,10 @@ def list_images(folder: Path, classes: Sequence[str] | None = None) -> tuple[lis
     """
     if not folder.is_dir():
         raise DataError(f"image folder {folder} does not exist")
-    names = _ordered([entry.name for entry in folder.iterdir() if entry.is_dir() and not _passed_over(entry.name)])
+    names = class_folders(folder)
     places = {name: index for index, name in enumerate(names)} if classes is None else _places(folder, names, classes)
     files, labels = [], []
-    left_out: Counter[str] = Counter(_ending(entry) for entry in folder.iterdir() if entry.is_file() and not _passed_over(entry.name))
+    left_out: Counter[str] = Counter(_ending(entry) for entry in files_beside(folder))
     for name in names:
         images = list(walk_images(folder / name, left_out))
         if not images:
@@ -106,9 +106,19 @@ def class_names(given: Sequence[str] | str | None) -> list[str] | None:
     return names
 
 
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders that may be classes: in numerical order where all are numbers, otherwise in alphabetical order."""
+    return _ordered([entry.name for entry in folder.iterdir() if entry.is_dir() and not _passed_over(entry.name)])
+
+
 def has_class_folders(folder: Path) -> bool:
     """Whether a folder holds folders that may be classes."""
     return any(entry.is_dir() and not _passed_over(entry.name) for entry in folder.iterdir())
+
+
+def files_beside(folder: Path) -> list[Path]:
+    """Files that lie in a folder itself, without those that operating systems create."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not _passed_over(entry.name))
 
 
 def _places(folder: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, int]:

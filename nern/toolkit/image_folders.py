@@ -17,7 +17,7 @@ from nern.interfaces import Data, Preprocessing
 from nern.options import OptionError
 from nern.support import cache
 from nern.support.messages import some
-from nern.toolkit.class_folders import class_names, has_class_folders, list_images, say_left_out, walk_images
+from nern.toolkit.class_folders import class_folders, class_names, files_beside, has_class_folders, list_images, say_left_out, walk_images
 from nern.toolkit.image_decoding import decode, to_tensor
 from nern.toolkit.images import Augment, FileData, ImageData, stacked
 
@@ -52,7 +52,7 @@ def check_root(root: str | None) -> None:
     if root is None:
         raise OptionError("root", "is missing: name the folder that holds train/ and test/")
     if not Path(root).is_dir():
-        raise OptionError("root", f"data folder {root} does not exist; images belong into {root}/train/<class>/ and {root}/test/<class>/")
+        raise OptionError("root", f"data folder {root} {_no_splits(Path(root))}")
 
 
 def decoded(files: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
@@ -104,8 +104,7 @@ def open_folders(
     place, names = Path(root), class_names(classes)
     folders = _splits(place, labels, test)
     if not folders:
-        there = "does not exist" if not place.is_dir() else f"holds neither train/ nor test/ (nor {', '.join(TEST_FOLDERS[1:])})"
-        raise DataError(f"data folder {place} {there}; images belong into {place}/train/<class>/ and {place}/test/<class>/")
+        raise DataError(f"data folder {place} {_no_splits(place)}")
     missing = f"data folder {place} has no {'train/' if 'train' not in folders else 'test/'} folder"
     listed: dict[str, tuple[list[Path], list[int] | None]] = {}
     named_classes: dict[str, list[str]] = {}
@@ -131,6 +130,15 @@ def open_folders(
         read.get("train"), read.get("test"), preprocessing,
         classes=count, heldout=heldout, seed=seed, augment=augment, missing=missing,
     )  # fmt: skip
+
+
+def _no_splits(place: Path) -> str:
+    """Why a path has no folders of training and test images, and where these belong."""
+    belong = f"images belong into {place}/train/<class>/ and {place}/test/<class>/"
+    if not place.is_dir():
+        return "is a file; name a folder" if place.is_file() else f"does not exist; {belong}"
+    inside = [f"{name}/" for name in class_folders(place)] + [file.name for file in files_beside(place)]
+    return f"holds neither train/ nor test/ (nor {', '.join(TEST_FOLDERS[1:])}), but {some(inside) if inside else 'nothing'}; {belong}"
 
 
 def _splits(place: Path, labels: bool, test: str | None) -> dict[str, Path]:

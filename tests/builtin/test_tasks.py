@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from nern.builtin.tasks.cifar import Cifar10, Cifar100
 from nern.builtin.tasks.digits import Digits
 from nern.builtin.tasks.folders import ImageFolder
 from nern.builtin.tasks.noise import NormalNoise, UniformNoise
-from nern.builtin.tasks.photographs import images_below
+from nern.builtin.tasks.photographs import Photographs, labelled, unlabelled
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing, Task
 from nern.toolkit.images import FileData
@@ -170,16 +171,32 @@ def test_photographs_are_found_behind_links_and_without_the_files_of_operating_s
     folder.mkdir()
     for place in sorted((made / "val").iterdir()):
         (folder / place.name).symlink_to(place, target_is_directory=True)
-    files, names = images_below(folder)
+    files = unlabelled(folder)[0]
     assert len(files) == sum(len(list(place.iterdir())) for place in (made / "val").iterdir())
-    assert names == sorted(place.name for place in (made / "val").iterdir())
+    assert labelled(folder) == (files, [sorted(os.listdir(made / "val")).index(file.parent.name) for file in files], 3)
     (folder / "__MACOSX").mkdir()
     first = files[0].read_bytes()
     for hidden in ("__MACOSX/a.png", "._b.png"):
         (folder / hidden).write_bytes(first)
     (folder / "notes.txt").write_text("x")
-    assert images_below(folder) == (files, names)
+    assert unlabelled(folder)[0] == labelled(folder)[0] == files
     assert "1 file is left out (1 .txt)" in caplog.text
+
+
+def test_class_folders_of_photographs_follow_the_rule_of_image_folders(tmp_path: Path) -> None:
+    place = make(tmp_path, {"train": 3}) / "train"
+    for name, number in zip(sorted(os.listdir(place)), (10, 9, 1), strict=True):
+        (place / name).rename(place / str(number))
+    files, labels, count = labelled(place)
+    assert count == 3
+    assert {file.parent.name: label for file, label in zip(files, labels, strict=True)} == {"1": 0, "9": 1, "10": 2}
+    (place / "11").mkdir()
+    with pytest.raises(DataError, match=r"class folder .*11 holds no images"):
+        Photographs(root=str(place), classes="folders").open(CIFAR, 0.1, 0)
+    (place / "11").rmdir()
+    (place / "1.png").write_bytes(files[0].read_bytes())
+    with pytest.raises(DataError, match=r"has images beside its folders \(1\.png\), so that folders cannot be the classes"):
+        Photographs(root=str(place), classes="folders").open(CIFAR, 0.1, 0)
 
 
 @pytest.mark.parametrize("task", [ImageFolder, Cifar10])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -203,6 +205,35 @@ def test_a_folder_of_images_with_and_without_classes(tmp_path: Path) -> None:
     assert (other.original_top1, other.headline is not None) == (None, True)
     with pytest.raises(DataError, match=r"image folder .*nowhere does not exist"):
         represent(cnn(), tmp_path / "nowhere", tmp_path / "x", size=(1, 8, 8))
+
+
+def test_folders_of_training_and_test_images_are_taken_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from PIL import Image
+
+    def task(layout: Sequence[str], outputs: int = 4) -> tuple[str, dict[str, Any]]:
+        """Name and options of the task that is chosen for a folder with an image in each of these places."""
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for index, place in enumerate(layout):
+            (folder / place).mkdir(parents=True)
+            Image.new("L", (8, 8), index).save(folder / place / "0.png")
+        (folder / ".DS_Store").touch()
+        (folder / "__MACOSX").mkdir()
+        chosen = OwnNetwork(cnn(outputs), folder, size=(1, 8, 8)).experiment(output=tmp_path / "run")[0].task
+        return str(Path(chosen.root).relative_to(folder)), {"name": type(chosen).__name__, **attrs.asdict(chosen)}
+
+    classes = ["a", "b", "c", "d"]
+    for test in ("test", "val", "valid", "validation"):
+        root, options = task([f"{split}/{name}" for split in ("train", test) for name in classes])
+        assert (root, options["name"], options["labels"]) == (".", "ImageFolder", True)
+        root, options = task(["train", test])
+        assert (root, options["name"], options["labels"]) == (".", "ImageFolder", False)
+        root, options = task([f"{test}/{name}" for name in classes])
+        assert (root, options["name"], options["classes"]) == (test, "Photographs", "folders")
+    root, options = task(classes)
+    assert (root, options["name"], options["classes"]) == (".", "Photographs", "folders")
+    assert not caplog.records
+    assert task(classes, outputs=7)[1]["classes"] == "none"
+    assert "holds 4 folders and the network has 7 outputs, so the folders are not its classes" in caplog.text
 
 
 @pytest.mark.parametrize(
