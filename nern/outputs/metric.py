@@ -1,4 +1,4 @@
-"""The interface of metrics."""
+"""The interface of metrics, and how a figure is taken from one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import attrs
 import torch
 
+from nern.contracts import at_work, broken, described_value
 from nern.errors import DataError
 
 
@@ -73,3 +74,23 @@ class Measures:
         if value != value:
             return float("-inf")
         return value if self.metrics[name].better == "higher" else -value
+
+
+def figure_of(metric: Metric, batches: Sequence[Any]) -> float | None:
+    """The figure of a split, from the results of `Metric.batch` for all of its batches; None where it does not exist.
+
+    Raises:
+        ContractError: the metric gives something else than a number or None.
+    """
+    if any(batch is None for batch in batches):
+        return None
+    if type(metric).total is Metric.total:
+        for batch in batches:
+            if not isinstance(batch, torch.Tensor) or not batch.dim():
+                problem = "batch() must give a tensor with one entry for each image where total() is the default"
+                raise broken(metric, "metric", f"{problem}, gave {described_value(batch)}")
+    with at_work(metric, "metric"):
+        total: Any = metric.total(batches)
+    if total is not None and (isinstance(total, bool) or not isinstance(total, (int, float))):
+        raise broken(metric, "metric", f"total() must give a float or None, gave {described_value(total)}")
+    return total

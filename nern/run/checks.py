@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nern.artifact.artifact import Artifact
-from nern.artifact.reading import load
 from nern.config.experiment import Experiment, Phase, phase_place
-from nern.contracts import ContractError, at_work, broken, is_own
+from nern.contracts import ContractError, at_work, is_own
 from nern.errors import ConfigError, DataError, Interrupted, NernError
-from nern.interfaces import Architecture, Data, Preprocessing, Task
+from nern.interfaces import Data, Preprocessing, Task
 from nern.networks.speedups import noise_like
-from nern.networks.state_dicts import same_bits
 from nern.networks.tracing import cannot_take
 from nern.options import located
 from nern.outputs.nested import call, map_tensors, part, tensors_of
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
-from nern.representation.entropy import is_coded
 from nern.run.evaluation import measures_of
+from nern.run.file_check import check_file
 from nern.run.loop import start_phase
 from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
@@ -126,9 +123,20 @@ def check_run(
             if not wrong_here:
                 mistakes += check_state(start_phase(experiment, phase, index, context, _no_images))
     if open_task is not None and not mistakes:
+        measured: list[tuple[Any, Any, Any]] = []
+        for _, task in _tasks(experiment):
+            with collected():
+                looked_at = _check_task(experiment, task, open_task, outputs, original, context.device)
+                measured += looked_at if task is experiment.task else []
+        for phase in experiment.phases if not mistakes else ():
+            with collected():
+                _check_inputs(experiment, phase, open_task)
         with collected():
-            measured = _check_images(experiment, source, open_task, outputs, original, context.device)
-            mistakes += check_metrics(measures_of(experiment), measured, experiment.task)
+            if not source.available:
+                must_have_targets(open_task(experiment.task))
+        if not mistakes:
+            with collected():
+                mistakes += check_metrics(measures_of(experiment), measured, experiment.task)
     for index, phase in enumerate(experiment.phases if predicts and not mistakes else ()):
         if open_task is None or context is None:
             break
@@ -145,68 +153,6 @@ def _as_config_error(mistake: ContractError) -> ConfigError:
     error = ConfigError(str(mistake))
     error.__cause__ = mistake.__cause__  # the traceback of the plugin, for its author
     return error
-
-
-@torch.no_grad()
-def check_file(artifact: Artifact, folder: Path, predicts: bool = True) -> None:
-    """Write the file of a representation that is not trained yet, read it back, and compare everything in it.
-
-    An entry that cannot be read back now could not be read back after hours of training either.
-
-    Args:
-        folder: the folder of the temporary file.
-        predicts: whether to predict every kernel, to compare names, shapes and types of the network's entries, too.
-
-    Raises:
-        ConfigError: an entry is different after reading; the message names it.
-        OSError: the folder cannot be written.
-    """
-    path = folder / ".untrained.nern.tmp"
-    try:
-        artifact.write(path)
-        read = load(path, artifact.registry)
-        if set(artifact.architecture.private) - set(Architecture.private):  # the file does not hold what builds such a network
-            read.built_by(artifact.architecture)
-        _compare(artifact, read, [read.state_dict(), read.reconstruct().state_dict()] if predicts else [])
-    except (OSError, ContractError):
-        raise
-    except Exception as error:  # a plugin's component, or a type that no file can hold, can raise anything
-        reason = str(error).replace(str(path), "the file")
-        raise ConfigError(f"the run's file could not be read back: {reason.splitlines()[0] if reason else type(error).__name__}") from error
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _compare(artifact: Artifact, read: Artifact, states: Sequence[Mapping[str, Tensor]]) -> None:
-    """Raise ValueError with the name of the first entry that is different after reading.
-
-    Args:
-        states: state dicts of the network that was read.
-    """
-    copied = artifact.copied_entries()
-    for entry in artifact.entries:
-        for tensors in states:
-            value = tensors.get(entry.name)
-            if value is None or value.dtype != entry.dtype or tuple(value.shape) != entry.shape:
-                raise ValueError(f"'{entry.name}' comes back with another name, shape or type")
-            if entry.name in copied and not same_bits(value, copied[entry.name]):
-                raise ValueError(f"'{entry.name}' comes back with other values")
-    before, after = artifact.representation, read.representation
-    if before.base is not None and not list(before.base.parameters()):
-        rows = torch.arange(min(4, before.grid.rows))
-        if not torch.allclose(after.added(rows), before.added(rows.to(before.device)).cpu(), rtol=1e-3, atol=1e-6):
-            problem = "what forward(rows) needs must come back with load_state_dict(), and the base that is read back adds other numbers"
-            raise broken(artifact.base, "base", problem, before.base)
-    if is_coded(before):  # entropy coding rounds in its own way, which decoding checks
-        return
-    numbers = {name for name, _ in before.named_parameters(remove_duplicate=False)}  # shared parameters under each of their names
-    own, other = before.state_dict(), after.state_dict()
-    for name, value in own.items():
-        if name.startswith("copies."):  # trained copies were compared among the copied entries above
-            continue
-        expected = before.storage.rounded(value) if name in numbers else value
-        if name not in other or not torch.equal(other[name].to(expected.dtype), expected.cpu()):
-            raise ValueError(f"'{name}' of the predictor or its embedding comes back as another one")
 
 
 def _tasks(experiment: Experiment) -> Iterator[tuple[str, Task]]:
@@ -319,15 +265,13 @@ def _losses(
     context.networks.release()
 
 
-def _check_images(
-    experiment: Experiment,
-    source: OriginalSource,
-    open_task: Callable[[Task], Data],
-    outputs: Any,
-    original: Original,
-    device: torch.device,
+def _check_task(
+    experiment: Experiment, task: Task, open_task: Callable[[Task], Data], outputs: Any, original: Original, device: torch.device
 ) -> list[tuple[Any, Any, Any]]:
-    """Look at the images.
+    """Open the images of a task.
+
+    Args:
+        outputs: what the network gives for an example.
 
     Returns:
         Inputs, targets and outputs of a few held-out and test images, where a plugin gives them or measures what they give.
@@ -335,26 +279,29 @@ def _check_images(
     Raises:
         DataError: images are missing, broken, or do not belong to the network.
     """
-    measured: list[tuple[Any, Any, Any]] = []
-    for _, task in _tasks(experiment):
-        data = open_task(task)
-        experiment.task.outputs().check(outputs, data.classes)
-        if not is_own(task) and not is_own(data):
-            kept = check_data(task, data, experiment.task.outputs(), original.network, experiment.phases[0].batch, device)
-            measured += kept if task is experiment.task else []
-    if not measured and not all(map(is_own, measures_of(experiment).metrics.values())):
-        measured += first_measured(experiment.task, open_task(experiment.task), experiment.task.outputs(), original.network, device)
-    for phase in experiment.phases:
-        if not experiment.runs_networks(phase):
-            continue
-        data = open_task(phase.inputs or experiment.task)
-        if "train" not in data.splits:
-            raise DataError(
-                f"phase '{phase.name}' runs the networks, but the task has no training images; "
-                "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
-            )
-        with at_work(phase.inputs or experiment.task, "task", data):
-            data.check()
-    if not source.available:
-        must_have_targets(open_task(experiment.task))
-    return measured
+    data, kind = open_task(task), experiment.task.outputs()
+    kind.check(outputs, data.classes)
+    if not is_own(task) and not is_own(data):
+        return check_data(task, data, kind, original.network, experiment.phases[0].batch, device)
+    if task is experiment.task and not all(map(is_own, measures_of(experiment).metrics.values())):
+        return first_measured(task, data, kind, original.network, device)
+    return []
+
+
+def _check_inputs(experiment: Experiment, phase: Phase, open_task: Callable[[Task], Data]) -> None:
+    """Look at the training images of a phase whose losses need some.
+
+    Raises:
+        DataError: there are none, or they are broken.
+    """
+    if not experiment.runs_networks(phase):
+        return
+    task = phase.inputs or experiment.task
+    data = open_task(task)
+    if "train" not in data.splits:
+        raise DataError(
+            f"phase '{phase.name}' runs the networks, but the task has no training images; "
+            "set inputs={name: uniform-noise} in the phase, or leave out the losses that look at images"
+        )
+    with at_work(task, "task", data):
+        data.check()

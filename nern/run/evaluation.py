@@ -16,7 +16,7 @@ from nern.interfaces import Data
 from nern.networks.building import copied
 from nern.networks.speedups import memory_layout
 from nern.outputs.kinds import OutputKind
-from nern.outputs.metric import Measures, Metric
+from nern.outputs.metric import Measures, figure_of
 from nern.outputs.nested import call, count, laid_out, map_tensors, part, tensors_of, to_float32
 from nern.run.task_data import pair_of
 from nern.support.messages import did_you_mean, first_line
@@ -232,26 +232,6 @@ class Comparison:
         if self._kept is not None:
             return iter(self._kept)
         return (outputs for outputs, _ in outputs_of(self._network, self._data, self._split, self._device, every=self._every))
-
-
-def figure_of(metric: Metric, batches: list[Any]) -> float | None:
-    """The figure of a split.
-
-    Raises:
-        ConfigError: the metric gives something else than a number or None.
-    """
-    if any(batch is None for batch in batches):
-        return None
-    if type(metric).total is Metric.total:
-        for batch in batches:
-            if not isinstance(batch, Tensor) or not batch.dim():
-                problem = "batch() must give a tensor with one entry for each image where total() is the default"
-                raise broken(metric, "metric", f"{problem}, gave {described_value(batch)}")
-    with at_work(metric, "metric"):
-        total: Any = metric.total(batches)
-    if total is not None and (isinstance(total, bool) or not isinstance(total, (int, float))):
-        raise broken(metric, "metric", f"total() must give a float or None, gave {described_value(total)}")
-    return total
 
 
 def _on_cpu(value: Any) -> Any:

@@ -21,10 +21,10 @@ from nern.networks.batch_norm import Pair, absorb_batch_norms, absorbable, const
 from nern.networks.state_dicts import digest, load_weights, trained_copies, with_weights
 from nern.options import located
 from nern.registry.registry import Registry
+from nern.representation.component_contracts import problem_with_order
 from nern.representation.quantization import rounded_copy
 from nern.representation.representation import Representation
 from nern.run.folder import RunFolder
-from nern.run.trial import check_order
 from nern.support import cache
 from nern.support.seeding import fingerprint, seeded
 from nern.support.threads import advance, in_parallel
@@ -205,7 +205,7 @@ def order_layers(
         kernels = kernels[..., :1] if roughly else kernels
         with located("smoother"):
             layer_order = smoother.order(kernels)
-        problem = check_order(layer_order, layer.filters, layer.channels)
+        problem = problem_with_order(layer_order, layer.filters, layer.channels)
         if problem:
             raise broken(smoother, "smoother", f"{problem} ('{layer.parameter}')")
         advance(0)

@@ -41,16 +41,25 @@ def open_task(task: Task, architecture: Architecture, heldout: float, seed: int)
     preprocessing = preprocessing_of(architecture)
     with at_work(task, "task"):
         data: Any = task.open(preprocessing, heldout, seed)
+    problem = problem_with_data(data)
+    if problem:
+        raise broken(task, "task", problem, data)
+    opened: Data = data
+    return opened
+
+
+def problem_with_data(data: Any) -> str | None:
+    """What is wrong with the result of `Task.open`; None where nothing is."""
     if not isinstance(data, Data):
-        raise broken(task, "task", f"open() must give a nern.Data, gave {described_value(data)}")
-    splits = getattr(data, "splits", None)
+        return f"open() must give a nern.Data, gave {described_value(data)}"
+    splits: Any = getattr(data, "splits", None)
     if not isinstance(splits, (set, frozenset)) or not splits or not splits <= SPLITS:
         given = sorted(map(str, splits)) if isinstance(splits, (set, frozenset)) else splits
-        raise broken(task, "task", f"'splits' of its data must be a set of 'train', 'heldout' and 'test', is {given}", data)
-    classes = data.classes
+        return f"'splits' of its data must be a set of 'train', 'heldout' and 'test', is {given}"
+    classes: Any = data.classes
     if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int)):
-        raise broken(task, "task", f"'classes' of its data must be a whole number or None, is {classes!r}", data)
-    return data
+        return f"'classes' of its data must be a whole number or None, is {classes!r}"
+    return None
 
 
 def check_data(

@@ -22,11 +22,19 @@ from nern.networks.state_dicts import digest
 from nern.networks.tracing import trace_forward
 from nern.outputs.nested import call, described, map_tensors, moved, tensors_of
 from nern.registry.discovery import create_registry
+from nern.representation.component_contracts import (
+    problem_with_coordinates,
+    problem_with_example_inputs,
+    problem_with_features,
+    problem_with_layers,
+    problem_with_mapping,
+    problem_with_second_call,
+)
 from nern.representation.representation import assemble
-from nern.run.checks import check_file
+from nern.run.file_check import check_file
 from nern.support.files import write_tensors
 from nern.support.seeding import generator, seeded
-from nern.testing.assertions import close, expect, same
+from nern.testing.assertions import close, expect, expect_none, same
 from nern.testing.modules import build_seeded, check_moves, device_of
 from nern.testing.options import check_options
 
@@ -38,24 +46,20 @@ def check_architecture(architecture: Architecture) -> None:
     expect(same(network.state_dict(), again.state_dict()), "build() gives other weights under the same seed")
     network.eval()
     layers = list(architecture.layers(network))
-    expect(len(layers) > 0, "layers() gives no layer: there is nothing to represent")
-    for _ in range(2):
-        repeated = [(layer.parameter, tuple(layer.shape), layer.layer) for layer in architecture.layers(network)]
-        expect(
-            repeated == [(layer.parameter, tuple(layer.shape), layer.layer) for layer in layers],
-            "layers() gives other layers, or another order, when it is called again",
-        )
+    expect_none(problem_with_layers(layers, network))
+    expect_none(problem_with_second_call(layers, architecture.layers(network)))
     state = network.state_dict()
     for layer in layers:
-        _check_mapping(layer, state)
+        _check_mapping(layer, state[layer.parameter])
     grid = KernelGrid(tuple(layers))
     columns = {layer.coordinates().shape[1] for layer in layers}
     expect(len(columns) == 1, f"layers have coordinates of {' and '.join(map(str, sorted(columns)))} columns; give all of them the same")
-    coordinates = grid.coordinates()
-    expect(len(torch.unique(coordinates, dim=0)) == len(coordinates), "two kernels have the same coordinates")
+    expect_none(problem_with_coordinates(grid.coordinates()))
     preprocessing = architecture.preprocessing()
     expect(isinstance(preprocessing, Preprocessing), "preprocessing() must return a nern.Preprocessing")
+    expect_none(problem_with_example_inputs(architecture.example_inputs(2), network))
     inputs = _noisy(architecture.example_inputs(2))
+    expect_none(problem_with_features(architecture.features(network), network))
     features = list(architecture.features(network))
     outputs = _check_features(network, features, inputs)
     expect(all(bool(value.isfinite().all()) for value in _floats(outputs)), "the network's outputs are not finite")
@@ -65,26 +69,16 @@ def check_architecture(architecture: Architecture) -> None:
     check_moves(network, lambda module: _floats(call(module, moved(inputs, device_of(module))))[0], "network")
 
 
-def _check_mapping(layer: LayerMapping, state: Mapping[str, Tensor]) -> None:
+def _check_mapping(layer: LayerMapping, weight: Tensor) -> None:
     name = layer.parameter
-    expect(name in state, f"layer '{name}' is no entry of the network's state dict")
-    weight = state[name]
-    expect(
-        tuple(weight.shape) == tuple(layer.shape), f"layer '{name}' has shape {list(weight.shape)}, its mapping says {list(layer.shape)}"
-    )
     expect(layer.filters * layer.channels == layer.count, f"layer '{name}': filters · channels must be count ({layer.count})")
     coordinates = layer.coordinates()
-    expect(coordinates.dtype == torch.int64, f"layer '{name}': coordinates() must be int64")
-    right = coordinates.dim() == 2 and len(coordinates) == layer.count and coordinates.shape[1] >= 3
-    expect(right, f"layer '{name}': coordinates() must be [{layer.count}, 3], or have more columns")
+    expect_none(problem_with_coordinates(coordinates))
+    expect(len(coordinates) == layer.count, f"layer '{name}': coordinates() must give one row for each of its {layer.count} kernels")
     expect(bool((coordinates >= 0).all()), f"layer '{name}': coordinates() must not be negative")
     distinct = 1 + torch.arange(weight.numel(), dtype=torch.float64).reshape(weight.shape)
+    expect_none(problem_with_mapping(layer, distinct))
     kernels = layer.split(distinct)
-    expect(
-        list(kernels.shape) == [layer.count, *layer.kernel],
-        f"layer '{name}': split() must give [{layer.count}, {layer.kernel[0]}, {layer.kernel[1]}], gave {list(kernels.shape)}",
-    )
-    expect(torch.equal(layer.join(kernels), distinct), f"layer '{name}': join() does not invert split()")
     leaf = kernels.clone().requires_grad_()
     (layer.join(leaf) * distinct).sum().backward()  # type: ignore[no-untyped-call]
     reached = 0 if leaf.grad is None else int(leaf.grad.ne(0).sum())
@@ -99,8 +93,6 @@ def _check_features(network: nn.Module, features: Sequence[str], inputs: Any) ->
     expect(len(floats) > 0, f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers")
     expect(all(len(value) == 2 for value in floats if value.dim()), "every output must have one entry for each image, [b, ...]")
     made = [event.name for event in trace_forward(network, inputs)]
-    for name in features:
-        expect(name in made or name in dict(network.named_modules()), f"features() names '{name}', which is no module of the network")
     called = [name for name in made if name in features]
     expect(called == list(features), f"features() must be in forward order, each called once: {called} is what ran")
     with torch.no_grad():

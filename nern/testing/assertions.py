@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nern.contracts import described_value
+from nern.representation.component_contracts import problem_with_numbers
+
 
 def expect(holds: bool, message: str) -> None:
     """Raise AssertionError with a message unless something holds."""
@@ -15,12 +18,16 @@ def expect(holds: bool, message: str) -> None:
         raise AssertionError(message)
 
 
+def expect_none(problem: str | None) -> None:
+    """Raise AssertionError with what a contract finds wrong, where it finds anything."""
+    if problem:
+        raise AssertionError(problem)
+
+
 def check_tensor(value: Any, shape: list[int], what: str) -> None:
     """Check that a value is a finite float32 tensor of a shape."""
-    expect(isinstance(value, Tensor), f"{what} must give a tensor, gave {type(value).__name__}")
-    expect(list(value.shape) == shape, f"{what} must have shape {shape}, has {list(value.shape)}")
-    expect(value.dtype == torch.float32, f"{what} must be float32, is {value.dtype}")
-    expect(bool(value.isfinite().all()), f"{what} has values that are not finite")
+    expect_none(problem_with_numbers(value, shape, what))
+    expect(value.dtype == torch.float32, f"{what} must give {shape} float32, gave {described_value(value)}")
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from nern.contracts import ContractError
+from nern.outputs.component_contracts import problem_with_metric, problem_with_outputs
 from nern.outputs.kinds import OutputKind
-from nern.outputs.metric import Metric
+from nern.outputs.metric import Metric, figure_of
 from nern.outputs.nested import count, map_tensors, part, tensors_of
 from nern.support.seeding import generator
-from nern.testing.assertions import expect
+from nern.testing.assertions import expect, expect_none
 from nern.testing.options import check_options
 
 
@@ -26,8 +28,7 @@ def check_metric(metric: Metric, outputs: Any = None, reference: Any = None) -> 
 
 
 def _check_figure(metric: Metric, outputs: Any, reference: Any) -> None:
-    expect(metric.compares in ("targets", "original"), '\'compares\' must be "targets" or "original"')
-    expect(metric.better in ("higher", "lower"), '\'better\' must be "higher" or "lower"')
+    expect_none(problem_with_metric(metric))
     if outputs is None:
         outputs = torch.randn(12, 10, generator=generator(0, "outputs"))
         reference = torch.randint(10, (12,), generator=generator(0, "targets"))
@@ -39,10 +40,12 @@ def _check_figure(metric: Metric, outputs: Any, reference: Any) -> None:
     def measured(size: int) -> float | None:
         slices = [slice(start, start + size) for start in range(0, images, size)]
         batches = [metric.batch(part(outputs, chosen), part(reference, chosen)) for chosen in slices]
-        return None if any(batch is None for batch in batches) else metric.total(batches)
+        try:
+            return figure_of(metric, batches)
+        except ContractError as error:
+            raise AssertionError(str(error)) from error
 
     whole = measured(images)
-    expect(whole is None or isinstance(whole, float), f"total() must give a float or None, gave {type(whole).__name__}")
     again = measured(images)
     expect(whole == again or (whole != whole and again != again), "the figure of the same outputs differs from call to call")
     for size in (5, 1):
@@ -82,11 +85,9 @@ def check_outputs(kind: OutputKind, outputs: Any, targets: Any = None) -> None:
     parts = [kind.distance(part(outputs, slice(i, i + 1)), part(other, slice(i, i + 1))) for i in range(images)]
     mean = float(torch.stack(parts).detach().double().mean())
     expect(abs(mean - float(apart)) <= 1e-4 * max(1.0, abs(mean)), "distance() must be the mean over images")
-    metrics = kind.metrics()
-    expect(len(metrics) > 0, "metrics() must name at least one metric")
-    expect(len(kind.choice) > 0 and set(kind.choice) <= set(metrics), f"choice must name some of the metrics ({', '.join(metrics)})")
+    expect_none(problem_with_outputs(kind))
     detached = map_tensors(lambda value: value.detach(), other)
-    for metric in metrics.values():
+    for metric in kind.metrics().values():
         reference = targets if metric.compares == "targets" else outputs
         if reference is not None:
             _check_figure(metric, detached, reference)

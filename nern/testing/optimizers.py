@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nern.interfaces import Optimizer
-from nern.run.trial import problem_with_optimizers
 from nern.support.seeding import generator, seeded
-from nern.testing.assertions import expect, same
+from nern.testing.assertions import expect, expect_none, same
 from nern.testing.options import check_options
+from nern.training.component_contracts import problem_with_factor, problem_with_optimizers
 from nern.training.step import needs_closure
 
 
@@ -27,12 +27,11 @@ def check_optimizer(optimizer: Optimizer) -> None:
     total = 40
     for step in range(total + 1):
         factor = optimizer.factor(step, total)
-        expect(0 <= factor < float("inf"), f"factor({step}, {total}) is {factor}")
+        expect_none(problem_with_factor(factor))
+        expect(factor >= 0, f"factor({step}, {total}) is {factor}")
         expect(optimizer.factor(step, total) == factor, f"factor({step}, {total}) differs from call to call")
     started = optimizer.start(list(network.named_parameters()))
-    problem = problem_with_optimizers(started, list(network.named_parameters()))
-    expect(problem is None, problem or "")
-
+    expect_none(problem_with_optimizers(started, list(network.named_parameters())))
     rates = [[group["lr"] for group in one.param_groups] for one in started]
     expect(all(rate > 0 for own in rates for rate in own), "an optimiser starts with a learning rate of zero")
 

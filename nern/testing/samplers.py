@@ -10,8 +10,9 @@ from torch import Tensor
 
 from nern.interfaces import Sampler
 from nern.support.seeding import generator
-from nern.testing.assertions import equal, expect
+from nern.testing.assertions import equal, expect, expect_none
 from nern.testing.options import check_options
+from nern.training.component_contracts import problem_with_draw, problem_with_sampler
 
 
 def check_sampler(sampler: Sampler) -> None:
@@ -21,14 +22,11 @@ def check_sampler(sampler: Sampler) -> None:
     for scale in (1.0, 0.0):
         norms = scale * torch.rand(60, generator=generator(0, "norms"))
         before, state = norms.clone(), torch.get_rng_state()
+        expect_none(problem_with_sampler(sampler, norms, layers, 7, 0))
         draw, other = sampler.start(norms, layers, 7), sampler.start(norms, layers, 7)
         drawn = [draw(step) for step in range(20)]
-        for step, rows in enumerate(drawn):
-            if rows is None:
-                continue
-            expect(isinstance(rows, Tensor) and rows.dtype == torch.int64 and rows.dim() == 1, f"step {step} must give [m] int64 or None")
-            expect(len(rows) > 0, f"step {step} draws no kernel")
-            expect(bool(((rows >= 0) & (rows < 60)).all()), f"step {step} draws rows outside 0 … {59}")
+        for rows in drawn:
+            expect_none(problem_with_draw(rows, 60))
         for step in (13, 2, 13):
             expect(
                 equal(draw(step), drawn[step]), f"step {step} drawn again, after other steps, gives other rows: a resumed run would differ"
@@ -37,7 +35,7 @@ def check_sampler(sampler: Sampler) -> None:
         if hasattr(draw, "observe"):
             _check_observing(sampler, norms, layers)
         expect(torch.equal(torch.get_rng_state(), state), "the sampler draws from torch's global generator; use nern.generator(seed, step)")
-        expect(torch.equal(norms, before), "the sampler changes the norms")
+        expect(torch.equal(norms, before), "a step changes the norms that start() was given")
 
 
 def _check_observing(sampler: Sampler, norms: Tensor, layers: Tensor) -> None:
@@ -56,9 +54,6 @@ def _check_observing(sampler: Sampler, norms: Tensor, layers: Tensor) -> None:
         return drawn
 
     first: Any = sampler.start(norms, layers, 7)
-    expect(
-        hasattr(first, "state_dict") and hasattr(first, "load_state_dict"), "observe() needs state_dict() and load_state_dict() beside it"
-    )
     run(first, range(6))
     buffer = io.BytesIO()
     torch.save(first.state_dict(), buffer)

@@ -6,10 +6,13 @@ from typing import Any, Literal, cast
 
 import torch
 
+from nern.contracts import described_value
 from nern.interfaces import Data, Preprocessing, Task
-from nern.outputs.kinds import ClassLogits, OutputKind
+from nern.outputs.component_contracts import problem_with_outputs
+from nern.outputs.kinds import ClassLogits
 from nern.outputs.nested import count, tensors_of
-from nern.testing.assertions import check_tensor, expect
+from nern.run.task_data import problem_with_data
+from nern.testing.assertions import check_tensor, expect, expect_none
 from nern.testing.options import check_options
 
 
@@ -26,9 +29,8 @@ def check_task(task: Task, preprocessing: Preprocessing | None = None, heldout: 
     state = torch.get_rng_state()
     device = torch.device("cpu")
     data, again = (task.open(preprocessing, heldout, 3) for _ in range(2))
-    expect(isinstance(data, Data), "open() must return a nern.Data")
+    expect_none(problem_with_data(data))
     splits = set(data.splits)
-    expect(bool(splits) and splits <= {"train", "heldout", "test"}, f'splits must be among "train", "heldout" and "test", are {splits}')
     if "train" in splits:
         draw, other = data.inputs(4, 5, device), again.inputs(4, 5, device)
         batches = [draw(step) for step in range(4)]
@@ -41,7 +43,7 @@ def check_task(task: Task, preprocessing: Preprocessing | None = None, heldout: 
         expect(_same(draw(1), batches[1]), "step 1 drawn again gives other images: a resumed run would differ")
         expect(_same(other(2), batches[2]), "opening the task again gives other images for the same seed and step")
         expect(not _same(batches[0], batches[1]), "two steps give the same images")
-    expect(isinstance(task.outputs(), OutputKind), "outputs() must return a kind of outputs, such as nern.toolkit.outputs.ClassLogits()")
+    expect_none(problem_with_outputs(task.outputs()))
     for split in sorted(splits - {"train"}):
         _check_split(task, data, cast(Literal["heldout", "test"], split), preprocessing, example, device)
     expect(torch.equal(torch.get_rng_state(), state), "the task draws from torch's global generator; use nern.generator(seed, step)")
@@ -73,10 +75,9 @@ def _check_inputs(inputs: Any, number: int, preprocessing: Preprocessing, exampl
     tensors, wanted = tensors_of(inputs), tensors_of(example)
     expect(len(tensors) == len(wanted), f"{what} gives {len(tensors)} tensors where the network takes {len(wanted)}")
     for tensor, like in zip(tensors, wanted, strict=True):
-        shape = [number, *like.shape[1:]]
-        expect(list(tensor.shape) == shape, f"{what} must have shape {shape}, has {list(tensor.shape)}")
-        expect(tensor.dtype == like.dtype, f"{what} must be {like.dtype}, is {tensor.dtype}")
-        expect(bool(tensor.isfinite().all()), f"{what} has values that are not finite")
+        right = described_value(like[:1].expand(number, *like.shape[1:]))
+        expect(described_value(tensor) == right, f"{what} must give {right}, gave {described_value(tensor)}")
+        expect(bool(tensor.isfinite().all()), f"{what} must give finite numbers, and gives others")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -28,20 +28,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nern.contracts import at_work, broken, described_value
+from nern.contracts import at_work, broken
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Loss
 from nern.outputs.nested import map_tensors, part
 from nern.support.messages import first_line
+from nern.training.component_contracts import problem_with_loss
 
 T = TypeVar("T")
-
-
-def problem_with_loss(value: Any) -> str | None:
-    """What is wrong with what a loss returned; None where nothing is, and nothing is waited for."""
-    if isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point():
-        return None
-    return f"__call__() must return a scalar tensor of floating-point numbers, returned {described_value(value)}"
 
 
 @attrs.frozen

@@ -24,6 +24,7 @@ from nern.representation.entropy import stored_bits
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
 from nern.support.seeding import derive
+from nern.training.component_contracts import problem_with_draw, problem_with_factor
 from nern.training.cuda_graphs import CudaGraphs, Replayer
 from nern.training.optimizer_state import check_optimizer
 from nern.training.processes import Processes
@@ -350,29 +351,6 @@ class PhaseTrainer:
         """Losses and the sampler that keep something between steps: the component, its extension point, and what keeps it."""
         started = [*((term.loss, "loss", loss) for term, loss in self.terms.values()), (self.sampler, "sampler", self.draw)]
         return [(component, kind, kept) for component, kind, kept in started if hasattr(kept, "load_state_dict")]
-
-
-def problem_with_draw(drawn: Any, kernels: int) -> str | None:
-    """What is wrong with what a sampler drew from so many kernels (or groups of them); None where nothing is.
-
-    A GPU is not waited for: rows beyond the kernels are found on the CPU alone.
-    """
-    if drawn is None:
-        return None
-    if not isinstance(drawn, Tensor) or drawn.dtype != torch.int64 or drawn.dim() != 1:
-        return f"a step must draw [m] int64 or None, drew {described_value(drawn)}"
-    if not len(drawn):
-        return "a step must draw at least one kernel, drew none"
-    if drawn.device.type == "cpu" and (int(drawn.min()) < 0 or int(drawn.max()) >= kernels):
-        return f"a step must draw rows from 0 to {kernels - 1}, drew {int(drawn.min())} to {int(drawn.max())}"
-    return None
-
-
-def problem_with_factor(factor: Any) -> str | None:
-    """What is wrong with a multiple of the learning rate; None where nothing is."""
-    if isinstance(factor, (int, float)) and math.isfinite(factor):
-        return None
-    return f"factor() must give a finite number, gave {factor if isinstance(factor, float) else described_value(factor)}"
 
 
 def needs_closure(component: Optimizer, started: torch.optim.Optimizer) -> bool:

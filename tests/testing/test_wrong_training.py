@@ -38,6 +38,8 @@ class WrongSampler(Sampler):
 
         def draw(step):
             calls.append(step)
+            if self.mistake == "changes later":
+                norms.mul_(2)
             source = torch.Generator().manual_seed(seed + step)
             return (
                 {
@@ -45,6 +47,7 @@ class WrongSampler(Sampler):
                     "empty": torch.empty(0, dtype=torch.int64),
                     "range": torch.tensor([60]),
                     "counts": torch.tensor([len(calls) % 60]),
+                    "remembers": torch.tensor([max(calls)]),
                     "instance": torch.tensor([id(calls) // 64 % 60]),
                     "global": torch.randint(60, (4,), generator=source),
                 }.get(self.mistake, torch.randint(60, (4,), generator=source))
@@ -63,12 +66,14 @@ def _global(source: torch.Generator) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
-        "dtype": "step 0 must give [m] int64 or None",
-        "empty": "step 0 draws no kernel",
-        "range": "step 0 draws rows outside 0 … 59",
-        "counts": "drawn again, after other steps, gives other rows",
+        "dtype": "a step must draw [m] int64 or None, drew [1] float32",
+        "empty": "a step must draw at least one kernel, drew none",
+        "range": "a step must draw rows from 0 to 59, drew 60 to 60",
+        "counts": "the same step must draw the same rows again, and draws others",
+        "remembers": "drawn again, after other steps, gives other rows",
         "global": "draws from torch's global generator",
-        "changes": "the sampler changes the norms",
+        "changes": "start() changes the norms or layers that it is given",
+        "changes later": "a step changes the norms that start() was given",
     }.items(),
 )
 def test_check_sampler_fails(mistake, message):
@@ -107,10 +112,10 @@ class Foreign(KernelOrder):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
-        "type": "order() of kernels [4, 6, 9] must be a LayerOrder, is Tensor",
-        "changes": "changes the kernels",
-        "repeats": "is no permutation of the 24 kernels",
-        "floats": "must be a permutation of int64, is one of float32",
+        "type": "order() must give a LayerOrder, gave [24] int64",
+        "changes": "order() changes the kernels that it is given",
+        "repeats": "order() must give every kernel from 0 to 23 once, and gives others",
+        "floats": "order() must give [24] int64, gave [24] float32",
         "random": "differs from call to call",
         "transposed": "is for 6 × 4 kernels",
         "foreign": "has a kind that no file can hold",
@@ -148,12 +153,12 @@ class WrongLoss(Loss):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
-        "vector": "the loss must be a scalar tensor",
+        "vector": "__call__() must return a scalar tensor of floating-point numbers, returned [4] float32",
         "double": "the loss must be float32, is torch.float64",
-        "nan": "the loss is inf",
-        "detached": "the loss is not differentiable",
+        "nan": "__call__() must return a finite number, returned inf",
+        "detached": "__call__() must be differentiable in what was reconstructed",
         "blind": "no gradient reaches the reconstructed side",
-        "changes": "the loss changes its arguments",
+        "changes": "__call__() changes what it is given",
         "random": "differs from call to call",
         "upside down": "more than where they differ",
         "root": "the gradient is not finite where both sides agree",
@@ -208,9 +213,9 @@ class WrongTask(UniformNoise):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
-        "splits": "splits must be among",
-        "size": "inputs(4, …)(step) must have shape [4, 3, 32, 32], has [4, 3, 16, 32]",
-        "uint8": "must be float32, is torch.uint8",
+        "splits": "'splits' of its data must be a set of 'train', 'heldout' and 'test', is ['valid']",
+        "size": "inputs(4, …)(step) must give [4, 3, 32, 32] float32, gave [4, 3, 16, 32] float32",
+        "uint8": "inputs(4, …)(step) must give [4, 3, 32, 32] float32, gave [4, 3, 32, 32] uint8",
         "repeats": "two steps give the same images",
         "counts": "step 1 drawn again gives other images",
         "order": "batches('heldout', …) is in another order each time",
