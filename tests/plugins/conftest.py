@@ -15,8 +15,18 @@ import yaml
 
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.support.files import write_tensors
+from tests.plugins.odd_components import OddPackage, registered
 
 Install = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddPackage]:
+    """The package with every break in the tables of a test file."""
+    tables = [request.module.BROKEN, getattr(request.module, "LATE", {})]
+    kinds = {kind: None for table in tables for kind in table}
+    together = {kind: {what: row for table in tables for what, row in table.get(kind, {}).items()} for kind in kinds}
+    yield from registered(together, tmp_path_factory.mktemp("odd"))
 
 
 @pytest.fixture(autouse=True)
