@@ -76,22 +76,18 @@ def result_file(folder: Path, kept: Mapping[str, Any]) -> Path:
 
 
 def queue(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Any], results: Path) -> list[tuple[str, int]]:
-    """Presets and seeds in the order in which they are needed: of the presets with the fewest results the next seed each."""
-    counts = {preset: len(list(results.glob(f"{preset.replace('/', '.')}.seed*.json"))) for preset in presets}
-    wanted = {preset: _sorted_by_absence(preset, seeds, overrides, results) for preset in presets}
-    order: list[tuple[int, int, str, int]] = []
-    for place, preset in enumerate(presets):
-        missing = 0
-        for seed, there in wanted[preset]:
-            order.append((-1 if there else counts[preset] + missing, place, preset, seed))
-            missing += not there
-    return [(preset, seed) for _, _, preset, seed in sorted(order, key=lambda entry: entry[:2])]
+    """Presets and seeds in the order in which they are needed: of the presets with the fewest results the next seed each.
 
-
-def _sorted_by_absence(preset: str, seeds: Sequence[int], overrides: Mapping[str, Any], results: Path) -> list[tuple[int, bool]]:
-    """The seeds, and whether each has its result already."""
-    kept = _kept_overrides(overrides)
-    return [(seed, result_file(results, {"preset": preset, "seed": seed, "overrides": kept}).exists()) for seed in seeds]
+    Seeds that have their result already come first: their runs are only looked at.
+    """
+    order: list[tuple[int, str, int]] = []
+    for preset in presets:
+        results_of_preset = len(list(results.glob(f"{preset.replace('/', '.')}.seed*.json")))
+        for seed in seeds:
+            there = result_file(results, {"preset": preset, "seed": seed, "overrides": _kept_overrides(overrides)}).exists()
+            order.append((-1 if there else results_of_preset, preset, seed))
+            results_of_preset += not there
+    return [(preset, seed) for _, preset, seed in sorted(order, key=lambda entry: entry[0])]
 
 
 def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Any], runs: Path, results: Path, jobs: int = 1) -> list[str]:

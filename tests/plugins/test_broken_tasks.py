@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from nern.errors import ConfigError
 from tests.plugins.odd_components import (
     RAISED,
     RIGHT,
@@ -161,3 +162,12 @@ def test_a_broken_contract_is_named_before_the_first_step(kind, what, said, odd)
 @pytest.mark.parametrize(("kind", "what", "said"), rows(LATE))
 def test_a_contract_that_is_broken_later_is_named_and_the_run_goes_on_from_there(kind, what, said, odd) -> None:
     is_named_in_a_run_that_can_go_on(odd, kind, what, said)
+
+
+def test_the_tasks_of_several_phases_are_named_together(odd) -> None:
+    with pytest.raises(ConfigError) as caught:
+        odd.engine("task", "flat", "nan", "draw raises").fit()
+    first, second, third = str(caught.value).splitlines()
+    assert "nern_odd:flat (task)" in first
+    assert "nern_odd:nan (task)" in second
+    assert "nern_odd:draw-raises (task)" in third
