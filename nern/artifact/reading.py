@@ -30,10 +30,10 @@ from nern.kernels.orders import ORDER_KINDS, BitReader
 from nern.networks.state_dicts import fill
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry, way_to
+from nern.representation.assembling import assemble
 from nern.representation.entropy import code_parameters
 from nern.representation.quantization import NAMES as FORMATS
 from nern.representation.quantization import NumberFormat
-from nern.representation.representation import assemble
 from nern.support.bits import unpack_bits
 from nern.support.files import expand_path, is_file
 from nern.support.messages import first_line, shortened

@@ -5,23 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from nern.contracts import at_work, broken, described_value
 from nern.errors import ConfigError
-from nern.interfaces import Base, Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid, KernelGroup, RowTable
 from nern.kernels.orders import LayerOrder, Unordered
-from nern.options import located
 from nern.representation.groups import RowGroups, Wants
 from nern.representation.lookup import AxisTables, Block, Lookup
-from nern.representation.quantization import NumberFormat, rounded_copy
+from nern.representation.quantization import NumberFormat
+from nern.representation.trained_copies import TrainedCopies
 from nern.support.showing import Shown
-from nern.support.subsets import call_with, takes
+from nern.support.subsets import takes
 
 #: Kernels of a layer whose embedding is computed filter by filter and channel by channel, not looked up for each kernel.
 LARGE_LAYER = 1 << 13
@@ -324,90 +321,9 @@ class Representation(Shown, nn.Module):
             return self.weights(self.predict_weights(chunk))
 
 
-class TrainedCopies(nn.Module):
-    """Parameters of the network that are copied instead of predicted, but trained together with the predictor.
-
-    Args:
-        values: the initial values, by name in the network's state dict.
-        form: how a file stores them: exact, float16 or int8.
-    """
-
-    def __init__(self, values: Mapping[str, Tensor], form: str = "exact") -> None:
-        super().__init__()
-        self.names, self.form = list(values), form
-        for index, value in enumerate(values.values()):
-            self.register_parameter(f"copy{index}", nn.Parameter(value.detach().clone().float()))
-
-    @torch.no_grad()
-    def round(self) -> None:
-        """Round the values to those that a file stores."""
-        for value in self.parameters():
-            value.copy_(rounded_copy(value, self.form))
-
-    def forward(self) -> dict[str, Tensor]:
-        """The values by name, differentiable."""
-        return {name: getattr(self, f"copy{index}") for index, name in enumerate(self.names)}
-
-
 def _inverse(order: LayerOrder) -> Tensor:
     """[kernels] int32: for every original kernel of a layer, the position at which it is predicted."""
     indices = order.indices()
     places = torch.empty(len(indices), dtype=torch.int32)
     places[indices] = torch.arange(len(indices), dtype=torch.int32)
     return places
-
-
-def assemble(
-    grid: KernelGrid, orders: list[LayerOrder], embedding: Embedding, predictor: Predictor, base: Base | None = None
-) -> Representation:
-    """Build a representation with freshly initialised modules.
-
-    Raises:
-        ConfigError: the embedding, predictor or base violates its contract, or has an option that is impossible for this network.
-    """
-    with located("embedding"), at_work(embedding, "embedding"):
-        embed: Any = embedding.build(grid)
-    if not isinstance(embed, nn.Module) or type(getattr(embed, "dim", None)) is not int:
-        problem = "build() must give a module with an attribute 'dim' (int)"
-        raise broken(embedding, "embedding", f"{problem}, gave {_with_dim(embed)}", embed)
-    dim: Any = embed.dim
-    with located("predictor"), at_work(predictor, "predictor"):
-        module: Any = call_with(predictor.build, dim, grid.outputs, offered={"grid": lambda: grid})
-    if not isinstance(module, nn.Module):
-        raise broken(predictor, "predictor", f"build() must give a module, gave {described_value(module)}")
-    if getattr(module, "wants", "rows") not in ("rows", "filters", "layers"):
-        raise broken(predictor, "predictor", f"'wants' must be rows, filters or layers, is {module.wants!r}", module)
-    with located("base"), at_work(base, "base"):
-        added: Any = None if base is None else base.build(grid)
-    if not isinstance(added, (nn.Module, type(None))):
-        raise broken(base, "base", f"build() must give a module or None, gave {described_value(added)}")
-    representation = Representation(embed, module, grid, orders, added)
-    first = torch.zeros(1 if representation.groups else 2, dtype=torch.int64)
-    rows = representation.groups.rows(first) if representation.groups else first
-    representation.eval()
-    with torch.no_grad():
-        with at_work(embedding, "embedding", embed):
-            vectors = embed(representation.table.coordinates(rows))
-        _expect(embedding, "embedding", embed, "forward(coordinates)", vectors, [len(rows), dim])
-        if added is not None:
-            with at_work(base, "base", added):
-                more = added(rows)
-            _expect(base, "base", added, "forward(rows)", more, [len(rows), grid.outputs])
-        with at_work(predictor, "predictor", module):
-            kernels = representation.raw(rows)
-        _expect(predictor, "predictor", module, "forward(embedded)", kernels, [len(rows), grid.outputs])
-    return representation.train()
-
-
-def _expect(component: Any, kind: str, module: nn.Module, what: str, value: Any, shape: list[int]) -> None:
-    """Raise ContractError where a module's output is something else than a floating-point tensor of a shape."""
-    if not isinstance(value, Tensor) or list(value.shape) != shape or not value.is_floating_point() or value.is_meta:
-        raise broken(component, kind, f"{what} must give {shape} float32, gave {described_value(value)}", module)
-
-
-def _with_dim(module: Any) -> str:
-    """What an embedding's `build` gave, as a message calls it."""
-    if not isinstance(module, nn.Module):
-        return described_value(module)
-    dim = getattr(module, "dim", None)
-    return f"one with {'none' if dim is None else repr(dim)}"

@@ -13,9 +13,10 @@ from nern.networks.pair import NetworkPair, Speedups
 from nern.networks.speedups import bearable
 from nern.options import located
 from nern.registry.registry import Registry
+from nern.representation.assembling import assemble
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.quantization import NumberFormat
-from nern.representation.representation import Representation, assemble
+from nern.representation.representation import Representation
 from nern.run.original import Original
 from nern.run.task_data import open_task
 from nern.support.seeding import seeded

@@ -21,10 +21,10 @@ from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import LayerOrder, Unordered
 from nern.networks.batch_norm import absorb_batch_norms, absorbable, constant_entries
 from nern.networks.state_dicts import trained_copies, with_weights
+from nern.representation.assembling import assemble
 from nern.representation.entropy import STEP_GRID, code_parameters, refit_distributions
 from nern.representation.laplace import LARGEST, level_of
 from nern.representation.quantization import NumberFormat
-from nern.representation.representation import assemble
 from nern.studies.opening import OpenRepresentation
 from nern.support.files import write_tensors
 

@@ -22,6 +22,7 @@ from nern.networks.state_dicts import digest
 from nern.networks.tracing import trace_forward
 from nern.outputs.nested import call, described, map_tensors, moved, tensors_of
 from nern.registry.discovery import create_registry
+from nern.representation.assembling import assemble
 from nern.representation.component_contracts import (
     problem_with_coordinates,
     problem_with_example_inputs,
@@ -30,7 +31,6 @@ from nern.representation.component_contracts import (
     problem_with_mapping,
     problem_with_second_call,
 )
-from nern.representation.representation import assemble
 from nern.run.file_check import check_file
 from nern.support.files import write_tensors
 from nern.support.seeding import generator, seeded

@@ -30,7 +30,7 @@ from nern.kernels.coordinates import KernelGrid
 from nern.networks.state_dicts import digest
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
-from nern.representation.representation import assemble
+from nern.representation.assembling import assemble
 from tests.helpers import ARCHITECTURE, network, same
 
 

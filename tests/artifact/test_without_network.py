@@ -25,7 +25,7 @@ from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import Unordered
 from nern.networks.state_dicts import digest
 from nern.registry.discovery import create_registry
-from nern.representation.representation import assemble
+from nern.representation.assembling import assemble
 from tests.helpers import same
 
 PLUGIN = """

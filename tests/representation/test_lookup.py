@@ -14,8 +14,8 @@ from nern.builtin.embeddings.positional import Positional
 from nern.builtin.predictors.mlp import MLP, SkipMLP
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.orders import Unordered
+from nern.representation.assembling import assemble
 from nern.representation.lookup import AxisTables, Block, Lookup, linear
-from nern.representation.representation import assemble
 
 GRID = KernelGrid((LayerMapping("a", (6, 5, 3, 3), 0), LayerMapping("b", (3, 9, 3, 3), 1)))
 

@@ -19,8 +19,9 @@ from nern.builtin.smoothers.none import NoSmoother
 from nern.interfaces import Embedding, Kernels, Smoother
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.orders import KernelOrder, Unordered
+from nern.representation.assembling import assemble
 from nern.representation.original_kernels import OriginalKernels
-from nern.representation.representation import Representation, assemble
+from nern.representation.representation import Representation
 
 CPU = torch.device("cpu")
 SHAPES = [(6, 5, 3, 3), (4, 6, 5, 5), (7, 4, 1, 1), (3, 8, 1, 3)]

@@ -9,7 +9,8 @@ from nern.builtin.embeddings.codes import Codes
 from nern.builtin.predictors.codes import Codes as CodesPredictor
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.orders import Unordered
-from nern.representation.representation import Representation, assemble
+from nern.representation.assembling import assemble
+from nern.representation.representation import Representation
 
 SHAPES = [(3, 2, 5, 5), (4, 3, 1, 1), (2, 4, 3, 1), (5, 2, 3, 3)]
 

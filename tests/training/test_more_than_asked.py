@@ -22,8 +22,9 @@ from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.orders import Unordered
 from nern.registry.discovery import create_registry
+from nern.representation.assembling import assemble
 from nern.representation.groups import RowGroups
-from nern.representation.representation import Representation, assemble
+from nern.representation.representation import Representation
 from nern.training.processes import Processes
 from tests.helpers import EXPERIMENT, network, same
 

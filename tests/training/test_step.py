@@ -34,8 +34,8 @@ from nern.config.experiment import LossTerm, Phase
 from nern.interfaces import Draw, Sampler, Smoother
 from nern.kernels.coordinates import KernelGrid
 from nern.networks.pair import NetworkPair
+from nern.representation.assembling import assemble
 from nern.representation.original_kernels import OriginalKernels
-from nern.representation.representation import assemble
 from nern.training.step import PhaseTrainer, StepContext
 
 CPU = torch.device("cpu")

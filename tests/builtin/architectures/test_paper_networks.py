@@ -13,7 +13,7 @@ from nern.builtin.predictors.mlp import MLP
 from nern.interfaces import Architecture
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import Unordered
-from nern.representation.representation import assemble
+from nern.representation.assembling import assemble
 
 MB = 4 / 2**20  # of a float32 weight, as the paper counts
 

@@ -26,7 +26,7 @@ from nern.networks.layers import map_convolutions
 from nern.networks.pair import NetworkPair
 from nern.options import OptionError
 from nern.registry.discovery import create_registry
-from nern.representation.representation import assemble
+from nern.representation.assembling import assemble
 from nern.support.files import write_tensors
 
 CPU = torch.device("cpu")
