@@ -30,7 +30,7 @@ def choose_feature_maps(network: nn.Module, layers: Sequence[LayerMapping], size
         patterns: of names, such as `layer?.*.sum`; a map must be made exactly once in a forward pass.
 
     Raises:
-        ConfigError: a pattern fits no map; names it and the nearest one.
+        ConfigError: a pattern matches no map; names it and the nearest one.
     """
     events = trace_forward(network, size)
     made: dict[str, list[Event]] = {}

@@ -63,11 +63,6 @@ class WeightLayer:
         return {3: LineMapping, 4: LayerMapping, 5: VolumeMapping}[len(shape)](name, shape, layer)
 
 
-def map_convolutions(network: nn.Module, size: Sequence[int], patterns: Sequence[str] | None = None) -> list[LayerMapping]:
-    """Mappings of the convolutions that a forward pass calls, or of the weights that patterns name; see `map_layers`."""
-    return map_layers(network, size, "convolutions" if patterns is None else patterns)
-
-
 def map_layers(network: nn.Module, size: Any, chosen: Literal["convolutions", "all"] | Sequence[str]) -> list[LayerMapping]:
     """Mappings of the weights that a forward pass uses, in the order of the network's modules.
 
@@ -78,11 +73,11 @@ def map_layers(network: nn.Module, size: Any, chosen: Literal["convolutions", "a
     Args:
         size: shape of the network's inputs without the batch (channels, height and width), or inputs that it can take.
         chosen: `convolutions` for every convolution; `all` for linear layers as well, and to copy what cannot be
-            represented; or patterns of parameter names, such as `layer?.*.weight`. A pattern that fits no convolution may
+            represented; or patterns of parameter names, such as `layer?.*.weight`. A pattern that matches no convolution may
             name linear layers and tables of embeddings. What is never called, and what does not fit, is copied.
 
     Raises:
-        ConfigError: a pattern fits nothing that can be represented, or (with `convolutions`) a convolution is of a kind
+        ConfigError: a pattern matches nothing that can be represented, or (with `convolutions`) a convolution is of a kind
             that cannot; names the layer and the reason.
     """
     layers = find_layers(network, size)

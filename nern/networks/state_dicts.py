@@ -166,7 +166,7 @@ def trained_copies(network: nn.Module, patterns: Sequence[str], represented: Col
         constants: parameters that are the same for every network.
 
     Raises:
-        ConfigError: a pattern other than * fits no parameter that is copied.
+        ConfigError: a pattern other than * matches no parameter that is copied.
     """
     modules = dict(network.named_modules())
     norms = [name for name, module in modules.items() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -13,7 +13,7 @@ from nern.builtin.samplers.uniform import Uniform
 from nern.builtin.smoothers.greedy import CrossFilter, InFilter
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import LayerOrder, Unordered
-from nern.networks.layers import map_convolutions
+from nern.networks.layers import map_layers
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
 
@@ -45,7 +45,7 @@ def network() -> nn.Module:
 
 @pytest.fixture
 def grid(network: nn.Module) -> KernelGrid:
-    found = KernelGrid(tuple(map_convolutions(network, (3, 8, 8))))
+    found = KernelGrid(tuple(map_layers(network, (3, 8, 8), "convolutions")))
     assert [layer.parameter for layer in found.layers] == NAMES
     assert (found.size, found.outputs, found.rows) == ((4, 7), 28, 18 + 6 + 12)
     return found

@@ -22,7 +22,7 @@ from nern.errors import ConfigError, DataError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import Unordered
 from nern.networks.feature_maps import choose_feature_maps
-from nern.networks.layers import map_convolutions
+from nern.networks.layers import map_layers
 from nern.networks.pair import NetworkPair
 from nern.options import OptionError
 from nern.registry.discovery import create_registry
@@ -114,7 +114,7 @@ def odd(*parts: str) -> nn.Module:
 
 def test_one_dimensional_kernels_are_lines() -> None:
     network = odd("line")
-    layers = map_convolutions(network, SIZE)
+    layers = map_layers(network, SIZE, "convolutions")
     assert [(layer.parameter, layer.filters, layer.channels, layer.kernel) for layer in layers] == [
         ("stem.weight", 4, 3, (3, 3)), ("line.weight", 6, 2, (1, 3)), ("back.weight", 4, 6, (1, 1)),
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def test_one_dimensional_kernels_are_lines() -> None:
 
 def test_filters_of_transposed_convolutions_are_their_outputs() -> None:
     network = odd("transposed")
-    layer = map_convolutions(network, SIZE, ["transposed.weight"])[0]
+    layer = map_layers(network, SIZE, ["transposed.weight"])[0]
     weight = network.state_dict()["transposed.weight"]  # [inputs, outputs / groups, 2, 3], 2 groups
     assert (layer.filters, layer.channels, layer.kernel) == (6, 2, (2, 3))
     kernels = layer.split(weight)
@@ -137,15 +137,15 @@ def test_filters_of_transposed_convolutions_are_their_outputs() -> None:
 
 
 def test_layers_that_are_never_called_are_copied() -> None:
-    assert [layer.parameter for layer in map_convolutions(odd(), SIZE)] == ["stem.weight"]
-    assert [layer.parameter for layer in map_convolutions(odd(), SIZE, ["*.weight"])] == ["stem.weight"]
+    assert [layer.parameter for layer in map_layers(odd(), SIZE, "convolutions")] == ["stem.weight"]
+    assert [layer.parameter for layer in map_layers(odd(), SIZE, ["*.weight"])] == ["stem.weight"]
 
 
 def test_a_shared_weight_is_represented_once_and_stored_once() -> None:
     network = odd("tied")
-    layers = tuple(map_convolutions(network, SIZE))
+    layers = tuple(map_layers(network, SIZE, "convolutions"))
     assert [layer.parameter for layer in layers] == ["stem.weight", "tied.weight"]
-    assert map_convolutions(network, SIZE, ["tied_too.weight"])[0].parameter == "tied.weight"
+    assert map_layers(network, SIZE, ["tied_too.weight"])[0].parameter == "tied.weight"
     names = choose_feature_maps(network, layers, SIZE)
     assert names == ["norm", "tied_norm", "tied_too_norm"]
 
@@ -190,17 +190,17 @@ def test_a_shared_weight_is_represented_once_and_stored_once() -> None:
 )
 def test_layers_that_cannot_be_represented_are_named(parts: list[str], patterns: list[str] | None, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        map_convolutions(odd(*parts), SIZE, patterns)
+        map_layers(odd(*parts), SIZE, patterns or "convolutions")
     assert message in str(error.value)
 
 
 def test_a_wide_pattern_leaves_out_what_cannot_be_represented() -> None:
-    assert [layer.parameter for layer in map_convolutions(odd("volume", "mine"), SIZE, ["*"])] == ["stem.weight", "volume.weight"]
+    assert [layer.parameter for layer in map_layers(odd("volume", "mine"), SIZE, ["*"])] == ["stem.weight", "volume.weight"]
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"the network cannot take inputs of 4 × 8 × 8 \(.*\); set architecture.size"):
-        map_convolutions(odd(), (4, 8, 8))
+        map_layers(odd(), (4, 8, 8), "convolutions")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
 def test_feature_maps_that_do_not_exist_are_named(parts: list[str], pattern: str, message: str) -> None:
     network = odd(*parts)
     with pytest.raises(ConfigError) as error:
-        choose_feature_maps(network, map_convolutions(network, SIZE), SIZE, [pattern])
+        choose_feature_maps(network, map_layers(network, SIZE, "convolutions"), SIZE, [pattern])
     assert message in str(error.value)
 
 
@@ -247,7 +247,7 @@ def test_maps_that_the_network_changes_are_copied_first() -> None:
 
 def test_a_layer_that_is_called_twice_is_represented_but_not_compared() -> None:
     network = odd("twice")
-    layers = map_convolutions(network, SIZE)
+    layers = map_layers(network, SIZE, "convolutions")
     assert [layer.parameter for layer in layers] == ["stem.weight", "twice.weight"]
     assert choose_feature_maps(network, layers, SIZE) == ["norm"]
 
