@@ -1,9 +1,11 @@
 """The interfaces that plugins implement.
 
 A *component* is an attrs class whose fields are its options (see `nern.option`). It is cheap to make and holds no state; its main
-method builds or starts the object that does the work. Inside `build`, a component may use torch's global random generator, which
-the engine seeds. During a run, everything random must follow from the given `seed` and the step number, so that a resumed run draws
-the same numbers as an uninterrupted one.
+method builds or starts the object that does the work.
+
+A resumed run draws the same numbers as an uninterrupted one. For this, the engine seeds the global generators of torch, NumPy and
+Python: by the run's seed before `build`, `start` and `open`, and by seed and step before every step and measurement. A component may
+use these generators in all of them, but it must not keep a generator of its own from step to step, unless its `state_dict` holds it.
 """
 
 from __future__ import annotations

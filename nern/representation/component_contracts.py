@@ -98,10 +98,12 @@ def problem_with_example_inputs(inputs: Any, network: nn.Module) -> str | None:
 
 def problem_with_smoother(smoother: Smoother, kernels: Tensor) -> str | None:
     """What is wrong with how a smoother orders a layer's kernels [filters, channels, k²]."""
-    before = kernels.clone()
-    problem = problem_with_order(smoother.order(kernels), *kernels.shape[:2])
+    before, order = kernels.clone(), smoother.order(kernels)
+    problem = problem_with_order(order, *kernels.shape[:2])
     if problem is None and not torch.equal(kernels, before):
         problem = "order() changes the kernels that it is given"
+    if problem is None and not torch.equal(smoother.order(kernels).indices(), order.indices()):
+        problem = "order() must give the same order for the same kernels, and differs from call to call: a resumed run would be another one"
     return problem
 
 

@@ -20,6 +20,7 @@ from nern.outputs.metric import Measures, figure_of
 from nern.outputs.nested import call, count, laid_out, map_tensors, part, tensors_of, to_float32
 from nern.run.task_data import pair_of
 from nern.support.messages import did_you_mean, first_line
+from nern.support.seeding import seeded
 
 PIXELS = 1 << 23  # input values per batch, which bounds the memory of activations
 KEPT = 1 << 28  # most numbers of the original network's outputs that are kept in memory; with more, it runs again each time
@@ -182,7 +183,7 @@ class Comparison:
     def original(self) -> Score | None:
         """The figures of the original network; None where its weights are missing."""
         if self._original is None and self._network is not None:
-            self._original = self._measured(self._network, choosing=False, itself=True)
+            self._original = self._drawing_the_same(self._network, choosing=False, itself=True)
         return self._original
 
     def score(self, network: nn.Module, choosing: bool = False, watch: Callable[[Any, Any, Any], None] | None = None) -> Score:
@@ -196,7 +197,12 @@ class Comparison:
             DataError: the split is missing, its targets cannot belong to the network's outputs, or the figure that chooses
                 does not exist.
         """
-        return self._measured(network, choosing, watch=watch)
+        return self._drawing_the_same(network, choosing, watch=watch)
+
+    def _drawing_the_same(self, *given: Any, **more: Any) -> Score:
+        """Measure a network; what networks, data and metrics draw from global generators is the same in every measurement."""
+        with seeded(0, "measured", self._split):
+            return self._measured(*given, **more)
 
     def _measured(
         self, network: nn.Module, choosing: bool, itself: bool = False, watch: Callable[[Any, Any, Any], None] | None = None

@@ -29,7 +29,7 @@ from nern.run.original import Original
 from nern.run.packing import coded_budget, room_for_codes
 from nern.run.task_data import check_step
 from nern.run.trial import fault_of
-from nern.support.seeding import derive, generator
+from nern.support.seeding import derive, generator, seeded
 from nern.training.coding import start_coding
 from nern.training.step import PhaseTrainer, StepContext, term_runs_networks
 
@@ -136,7 +136,8 @@ class TrainingLoop:
         if not is_coded(representation):
             images = phase_inputs(experiment, phase, index, self.context, self.open_task) if experiment.runs_networks(phase) else None
             room = room_for_codes(experiment, self.original, representation, self.registry)
-            start_coding(self.context, images, experiment.curvature_batches, room)
+            with seeded(experiment.seed, "coding"):
+                start_coding(self.context, images, experiment.curvature_batches, room)
             self.processes.same(representation.parameters())
             self.best = None  # earlier checkpoints were measured before coding, with numbers that no file can hold
         exact = float(stored_bits(representation, self.original.grid.weights, 0, 0).exact)
@@ -324,11 +325,12 @@ def start_phase(
     Raises:
         ConfigError: an option of one of its components is impossible for this network; the message names its path.
     """
-    return PhaseTrainer(
-        context, phase, experiment.losses_of(phase), phase.sampler or experiment.sampler,
-        phase.optimizer or experiment.optimizer, phase_inputs(experiment, phase, index, context, open_task), index,
-        budget, phase_place(experiment, index),
-    )  # fmt: skip
+    with seeded(experiment.seed, "phase", index):
+        return PhaseTrainer(
+            context, phase, experiment.losses_of(phase), phase.sampler or experiment.sampler,
+            phase.optimizer or experiment.optimizer, phase_inputs(experiment, phase, index, context, open_task), index,
+            budget, phase_place(experiment, index),
+        )  # fmt: skip
 
 
 def phase_inputs(
@@ -341,6 +343,10 @@ def phase_inputs(
 
     @cache
     def batches() -> Callable[[int], Any]:  # opened when a loss first needs images: some phases run no network
+        with seeded(seed, "opened"):  # a resumed run opens them at another step
+            return opened()
+
+    def opened() -> Callable[[int], Any]:
         source = open_task(phase.inputs or experiment.task)
         if wanted:
             if type(source).pairs is Data.pairs and not source.gives_targets:

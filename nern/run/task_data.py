@@ -13,6 +13,7 @@ from nern.interfaces import Architecture, Data, Preprocessing, Task
 from nern.options import located
 from nern.outputs.kinds import OutputKind
 from nern.outputs.nested import call, count, map_tensors, part, tensors_of, to_float32
+from nern.support.seeding import seeded
 
 SPLITS = {"train", "heldout", "test"}
 FEW = 16  # examples of a batch that are looked at
@@ -39,7 +40,7 @@ def open_task(task: Task, architecture: Architecture, heldout: float, seed: int)
         DataError: the images are missing, or laid out in another way.
     """
     preprocessing = preprocessing_of(architecture)
-    with at_work(task, "task"):
+    with seeded(seed, "task"), at_work(task, "task"):
         data: Any = task.open(preprocessing, heldout, seed)
     problem = problem_with_data(data)
     if problem:

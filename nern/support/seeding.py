@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -27,7 +29,19 @@ def generator(seed: int, *place: object, device: torch.device | str = "cpu") -> 
 
 @contextmanager
 def seeded(seed: int, *place: object) -> Iterator[None]:
-    """Run a block with torch's global generator seeded by `derive(seed, *place)`; afterwards the generator is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, *place))
+    """Run a block with the global generators of torch, NumPy and Python seeded by `derive(seed, *place)`.
+
+    Afterwards all three are as they were before. A GPU's generators, where one is used, are seeded and stay as the block leaves them.
+    """
+    own, torchs, numpys, pythons = derive(seed, *place), torch.get_rng_state(), np.random.get_bit_generator(), random.getstate()
+    torch.default_generator.manual_seed(own)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(own)
+    np.random.set_bit_generator(np.random.MT19937(own))
+    random.seed(own)
+    try:
         yield
+    finally:
+        torch.set_rng_state(torchs)
+        np.random.set_bit_generator(numpys)
+        random.setstate(pythons)

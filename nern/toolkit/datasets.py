@@ -19,8 +19,8 @@ from nern.toolkit.images import EpochOrder, split_heldout
 class DatasetData(Data):
     """Data sets with `len()` and numbered items, such as torchvision's: each item is (inputs, targets), or inputs alone.
 
-    Items are collated into batches. What an item draws from torch's global generator, as augmentation does, is seeded by
-    the step, so that a resumed run sees the same.
+    Items are collated into batches. What an item draws from the global generators of torch, NumPy and Python, as augmentation
+    does, is seeded by the step, so that a resumed run sees the same.
 
     Args:
         train: the training set; a part of it is held out. None where there is none.
@@ -82,7 +82,7 @@ class DatasetData(Data):
 class LoaderData(Data):
     """`DataLoader`s, or other iterables of batches that can be iterated once per epoch: (inputs, targets), or inputs alone.
 
-    Everything that a loader draws from torch's global generator, including its order, is seeded by epoch and batch. A run that is
+    Everything that a loader draws from global generators, including its order, is seeded by epoch and batch. A run that is
     resumed in the middle of an epoch goes through the epoch's earlier batches again. Worker processes of a loader are seeded from
     the same generator.
 
@@ -167,7 +167,7 @@ def _length(loader: Any) -> int | None:
 
 
 def _seeded_batches(loader: Iterable[Any], seed: int, epoch: int) -> Iterator[Any]:
-    """The batches of an epoch; torch's global generator is seeded by epoch and batch for each."""
+    """The batches of an epoch; global generators are seeded by epoch and batch for each."""
     with seeded(seed, "loader", epoch):
         batches = iter(loader)
     position = 0

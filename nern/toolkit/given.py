@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing
 from nern.outputs.nested import count, map_tensors, moved, tensors_of, to_float32
-from nern.support.seeding import derive, generator
+from nern.support.seeding import derive, generator, seeded
 from nern.toolkit.images import EpochOrder
 
 MOST_STREAMED = 10_000  # examples that are kept of a stream, whose examples have no index
@@ -253,9 +253,7 @@ class GivenData(Data):
         order = EpochOrder(len(part), batch, derive(seed, "order"))
 
         def inputs(step: int) -> Any:
-            with torch.random.fork_rng(devices=[]):
-                # Random numbers that a data set draws depend on the step alone
-                torch.manual_seed(derive(seed, "example", step) % (1 << 63))
+            with seeded(seed, "example", step):  # random numbers that a data set draws depend on the step alone
                 inputs_of_step, _ = part[order(step)]
             return self._prepared(inputs_of_step, device)
 
@@ -266,8 +264,7 @@ class GivenData(Data):
         if not len(part):
             raise DataError(f"there are no {split} examples")
         for start in range(0, len(part), batch):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(start)
+            with seeded(0, split, start):
                 inputs, targets = part[torch.arange(start, min(start + batch, len(part)))]
             yield self._prepared(inputs, device), None if targets is None else targets.to(device)
 

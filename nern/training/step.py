@@ -23,7 +23,7 @@ from nern.outputs.nested import count, part
 from nern.representation.entropy import stored_bits
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
-from nern.support.seeding import derive
+from nern.support.seeding import derive, seeded
 from nern.training.component_contracts import problem_with_draw, problem_with_factor
 from nern.training.cuda_graphs import CudaGraphs, Replayer
 from nern.training.optimizer_state import check_optimizer
@@ -72,7 +72,7 @@ class PhaseTrainer:
     ) -> None:
         self.context, self.phase, self.inputs, self._place = context, phase, inputs, place
         self.sampler, self.optimizer = sampler, optimizer
-        self.seed, self.at = derive(context.seed, "rounding", index), 0
+        self.index, self.seed, self.at = index, derive(context.seed, "rounding", index), 0
         kernels = context.kernels
         known = LossContext(kernels.grid, kernels.original, context.networks, context.outputs, phase.iterations, budget)
         self.terms = {name: (term, self._started(name, term, known)) for name, term in losses.items() if term.weight > 0}
@@ -103,7 +103,14 @@ class PhaseTrainer:
         return loss  # type: ignore[no-any-return]
 
     def step(self, step: int) -> None:
-        """One step of gradient descent."""
+        """One step of gradient descent.
+
+        Whatever a component draws from global generators in it follows from the run's seed, the phase and the step alone.
+        """
+        with seeded(self.context.seed, "step", self.index, step):
+            self._step(step)
+
+    def _step(self, step: int) -> None:
         self.at = step
         active = tuple(name for name, (term, _) in self.terms.items() if step >= term.warmup)
         drawn, rows = self._drawn(step)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,14 +41,25 @@ def test_first_draws_of_neighbouring_steps_are_spread_evenly() -> None:
     assert abs(float(torch.corrcoef(torch.stack([values[1:], values[:-1]]))[0, 1])) < 0.1
 
 
-def test_seeded_puts_the_global_generator_back() -> None:
+def drawn() -> list[float]:
+    return [float(torch.rand(())), float(np.random.rand()), random.random()]
+
+
+def test_seeded_puts_the_global_generators_back() -> None:
     torch.manual_seed(11)
-    expected = torch.rand(3)
+    np.random.seed(11)
+    random.seed(11)
+    expected = drawn()
     torch.manual_seed(11)
+    np.random.seed(11)
+    random.seed(11)
     with seeded(5, "predictor"):
-        first = torch.rand(2)
-    assert torch.equal(torch.rand(3), expected)
+        first = drawn()
+        with seeded(6, "inside"):
+            assert not set(drawn()) & set(first)
+        second = drawn()
+    assert drawn() == expected
     with seeded(5, "predictor"):
-        assert torch.equal(torch.rand(2), first)
+        assert (drawn(), drawn()) == (first, second)
     with seeded(5, "original"):
-        assert not torch.equal(torch.rand(2), first)
+        assert not set(drawn()) & set(first)
