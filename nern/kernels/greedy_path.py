@@ -9,12 +9,14 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from nern.kernels.bisection import bisected
 from nern.kernels.distances import units
 from nern.support.threads import advance
 
 #: Distances that differ by less than this count as equal, so that ties do not depend on rounding.
 TIE = 1e-12
 _FLAT = 16  # with more dimensions, a tree search visits nearly every point
+_PART = 1 << 12  # most vectors of more dimensions among which the nearest one is looked for
 _FEW = 512  # up to this many points, a table of all distances is faster than a tree
 _TABLE = 1 << 24  # most distances in memory at a time
 _NEIGHBOURS = 8  # nearest neighbours that are looked up first, including the point itself
@@ -26,8 +28,11 @@ def greedy_path(vectors: Tensor) -> Tensor:
     """The greedy nearest-neighbour path: it starts at vector 0 and always continues with the nearest vector not yet visited.
 
     Cosine distance for d > 1, ℓ2 for d = 1; a zero vector is at cosine distance 1 of everything. Among vectors whose distances
-    differ by less than 1e-12, the one with the lowest index is taken. The path is exact, in float64. Up to 16 dimensions a k-d tree
-    keeps the time far below quadratic; the memory is linear.
+    differ by less than 1e-12, the one with the lowest index is taken.
+
+    Up to 16 dimensions, or up to 4,096 vectors, the path is exact, in float64; a k-d tree keeps the time far below quadratic. More
+    vectors of more dimensions, such as large tiles of a matrix, are cut into parts of vectors near each other, and the path is
+    greedy inside each part: it is a little longer, and its time grows hardly faster than the number of vectors.
 
     Args:
         vectors: [n, d] float.
@@ -53,13 +58,13 @@ def greedy_paths(vectors: Tensor) -> Tensor:
         for index in range(sets):
             paths[index] = _walk_line(points[index, :, 0])
             advance(count)
-    elif count <= _FEW or (dimensions > _FLAT and count**2 <= _TABLE):
-        step = max(1, _TABLE // count**2)
+    elif count <= (_PART if dimensions > _FLAT else _FEW):
+        step = max(1, _TABLE // count**2)  # sets
         for start in range(0, sets, step):
             paths[start : start + step] = _walk_table(units(points[start : start + step]))
             advance(count * len(paths[start : start + step]))
     else:
-        walk = _walk_flat if dimensions > _FLAT else _walk_tree
+        walk = _walk_parts if dimensions > _FLAT else _walk_tree
         for index in range(sets):
             paths[index] = walk(units(points[index]))
     return torch.from_numpy(paths)
@@ -81,22 +86,25 @@ def _walk_table(points: np.ndarray) -> np.ndarray:
     return paths
 
 
-def _walk_flat(points: np.ndarray) -> np.ndarray:
-    """Greedy path [n] through unit (or zero) vectors [n, d], by comparing with all unvisited vectors in each step."""
-    path = np.zeros(len(points), np.int64)
-    left = np.arange(1, len(points))
-    done = 1
-    while len(left):
-        rest, taken = points[left], np.zeros(len(left))
-        stretch = len(left) if len(left) <= 64 else len(left) // 4  # steps after which visited vectors are removed from the matrix
-        for step in range(done, done + stretch):
-            row = 1 - rest @ points[path[step - 1]] + taken
-            at = int((row <= row.min() + TIE).argmax())
-            taken[at] = np.inf
-            path[step] = left[at]
-            advance(1)
-        left, done = left[taken == 0], done + stretch
-    return path
+def _walk_parts(points: np.ndarray) -> np.ndarray:
+    """Greedy paths through parts of unit (or zero) vectors [n, d], joined to one path [n].
+
+    Vectors near each other are in one part, which the path leaves only when all of it is visited. It goes on in the part whose mean
+    is nearest, at the vector that is nearest there.
+    """
+    parts = bisected(points, _PART)
+    means, left = np.stack([points[part].mean(axis=0) for part in parts]), set(range(len(parts)))
+    here, start, path = next(index for index, part in enumerate(parts) if part[0] == 0), 0, np.empty(0, np.int64)
+    while True:
+        left.remove(here)
+        part = np.concatenate([parts[here][start : start + 1], np.delete(parts[here], start)])
+        path = np.concatenate([path, part[_walk_table(points[part][None])[0]]])
+        advance(len(part))
+        if not left:
+            return path
+        rest, last = sorted(left), points[path[-1]]
+        here = rest[int((means[rest] @ last).argmax())]
+        start = int((points[parts[here]] @ last).argmax())
 
 
 def _walk_line(values: np.ndarray) -> np.ndarray:

@@ -7,10 +7,12 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from nern.kernels.bisection import bisected
 from nern.kernels.distances import units
 from nern.support.threads import advance
 
-_FLAT = 16  # with more dimensions, all distances are compared
+_FLAT = 16  # with more dimensions, all distances inside parts of near vectors are compared
+_PART = 1 << 12  # most vectors of such a part
 _TABLE = 1 << 22  # most distances in memory at a time
 _SEGMENT = 3  # most kernels that an Or-opt move relocates
 _GAIN = 1e-9  # smallest gain of a move, well above rounding
@@ -54,9 +56,10 @@ def nearest(points: np.ndarray, count: int) -> np.ndarray:
             near[part] = tree.query(points[part], k=range(1, count + 2), workers=torch.get_num_threads())[1]
             advance(0)
     else:
-        for part in np.array_split(np.arange(len(points)), max(1, len(points) ** 2 // _TABLE)):
-            near[part] = np.argpartition(points[part] @ -points.T, count, axis=1)[:, : count + 1]
-            advance(0)
+        for part in bisected(points, _PART):
+            for some in np.array_split(part, max(1, len(part) ** 2 // _TABLE)):
+                near[some] = part[np.argpartition(points[some] @ -points[part].T, count, axis=1)[:, : count + 1]]
+                advance(0)
     own = near == np.arange(len(points))[:, None]
     own[~own.any(axis=1), -1] = True  # every row loses one column: the vector itself, or else the farthest one
     others: np.ndarray = near[~own].reshape(len(points), count)

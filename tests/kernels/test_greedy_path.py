@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nern.kernels import greedy_path as paths
-from nern.kernels.distances import path_length
+from nern.kernels.bisection import bisected
+from nern.kernels.distances import path_length, units
 from nern.kernels.greedy_path import greedy_path, greedy_paths
 from nern.kernels.two_opt import nearest, shorter_path
 from nern.support.threads import Cancelled, advance, in_parallel
@@ -100,6 +101,73 @@ def test_tree_and_table_agree_where_the_tree_is_made_anew_many_times(monkeypatch
     by_tree = greedy_path(vectors)
     monkeypatch.setattr(paths, "_FEW", 2000)
     assert torch.equal(greedy_path(vectors), by_tree)
+
+
+# -- many vectors of many dimensions -----------------------------------------------------------------------------------
+
+
+def clusters(count: int, dimensions: int, seed: int) -> Tensor:
+    """Vectors around a few directions, in mixed order."""
+    source = torch.Generator().manual_seed(seed)
+    directions = torch.randn(6, dimensions, generator=source)
+    return directions[torch.randint(6, (count,), generator=source)] + 0.3 * torch.randn(count, dimensions, generator=source)
+
+
+@given(st.integers(1, 200), st.sampled_from([1, 17, 40]), st.sampled_from(KINDS), st.integers(0, 2**20), st.integers(1, 50))
+def test_parts_hold_every_vector_once_and_are_about_equally_large(count: int, dimensions: int, kind: str, seed: int, most: int) -> None:
+    parts = bisected(make(kind, count, dimensions, seed).double().numpy(), most)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(count))
+    assert all((np.diff(part) > 0).all() for part in parts)
+    assert max(map(len, parts)) <= most
+    assert len(parts) == 1 or min(map(len, parts)) >= most // 2
+
+
+def test_parts_are_cut_across_the_direction_in_which_vectors_differ_most() -> None:
+    points = np.random.default_rng(0).standard_normal((400, 20))
+    points[:, 7] += 40 * (np.arange(400) % 2)
+    assert sorted(part.tolist() for part in bisected(points, 200)) == [list(range(0, 400, 2)), list(range(1, 400, 2))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_through_parts_is_a_permutation_from_vector_0_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "_PART", 16)
+    for seed, count in enumerate((3, 17, 140)):
+        path = greedy_path(make(kind, count, 25, seed)).tolist()
+        assert path[0] == 0
+        assert sorted(path) == list(range(count))
+
+
+def test_a_path_through_parts_is_nearly_as_short_as_the_greedy_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        vectors = clusters(300, 25, seed)
+        monkeypatch.setattr(paths, "_PART", 4096)
+        exact = path_length(vectors, greedy_path(vectors))
+        monkeypatch.setattr(paths, "_PART", 50)
+        in_parts = path_length(vectors, greedy_path(vectors))
+        assert exact <= in_parts <= exact + 0.2 * (path_length(vectors) - exact)
+
+
+def test_no_vector_is_compared_with_more_than_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps the time below quadratic."""
+    sizes: list[int] = []
+
+    def walk(points: np.ndarray) -> np.ndarray:
+        sizes.append(points.shape[1])
+        return np.arange(points.shape[1])[None]
+
+    monkeypatch.setattr(paths, "_walk_table", walk)
+    greedy_path(make("normal", 3 * 4096, 17, 0))
+    assert sum(sizes) == 3 * 4096
+    assert max(sizes) <= 4096
+
+
+def test_near_vectors_of_many_dimensions_are_found_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nern.kernels.two_opt._PART", 100)
+    vectors = clusters(300, 25, 0)
+    found = nearest(units(vectors.double().numpy()), 4)
+    table = distances(vectors)
+    assert not (found == np.arange(300)[:, None]).any()
+    assert np.take_along_axis(table, found, 1).mean() < 0.5 * table.mean()
 
 
 def test_scaling_vectors_changes_no_path() -> None:
