@@ -13,13 +13,14 @@ import torch
 from nern.artifact.artifact import Artifact, Bytes
 from nern.config.experiment import Experiment
 from nern.interfaces import Data, Task
+from nern.kernels.orders import Unordered
 from nern.representation.entropy import is_coded
 from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.original import Original
 from nern.run.packing import room_for_codes
 from nern.run.step_time import step_time
 from nern.support.messages import some
-from nern.training.coding import start_coding
+from nern.training.coding import IMAGES, start_coding
 from nern.training.step import StepContext
 
 TRIAL_SECONDS = 20.0  # for the trial steps of all phases together, about
@@ -52,6 +53,8 @@ class Plan:
     """How the time of a phase was estimated whose whole steps would have taken too long to try."""
     whole: bool = True
     """Whether the original network was measured on all test images."""
+    ordered: bool = True
+    """Whether the kernels are ordered, which takes more time."""
 
     @property
     def lines(self) -> list[str]:
@@ -65,7 +68,7 @@ class Plan:
             f"copied as they are: {rest:,} numbers, of which most in {some(largest)}" if rest else "nothing is copied",
             f"predictor: {self.predictor}",
             f"bytes: {sizes.change}",
-            f"time: about {duration(self.seconds)} here{self._parts()}, besides ordering the kernels",
+            f"time: about {duration(self.seconds)} here{self._parts()}{', besides ordering the kernels' if self.ordered else ''}",
             *self.extrapolated,
         ]
         if self.original is not None:
@@ -116,11 +119,14 @@ def make_plan(
     representation, sizes = context.representation, artifact.bytes()
     seconds, extrapolated = dict[str, float](), list[str]()
     for index, phase in enumerate(experiment.phases):
+        measured = 0.0  # steps that measuring the curvature takes as long as
         if representation.storage.is_coded and experiment.counts_bits(phase) and not is_coded(representation):
+            if experiment.runs_networks(phase):
+                measured = experiment.curvature_batches * min(IMAGES, phase.batch) / phase.batch
             start_coding(context, None, 0, room_for_codes(experiment, original, representation, artifact.registry))
             sizes = artifact.bytes()
         step, how = step_time(experiment, phase, index, context, open_task, TRIAL_SECONDS / len(experiment.phases))
-        seconds[phase.name] = seconds.get(phase.name, 0.0) + step * phase.iterations
+        seconds[phase.name] = seconds.get(phase.name, 0.0) + step * (phase.iterations + measured)
         extrapolated += [f"a step of {phase.name} takes about {duration(step)}, as far as can be told from {how}"] if how else []
     options = {name: value for name, value in attrs.asdict(experiment.predictor).items() if name in ("hidden", "layers", "activation")}
     described = ", ".join(f"{name} {value}" for name, value in options.items())
@@ -138,6 +144,7 @@ def make_plan(
         seconds,
         extrapolated,
         timed.whole,
+        not all(isinstance(order, Unordered) for order in original.orders),
     )
 
 

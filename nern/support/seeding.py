@@ -35,13 +35,13 @@ def seeded(seed: int, *place: object) -> Iterator[None]:
     """
     own, torchs, numpys, pythons = derive(seed, *place), torch.get_rng_state(), np.random.get_bit_generator(), random.getstate()
     torch.default_generator.manual_seed(own)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(own)
-    np.random.set_bit_generator(np.random.MT19937(own))
+    np.random.set_bit_generator(np.random.MT19937(own))  # type: ignore[attr-defined]
     random.seed(own)
     try:
         yield
     finally:
         torch.set_rng_state(torchs)
-        np.random.set_bit_generator(numpys)
+        np.random.set_bit_generator(numpys)  # type: ignore[attr-defined]
         random.setstate(pythons)

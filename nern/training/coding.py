@@ -9,7 +9,9 @@ second moments of a filter's gradients take the place of the Hessian.
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,12 +27,16 @@ from nern.representation.laplace import bits
 from nern.support.seeding import generator
 from nern.training.step import StepContext
 
+log = logging.getLogger("nern")
+
 IMAGES = 64  # images of a batch whose gradients are computed at the same time
 DAMPING = 0.02  # damping that is added to the diagonal, relative to its mean
 REACH = 0.4  # largest distance of a latent from its integer at the start
 BITS = 1.5  # bits per weight where no size was asked for
 VECTOR_ERROR = 5e-5  # mean rise of the loss that the step of a vector may cause, in nats
 NOISE = 0.1  # noise added to outputs that are no logits of classes, relative to their spread
+FIRST = 2  # batches after which the time of all is worked out
+LONG = 60.0  # seconds of all batches, above which they are announced
 LARGEST_MATRIX = 5000  # most entries of a filter for which errors are fed back
 
 
@@ -68,8 +74,14 @@ def measure(
     diagonals = [torch.zeros_like(value) for value in parameters]
     matrices: list[Tensor | None] = [None] * len(parameters)
     warm = max(1, batches // 10)  # the first batches only measure the scale of each filter
-    counted = 0
+    counted, began = 0, time.monotonic()
     for step in range(batches):
+        if step == FIRST and batches * (time.monotonic() - began) / FIRST > LONG:
+            minutes = batches * (time.monotonic() - began) / FIRST / 60
+            log.warning(
+                "nern: before the first step with bits, %d batches are run to see how much each number matters, which takes about "
+                "%.0f minutes here; curvature_batches=%d is a tenth", batches, minutes, max(1, batches // 10),
+            )  # fmt: skip
         images = part(inputs(step), slice(0, IMAGES))
         with torch.autocast(context.device.type, enabled=False):
             weights = representation.weights(representation.predict())

@@ -121,6 +121,16 @@ def test_feedback_rounds_better_than_the_nearest_integers() -> None:
     assert DAMPING < 0.1
 
 
+def test_a_long_measurement_of_the_curvature_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine(tmp_path, "short").fit()
+    assert "how much each number matters" not in caplog.text
+    monkeypatch.setattr("nern.training.coding.LONG", 0.0)
+    engine(tmp_path, "long").fit()
+    assert "3 batches are run to see how much each number matters, which takes about 0 minutes here; curvature_batches=1" in caplog.text
+
+
 def test_steps_follow_the_curvature_where_it_is_a_product() -> None:
     rows, columns = torch.rand(6) + 0.1, torch.rand(8) + 0.1
     shape = step_shape(rows[:, None] * columns)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import nern
 from nern.run import plan as planning
+from nern.run.own_network import OwnNetwork
 from nern.run.plan import TimedData
 from nern.run.step_time import _extrapolated
 from tests.own.test_represent import SHORT, cnn, images
@@ -73,6 +74,25 @@ def test_a_plan_of_coded_integers_says_about_how_large_they_are(tmp_path: Path) 
     assert 1.2 * weights / 8 < total() < 4 * weights / 8  # the recipe's 1.5 bits a weight, and what stands beside them
     for asked in (20_000, 30_000):
         assert total(bytes=asked) == pytest.approx(asked, rel=0.15)
+
+
+def test_a_plan_counts_the_time_in_which_the_curvature_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "step_time", lambda *_: (1.0, ""))
+    steps = 2  # of a second each
+    for batches, seconds in ((0, 0), (100, 100 * 64 / 128)):
+        own = OwnNetwork(cnn(), images(), recipe="small", steps=0.001)
+        experiment, registry = own.experiment({"curvature_batches": batches}, output=tmp_path / "run")
+        plan = nern.Engine(experiment, registry).plan()
+        assert plan.seconds == pytest.approx(steps + seconds)
+        assert "ordering" not in str(plan)  # the recipe orders no kernels
+
+
+def test_a_part_of_the_steps_is_a_part_of_the_curvature_too(tmp_path: Path) -> None:
+    for steps, batches in ((1.0, 500), (2.0, 500), (0.1, 50), (1e-5, 2)):
+        own = OwnNetwork(cnn(), images(), recipe="small", steps=steps)
+        assert own.experiment(output=tmp_path / "run")[0].curvature_batches == batches
+    own = OwnNetwork(cnn(), images(), recipe="small", steps=0.1)
+    assert own.experiment({"curvature_batches": 7}, output=tmp_path / "run")[0].curvature_batches == 7
 
 
 def test_times_are_extrapolated_on_a_line_that_never_falls() -> None:
