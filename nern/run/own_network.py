@@ -92,7 +92,7 @@ class OwnNetwork:
         for phase in values["phases"]:
             phase["iterations"] = max(1, round(phase["iterations"] * self.steps))
         if values.get("storage") == "entropy" and self.steps < 1:
-            batches = values.get("curvature_batches", attrs.fields(Experiment).curvature_batches.default)
+            batches: int = values.get("curvature_batches", attrs.fields(Experiment).curvature_batches.default)  # type: ignore[assignment]
             values["curvature_batches"] = max(2, round(batches * self.steps))
         values = fitted(values, *self._layers_and_maps(architecture, registry), self.model.state_dict(), overrides, registry)
         values = overridden(values, overrides, DEFAULTS)

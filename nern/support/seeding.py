@@ -33,7 +33,8 @@ def seeded(seed: int, *place: object) -> Iterator[None]:
 
     Afterwards all three are as they were before. A GPU's generators, where one is used, are seeded and stay as the block leaves them.
     """
-    own, torchs, numpys, pythons = derive(seed, *place), torch.get_rng_state(), np.random.get_bit_generator(), random.getstate()
+    own, torchs, pythons = derive(seed, *place), torch.get_rng_state(), random.getstate()
+    numpys = np.random.get_bit_generator()  # type: ignore[attr-defined]
     torch.default_generator.manual_seed(own)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(own)
