@@ -93,4 +93,4 @@ def figure_of(metric: Metric, batches: Sequence[Any]) -> float | None:
         total: Any = metric.total(batches)
     if total is not None and (isinstance(total, bool) or not isinstance(total, (int, float))):
         raise broken(metric, "metric", f"total() must give a float or None, gave {described_value(total)}")
-    return total
+    return total if total is None else float(total)  # NumPy's numbers are floats, too, and no checkpoint can hold them

@@ -18,6 +18,9 @@ from nern.support.files import write_object
 from nern.support.messages import first_line, shortened
 from nern.training.optimizer_state import expect
 
+#: Bytes that the tensors of any checkpoint may take, however short its file is.
+LEAST = 1 << 24
+
 
 @attrs.define
 class Checkpoint:
@@ -49,15 +52,16 @@ class Checkpoint:
             ArtifactError: it is missing, damaged, or no checkpoint.
         """
         state = read_checkpoint(path)
-        if state.pop("format", None) != "nern-checkpoint":
-            raise ArtifactError(f"{path} is no checkpoint of nern; move it away to start the run anew")
-        if state.pop("version", None) != 1:
-            raise ArtifactError(f"checkpoint {path} was written by another version of nern; update nern to resume it")
-        try:
-            checkpoint = cls(**state)
-        except TypeError as error:
-            raise ArtifactError(f"checkpoint {path} is not complete ({error}); move it away to start the run anew") from error
         with belonging(path):
+            kind, version = state.pop("format", None), state.pop("version", None)
+            if not isinstance(kind, str) or kind != "nern-checkpoint":
+                raise ArtifactError(f"{path} is no checkpoint of nern; move it away to start the run anew")
+            if type(version) is not int or version != 1:
+                raise ArtifactError(f"checkpoint {path} was written by another version of nern; update nern to resume it")
+            try:
+                checkpoint = cls(**state)
+            except TypeError as error:
+                raise ArtifactError(f"checkpoint {path} is not complete ({error}); move it away to start the run anew") from error
             checkpoint.check()
         return checkpoint
 
@@ -70,19 +74,22 @@ class Checkpoint:
         expect(
             isinstance(self.optimizers, list) and all(isinstance(state, dict) for state in self.optimizers), "'optimizers' holds no states"
         )
-        _check_parameters(self.parameters, "parameters")
+        check_parameters(self.parameters, "parameters")
         best = self.best
         if best is None:
             return
         expect(isinstance(best, dict) and set(best) == {"iteration", "key", "metrics", "parameters"}, "'best' is no chosen checkpoint")
-        expect(type(best["iteration"]) is int and isinstance(best["key"], list), "'best' is no chosen checkpoint")
+        expect(type(best["iteration"]) is int and 0 <= best["iteration"] <= self.iteration, "'best.iteration' is no step of the run")
+        expect(isinstance(best["key"], list), "'best.key' is no list")
         expect(all(type(value) in (int, float) for value in best["key"]), "'best.key' holds no numbers")
-        expect(
-            isinstance(best["metrics"], dict) and all(isinstance(name, str) for name in best["metrics"]), "'best.metrics' are no metrics"
+        expect(isinstance(best["metrics"], dict), "'best.metrics' are no metrics")
+        for name, value in best["metrics"].items():
+            expect(isinstance(name, str) and type(value) in (int, float), "'best.metrics' are no metrics")
+        check_parameters(best["parameters"], "best.parameters")
+        chosen, latest = (
+            {name: (value.shape, value.dtype) for name, value in one.items()} for one in (best["parameters"], self.parameters)
         )
-        _check_parameters(best["parameters"], "best.parameters")
-        same = {name: value.shape for name, value in best["parameters"].items()} == {n: v.shape for n, v in self.parameters.items()}
-        expect(same, "'best.parameters' are of another predictor")
+        expect(chosen == latest, "'best.parameters' are of another predictor")
 
 
 @contextmanager
@@ -101,7 +108,8 @@ def belonging(path: Path) -> Iterator[None]:
         raise ArtifactError(f"checkpoint {path} is damaged or another run's ({reason}); move it away to start the run anew") from error
 
 
-def _check_parameters(parameters: Any, place: str) -> None:
+def check_parameters(parameters: Any, place: str) -> None:
+    """Raise ValueError unless a value is a state dict of finite tensors on the CPU; `place` names it in the message."""
     expect(isinstance(parameters, dict) and len(parameters) > 0, f"'{place}' holds no parameters")
     for name, value in parameters.items():
         expect(isinstance(name, str) and isinstance(value, Tensor), f"'{place}' holds no parameters")
@@ -122,6 +130,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 raise ValueError(f"it declares {declared:,} bytes of content")
             broken = records.testzip()
         state = torch.load(path, map_location="cpu", weights_only=True)
+        _check_sizes(state, max(SHORTEST * path.stat().st_size, LEAST))
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no checkpoint {path} to resume from") from error
     except Exception as error:  # a damaged pickle can raise anything
@@ -130,3 +139,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if broken is not None or not isinstance(state, dict):
         raise ArtifactError(f"checkpoint {path} is damaged ({broken or 'another content'}); move it away to start the run anew")
     return state
+
+
+def _check_sizes(state: Any, most: int) -> None:
+    """Raise ValueError where the tensors in nested containers take more than `most` bytes: a view can repeat a number without end."""
+    waiting, seen, total = [state], set[int](), 0
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:  # containers may hold each other
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend(value)
+    if total > most:
+        raise ValueError(f"its tensors declare {total:,} bytes")

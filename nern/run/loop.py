@@ -31,6 +31,7 @@ from nern.run.task_data import check_step
 from nern.run.trial import fault_of
 from nern.support.seeding import derive, generator, seeded
 from nern.training.coding import start_coding
+from nern.training.optimizer_state import expect
 from nern.training.step import PhaseTrainer, StepContext, term_runs_networks
 
 log = logging.getLogger("nern")
@@ -70,6 +71,9 @@ class TrainingLoop:
             with belonging(folder.checkpoint):
                 if any(".parametrizations." in name for name in checkpoint.parameters):
                     code_parameters(context.representation)
+                own = context.representation.state_dict()
+                for name, value in checkpoint.parameters.items():  # load_state_dict would cast numbers of another type in silence
+                    expect(name not in own or value.dtype == own[name].dtype, f"'parameters.{name}' is of another type")
                 context.representation.load_state_dict(checkpoint.parameters)
 
     def seconds(self) -> float:

@@ -23,7 +23,7 @@ from nern.networks.state_dicts import write_state_dict
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.nested import call, laid_out, lay_out
 from nern.registry.registry import Registry
-from nern.run.checkpoint import belonging, read_checkpoint
+from nern.run.checkpoint import belonging, check_parameters, read_checkpoint
 from nern.run.devices import choose_device
 from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.interruption import StopRequest
@@ -34,7 +34,7 @@ from nern.support.files import write_object
 from nern.support.messages import cannot_write
 from nern.support.seeding import derive, seeded
 from nern.toolkit.images import EpochOrder, ImageData
-from nern.training.optimizer_state import check_optimizer
+from nern.training.optimizer_state import check_optimizer, expect
 
 
 @attrs.frozen
@@ -191,13 +191,13 @@ def pretrain(
     if checkpoint.exists():
         state = read_checkpoint(checkpoint)
         with belonging(checkpoint):
+            check_parameters(state["network"], "network")
             network.load_state_dict(state["network"])
             copies = [nn.Parameter(value.detach().clone()) for value in network.parameters()]
             fresh = torch.optim.SGD(copies, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
             check_optimizer(fresh, state["optimizer"])
             optimizer.load_state_dict(state["optimizer"])
-            if type(state["epoch"]) is not int or not state["epoch"] >= 0:
-                raise ValueError("'epoch' is no number of epochs")
+            expect(type(state["epoch"]) is int and 0 <= state["epoch"] <= options.epochs, "'epoch' is no number of its epochs")
         first = state["epoch"]
     total = options.epochs * steps
     for epoch in range(first, options.epochs):

@@ -346,7 +346,7 @@ class PhaseTrainer:
             raise ValueError(f"it holds {len(states)} states, this phase has {len(kept)}")
         copies = [(name, nn.Parameter(value.detach().clone())) for name, value in self.parameters]
         for fresh, state in zip(self.optimizer.start(copies), states, strict=False):  # optimisers come before losses
-            check_optimizer(fresh, state)
+            check_optimizer(fresh, state, needs_closure(self.optimizer, fresh))
         for one, state in zip(kept, states, strict=True):
             one.load_state_dict(state)
 

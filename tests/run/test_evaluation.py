@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import attrs
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from nern.errors import DataError
 from nern.interfaces import Data
 from nern.networks.state_dicts import with_weights
 from nern.outputs.kinds import ClassLogits
-from nern.outputs.metric import Measures
+from nern.outputs.metric import Measures, Metric, figure_of
 from nern.run.evaluation import Comparison, Score, outputs_of
 
 CPU = torch.device("cpu")
@@ -157,3 +159,16 @@ def test_with_weights_leaves_the_network_alone() -> None:
     assert torch.equal(changed[0].weight, new)
     assert torch.equal(changed[0].bias, network[0].bias)
     assert torch.equal(network[0].weight, before)
+
+
+def test_a_figure_is_a_float_of_python_which_a_checkpoint_can_hold() -> None:
+    @attrs.frozen
+    class Mean(Metric):
+        def batch(self, outputs: Tensor, reference: object) -> Tensor:
+            return outputs
+
+        def total(self, batches: list[Tensor]) -> float:
+            return np.float64(0.25)
+
+    figure = figure_of(Mean(), [torch.ones(2)])
+    assert type(figure) is float and figure == 0.25

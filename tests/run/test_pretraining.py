@@ -68,6 +68,29 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(tmp_path
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_damaged_checkpoint_of_the_original_is_one_line(tmp_path):
+    class Stopper:
+        @hookimpl
+        def nern_step(self, iteration: int) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    experiment, registry = load()
+    registry.manager.register(Stopper())
+    with pytest.raises(Interrupted):
+        train_original(experiment, registry, tmp_path / "o.pt")
+    checkpoint = checkpoint_of(tmp_path / "o.pt", *load())
+    whole = torch.load(checkpoint, weights_only=True)
+    entry = next(name for name, value in whole["network"].items() if value.is_floating_point())
+    not_finite = {**whole["network"], entry: torch.full_like(whole["network"][entry], torch.nan)}
+    for changes in (
+        {"network": None}, {"network": {}}, {"network": not_finite}, {"optimizer": {}}, {"optimizer": torch.zeros(2)},
+        {"epoch": 10**30}, {"epoch": -1}, {"epoch": torch.zeros(2)}, {"epoch": "1"},
+    ):  # fmt: skip
+        torch.save({**whole, **changes}, checkpoint)
+        with pytest.raises(ArtifactError, match=r"\.checkpoint is damaged or another run's \(.*\); move it away to start the run anew"):
+            train_original(*load(), tmp_path / "o.pt")
+
+
 def test_another_experiment_never_goes_on_from_a_foreign_checkpoint(tmp_path):
     places = {
         checkpoint_of(tmp_path / "o.pt", *load(**more)) for more in ({}, {"seed": 1}, {"pretrain.lr": 0.2}, {"architecture.width": 3})

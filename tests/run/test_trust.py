@@ -24,6 +24,7 @@ from nern.run.interruption import StopRequest
 from nern.support.lock import Locked, holding
 from tests.conftest import SHARED
 
+ENDLESS = torch.zeros(1).expand(1 << 40)  # a view of one number
 CASES = SHARED / "cases" / "hostile" / "checkpoint"
 EXPERIMENT = """
 architecture: {name: cifar-resnet, depth: 8, width: 2, weights: w.pth}
@@ -172,6 +173,16 @@ WRONG = {
     "eps": gone("optimizers", 0, "param_groups", 0, "eps"), "decay": put("optimizers", 0, "param_groups", 0, "weight_decay", "x"),
     "nan": put("parameters", "predictor.last.bias", torch.full((9,), float("nan"))),
     "more": put("more", 1), "iteration": put("iteration", -1),
+    "a tensor for the version": put("version", torch.zeros(2)), "a tensor for the format": put("format", torch.zeros(0)),
+    "many tensors": put("more", [ENDLESS]), "a repeated number": put("parameters", "predictor.last.bias", ENDLESS),
+    "metrics": put("best", "metrics", {"agreement": torch.zeros(2)}), "later best": put("best", "iteration", 5),
+    "decays": put("optimizers", 0, "param_groups", 0, "betas", (1.5, -2.0)),
+    "negative count": put("optimizers", 0, "state", 2, "step", torch.tensor(-1.0)),
+    "negative square": put("optimizers", 0, "state", 3, "exp_avg_sq", torch.full((8,), -1.0)),
+    "capturable": put("optimizers", 0, "param_groups", 0, "capturable", True), "huge step": put("step", 10**30),
+    "list": put("parameters", [1]),
+    "complex": put("parameters", "predictor.last.bias", torch.zeros(9, dtype=torch.complex64)), "two": put("optimizers", [{}, {}]),
+    "another optimiser": put("optimizers", 0, torch.optim.SGD([torch.zeros(2, requires_grad=True)], momentum=0.9).state_dict()),
     "length": put("iteration", 3), "none": put("parameters", None), "best parameters": put("best", "parameters", {"a": torch.zeros(1)}),
 }  # fmt: skip
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import nern
@@ -203,3 +206,22 @@ def test_a_closure_evaluates_the_same_objective_again(tmp_path: Path, registry: 
     original, predicted = first.kernels.original(), first.kernels.predicted(first.representation.predict())
     mean = (original.values.double() - predicted.values.double()).square().sum() / original.count.double().sum()
     assert losses[0] == pytest.approx(float(mean), rel=1e-5)  # what is reported is the loss before the step
+
+
+def test_a_run_whose_optimiser_takes_a_closure_resumes_as_if_it_had_not_stopped(tmp_path: Path, registry: Any) -> None:
+    class Stopper:
+        @nern.hookimpl
+        def nern_step(self, iteration: int) -> None:
+            if iteration == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    parts = {"optimizer": {"name": "lbfgs", "evaluations": 4}, "sampler": "all", "log_every": 1}
+    engine(tmp_path / "whole", registry, 6, **parts).fit()
+    stopper = Stopper()
+    registry.manager.register(stopper)
+    with pytest.raises(nern.Interrupted):
+        engine(tmp_path / "parts", registry, 6, **parts).fit()
+    registry.manager.unregister(stopper)
+    engine(tmp_path / "parts", registry, 6, **parts).fit(resume=True)
+    whole, ended = (load_file(tmp_path / name / "run" / "model.nern") for name in ("whole", "parts"))
+    assert all(torch.equal(ended[name], value) for name, value in whole.items())
