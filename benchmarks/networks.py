@@ -60,9 +60,8 @@ def main() -> None:
         return
     file = RESULTS / "networks.json"
     known = {row["network"]: row for row in json.loads(file.read_text())["rows"]} if options.keep and file.exists() else {}
-    known = {network: row for network, row in known.items() if row["outcome"] != NOT_RUN or network not in options.networks}
     for network in options.networks:
-        if network not in known:
+        if known.get(network, {"outcome": NOT_RUN})["outcome"] == NOT_RUN:  # its old row stays where this is interrupted
             known[network] = child(network, options.seconds)
             print(known[network], file=sys.stderr, flush=True)
             write(list(known.values()))
