@@ -197,8 +197,13 @@ def _setting(preset: str) -> list[str]:
     network += str(architecture.get("depth", architecture.get("version", "")))
     smoothness = (values.get("pretrain") or {}).get("smoothness")
     network += f", smoothness {smoothness:g}" if smoothness else ""
-    seen = [_inputs(phase, values) for phase in phases if {"kd", "fmd"} & set(phase.get("losses", values.get("losses", {})))]
+    seen = [_inputs(phase, values) for phase in phases if _compares_networks(phase.get("losses", values.get("losses", {})))]
     return [network, values["smoother"]["name"], str(values["predictor"]["hidden"]), " and ".join(dict.fromkeys(seen)) or "none"]
+
+
+def _compares_networks(losses: Mapping[str, Any]) -> bool:
+    """Whether a loss runs the networks; null switches a loss off."""
+    return any(losses.get(name) is not None for name in ("kd", "fmd"))
 
 
 def _inputs(phase: Mapping[str, Any], values: Mapping[str, Any]) -> str:
