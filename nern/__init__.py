@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nern.errors import DataError as DataError
     from nern.errors import Interrupted as Interrupted
     from nern.errors import NernError as NernError
+    from nern.errors import OptionError as OptionError
     from nern.errors import PluginError as PluginError
     from nern.errors import TrainingError as TrainingError
     from nern.hookspecs import hookimpl as hookimpl
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from nern.launching import LaunchedJobs as LaunchedJobs
     from nern.launching import Launcher as Launcher
     from nern.networks.pair import NetworkPair as NetworkPair
-    from nern.options import OptionError as OptionError
     from nern.options import above as above
     from nern.options import at_least as at_least
     from nern.options import at_most as at_most
@@ -91,6 +91,7 @@ _PLACES = {
         "DataError",
         "Interrupted",
         "NernError",
+        "OptionError",
         "PluginError",
         "TrainingError",
     ),
@@ -131,7 +132,6 @@ _PLACES = {
     ),
     "nern.networks.pair": ("NetworkPair",),
     "nern.options": (
-        "OptionError",
         "above",
         "at_least",
         "at_most",

@@ -29,3 +29,11 @@ class TrainingError(NernError):
 
 class Interrupted(NernError):
     """A run was asked to stop (Ctrl-C, SIGTERM) and left a checkpoint that it resumes from."""
+
+
+class OptionError(ValueError):
+    """An option has an impossible value."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name, self.problem = name, problem

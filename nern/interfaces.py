@@ -20,12 +20,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from nern.contracts import at_work, broken, described_value
-from nern.errors import DataError
+from nern.errors import DataError, OptionError
 from nern.launching import Launcher as Launcher
-from nern.options import OptionError, above, at_least, located, option
+from nern.options import above, at_least, located, option
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.metric import Metric as Metric
+from nern.support.contracts import at_work, broken, described_value
 from nern.support.showing import Shown
 
 if TYPE_CHECKING:

@@ -11,17 +11,9 @@ from typing import Any
 
 import attrs
 
-from nern.errors import ConfigError
+from nern.errors import ConfigError, OptionError
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
-
-
-class OptionError(ValueError):
-    """An option has an impossible value."""
-
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"{name} {problem}")
-        self.name, self.problem = name, problem
 
 
 @contextmanager

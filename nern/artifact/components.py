@@ -8,8 +8,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from nern.errors import ConfigError
-from nern.options import OptionError, kind_of, option_fields, option_name, type_name
+from nern.errors import ConfigError, OptionError
+from nern.options import kind_of, option_fields, option_name, type_name
 from nern.registry.registry import Registry
 from nern.support.messages import shortened, some
 

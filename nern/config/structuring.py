@@ -25,9 +25,9 @@ from nern.config.defaults import DEFAULTS
 from nern.config.experiment import Experiment, LossTerm, Phase, Pretrain
 from nern.config.overrides import copied
 from nern.config.yaml_reading import write_yaml
-from nern.errors import ConfigError, NernError
+from nern.errors import ConfigError, NernError, OptionError
 from nern.interfaces import Observer
-from nern.options import OptionError, article, kind_of, option_fields, option_name, type_name
+from nern.options import article, kind_of, option_fields, option_name, type_name
 from nern.outputs.metric import Metric
 from nern.registry.blame import refused_at
 from nern.registry.kinds import OwnName

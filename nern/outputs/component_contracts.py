@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from nern.contracts import described_value
 from nern.outputs.kinds import OutputKind
 from nern.outputs.metric import Metric, figure_of
 from nern.outputs.nested import map_tensors, tensors_of
+from nern.support.contracts import described_value
 from nern.support.messages import first_line
 
 

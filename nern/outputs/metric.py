@@ -9,8 +9,8 @@ from typing import Any, Literal
 import attrs
 import torch
 
-from nern.contracts import at_work, broken, described_value
 from nern.errors import DataError
+from nern.support.contracts import at_work, broken, described_value
 
 
 @attrs.frozen

@@ -11,8 +11,7 @@ import attrs
 
 from nern.config.experiment import Experiment
 from nern.engine import Engine
-from nern.errors import ConfigError, DataError
-from nern.options import OptionError
+from nern.errors import ConfigError, DataError, OptionError
 from nern.registry.registry import Registry
 from nern.run.evaluation import measures_of
 from nern.run.results import Result

@@ -7,8 +7,8 @@ from types import FrameType
 
 import torch
 
-from nern.contracts import ContractError, offered, place_of, raised
 from nern.errors import NernError
+from nern.support.contracts import ContractError, offered, place_of, raised
 
 
 def blamed(error: BaseException) -> str | None:

@@ -7,8 +7,8 @@ import re
 import pluggy
 
 from nern import hookspecs
-from nern.contracts import place_of
 from nern.errors import PluginError
+from nern.support.contracts import place_of
 from nern.support.messages import did_you_mean
 
 ALL_HOOKS = [name for name in vars(hookspecs) if name.startswith("nern_")]

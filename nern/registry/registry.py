@@ -11,11 +11,11 @@ import attrs
 import pluggy
 
 from nern import hookspecs, interfaces
-from nern.contracts import place_of_code, remember
 from nern.errors import PluginError
 from nern.options import problem_with_options, summary
 from nern.registry.hook_errors import BREAKS, problem_of, reason_of
 from nern.registry.kinds import HOOKS, OwnName
+from nern.support.contracts import place_of_code, remember
 from nern.support.messages import did_you_mean
 from nern.support.showing import Shown
 

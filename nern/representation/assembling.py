@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from nern.contracts import at_work, broken, described_value
 from nern.interfaces import Base, Embedding, Predictor
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import LayerOrder
 from nern.options import located
 from nern.representation.component_contracts import problem_with_shape
 from nern.representation.representation import Representation
+from nern.support.contracts import at_work, broken, described_value
 from nern.support.subsets import call_with
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nern.contracts import described_value
 from nern.errors import ConfigError
 from nern.interfaces import Smoother
 from nern.kernels.coordinates import LayerMapping
@@ -20,6 +19,7 @@ from nern.kernels.orders import LayerOrder
 from nern.networks.feature_maps import sums_among
 from nern.outputs.nested import call, tensors_of
 from nern.representation.representation import Representation
+from nern.support.contracts import described_value
 from nern.support.messages import first_line
 
 

@@ -7,7 +7,6 @@ import logging
 import torch
 
 from nern.config.experiment import Experiment
-from nern.contracts import at_work, broken
 from nern.interfaces import Data, Task
 from nern.networks.pair import NetworkPair, Speedups
 from nern.networks.speedups import bearable
@@ -19,6 +18,7 @@ from nern.representation.quantization import NumberFormat
 from nern.representation.representation import Representation
 from nern.run.original import Original
 from nern.run.task_data import open_task
+from nern.support.contracts import at_work, broken
 from nern.support.seeding import seeded
 from nern.support.subsets import call_with
 from nern.training.processes import Processes

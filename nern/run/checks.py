@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from nern.config.experiment import Experiment, Phase, phase_place
-from nern.contracts import ContractError, at_work, is_own
 from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Data, Preprocessing, Task
 from nern.networks.speedups import noise_like
@@ -29,6 +28,7 @@ from nern.run.packing import like_at_the_end, pack
 from nern.run.pretraining import must_have_targets
 from nern.run.task_data import check_data, first_measured, preprocessing_of
 from nern.run.trial import check_architecture, check_components, check_losses, check_measures, check_metrics, check_phase, check_state
+from nern.support.contracts import ContractError, at_work, is_own
 from nern.training.step import StepContext, term_runs_networks
 
 #: Largest sum of squares of one parameter: the squares of a network's parameters are added up in float32.

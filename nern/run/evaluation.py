@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from nern.config.experiment import Experiment
-from nern.contracts import at_work, broken, described_value, is_own
 from nern.errors import ConfigError, DataError, NernError
 from nern.interfaces import Data
 from nern.networks.building import copied
@@ -19,6 +18,7 @@ from nern.outputs.kinds import OutputKind
 from nern.outputs.metric import Measures, figure_of
 from nern.outputs.nested import call, count, laid_out, map_tensors, part, tensors_of, to_float32
 from nern.run.task_data import pair_of
+from nern.support.contracts import at_work, broken, described_value, is_own
 from nern.support.messages import did_you_mean, first_line
 from nern.support.seeding import seeded
 

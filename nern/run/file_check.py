@@ -10,11 +10,11 @@ from torch import Tensor
 
 from nern.artifact.artifact import Artifact
 from nern.artifact.reading import load
-from nern.contracts import ContractError, broken
 from nern.errors import ConfigError
 from nern.interfaces import Architecture
 from nern.networks.state_dicts import same_bits
 from nern.representation.entropy import is_coded
+from nern.support.contracts import ContractError, broken
 
 
 @torch.no_grad()

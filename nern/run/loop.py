@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from nern.config.experiment import Experiment, Phase, phase_place
-from nern.contracts import at_work, is_own
 from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
 from nern.interfaces import Data, Task
 from nern.registry.blame import blamed
@@ -29,6 +28,7 @@ from nern.run.original import Original
 from nern.run.packing import coded_budget, room_for_codes
 from nern.run.task_data import check_step
 from nern.run.trial import fault_of
+from nern.support.contracts import at_work, is_own
 from nern.support.seeding import derive, generator, seeded
 from nern.training.coding import start_coding
 from nern.training.optimizer_state import expect

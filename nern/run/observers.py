@@ -11,10 +11,10 @@ from typing import Any
 
 import pluggy
 
-from nern.contracts import owner_of, raised
 from nern.errors import NernError, PluginError
 from nern.registry.hook_errors import OBSERVER_HOOKS, explain
 from nern.registry.registry import Registry
+from nern.support.contracts import owner_of, raised
 
 log = logging.getLogger("nern")
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from nern.config.experiment import Experiment
 from nern.config.structuring import unstructure
-from nern.contracts import at_work, broken, described_value
 from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, Unordered, pack_orders
@@ -26,6 +25,7 @@ from nern.representation.quantization import rounded_copy
 from nern.representation.representation import Representation
 from nern.run.folder import RunFolder
 from nern.support import cache
+from nern.support.contracts import at_work, broken, described_value
 from nern.support.seeding import fingerprint, seeded
 from nern.support.threads import advance, in_parallel
 

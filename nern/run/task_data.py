@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from nern.contracts import at_work, broken, described_value
 from nern.errors import NernError
 from nern.interfaces import Architecture, Data, Preprocessing, Task
 from nern.options import located
 from nern.outputs.kinds import OutputKind
 from nern.outputs.nested import call, count, map_tensors, part, tensors_of, to_float32
+from nern.support.contracts import at_work, broken, described_value
 from nern.support.seeding import seeded
 
 SPLITS = {"train", "heldout", "test"}

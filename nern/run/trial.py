@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from nern.config.experiment import Experiment, phase_place
-from nern.contracts import ContractError, at_work, broken, is_own, raised
 from nern.errors import ConfigError
 from nern.interfaces import Architecture, Optimizer, Sampler, Smoother, Task
 from nern.options import located
@@ -33,6 +32,7 @@ from nern.representation.component_contracts import (
     problem_with_smoother,
 )
 from nern.representation.entropy import StoredBits
+from nern.support.contracts import ContractError, at_work, broken, is_own, raised
 from nern.support.seeding import derive
 from nern.training.component_contracts import (
     problem_with_comparison,

@@ -16,13 +16,13 @@ import attrs
 
 from nern.config.experiment import Experiment
 from nern.config.structuring import to_yaml, unstructure
-from nern.contracts import ContractError, at_work, broken, described_value
 from nern.errors import ConfigError, Interrupted, NernError, TrainingError
 from nern.launching import Job, JobEnd, LaunchedJobs, Launcher
 from nern.registry.registry import Registry
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.original import original_fingerprint
+from nern.support.contracts import ContractError, at_work, broken, described_value
 from nern.support.files import write_atomically, write_text
 from nern.support.lock import Locked, holding
 from nern.support.messages import cannot_write

@@ -1,1 +1,1 @@
-"""The version, files, cache, seeds, threads, bits and messages; it knows nothing of networks."""
+"""The version, files, cache, seeds, threads, bits, messages and whose contract is broken; it knows nothing of networks."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nern.contracts import described_value
 from nern.representation.component_contracts import problem_with_numbers
+from nern.support.contracts import described_value
 
 
 def expect(holds: bool, message: str) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from nern.contracts import ContractError
 from nern.outputs.component_contracts import problem_with_metric, problem_with_outputs
 from nern.outputs.kinds import OutputKind
 from nern.outputs.metric import Metric, figure_of
 from nern.outputs.nested import count, map_tensors, part, tensors_of
+from nern.support.contracts import ContractError
 from nern.support.seeding import generator
 from nern.testing.assertions import expect, expect_none
 from nern.testing.options import check_options

@@ -6,12 +6,12 @@ from typing import Any, Literal, cast
 
 import torch
 
-from nern.contracts import described_value
 from nern.interfaces import Data, Preprocessing, Task
 from nern.outputs.component_contracts import problem_with_outputs
 from nern.outputs.kinds import ClassLogits
 from nern.outputs.nested import count, tensors_of
 from nern.run.task_data import problem_with_data
+from nern.support.contracts import described_value
 from nern.testing.assertions import check_tensor, expect, expect_none
 from nern.testing.options import check_options
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nern.errors import DataError
+from nern.errors import DataError, OptionError
 from nern.interfaces import Data, Preprocessing
-from nern.options import OptionError
 from nern.support import cache
 from nern.support.messages import some
 from nern.toolkit.class_folders import class_folders, class_names, files_beside, has_class_folders, list_images, say_left_out, walk_images

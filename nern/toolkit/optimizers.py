@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nern.options import OptionError
+from nern.errors import OptionError
 
 
 def two_decays(instance: Any, attribute: Any, value: Any) -> None:

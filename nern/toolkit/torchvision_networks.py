@@ -11,9 +11,10 @@ import attrs
 import torch
 from torch import nn
 
+from nern.errors import OptionError
 from nern.interfaces import Preprocessing
 from nern.networks.state_dicts import load_weights
-from nern.options import OptionError, option
+from nern.options import option
 from nern.toolkit.architectures import LibraryArchitecture, only, out_of_place
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nern.contracts import described_value
 from nern.interfaces import Kernels, Sampler
 from nern.outputs.nested import tensors_of
 from nern.representation.entropy import StoredBits
+from nern.support.contracts import described_value
 from nern.support.messages import first_line
 
 

@@ -28,10 +28,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nern.contracts import at_work, broken
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Loss
 from nern.outputs.nested import map_tensors, part
+from nern.support.contracts import at_work, broken
 from nern.support.messages import first_line
 from nern.training.component_contracts import problem_with_loss
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nern.config.experiment import LossTerm, Phase
-from nern.contracts import at_work, broken, described_value, is_own
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Draw, LossContext, Optimizer, Sampler
 from nern.networks.pair import NetworkPair
@@ -23,6 +22,7 @@ from nern.outputs.nested import count, part
 from nern.representation.entropy import stored_bits
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
+from nern.support.contracts import at_work, broken, described_value, is_own
 from nern.support.seeding import derive, seeded
 from nern.training.component_contracts import problem_with_draw, problem_with_factor
 from nern.training.cuda_graphs import CudaGraphs, Replayer

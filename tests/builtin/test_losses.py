@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from nern.builtin.losses.fmd import FeatureMapDistillation
 from nern.builtin.losses.kd import KnowledgeDistillation
 from nern.builtin.losses.reconstruction import Reconstruction
+from nern.errors import OptionError
 from nern.interfaces import Kernels, LossContext
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.networks.pair import NetworkPair
-from nern.options import OptionError
 from nern.testing import fixtures
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from nern.builtin.optimizers.muon import Muon
 from nern.builtin.optimizers.ranger import Ranger
 from nern.builtin.optimizers.torch import SGD, AdamW
+from nern.errors import OptionError
 from nern.interfaces import Optimizer
-from nern.options import OptionError
 
 STEPS = 30
 Array = np.ndarray

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 
 import nern
 from nern.builtin.architectures.module import OwnModule
-from nern.errors import DataError
-from nern.options import OptionError
+from nern.errors import DataError, OptionError
 from nern.toolkit.given import inputs_and_targets
 from tests.own.test_represent import represent
 

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 import nern
-from nern.errors import ConfigError
-from nern.options import OptionError
+from nern.errors import ConfigError, OptionError
 from tests.own.test_represent import SHORT, cnn, images
 
 CODED = {"phases.distillation.iterations": 150, "phases.distillation.batch": 8, "observers": {}}

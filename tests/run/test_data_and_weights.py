@@ -16,9 +16,8 @@ import nern
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.config.loading import load_experiment
 from nern.engine import Engine
-from nern.errors import ConfigError, DataError
+from nern.errors import ConfigError, DataError, OptionError
 from nern.interfaces import Preprocessing
-from nern.options import OptionError
 from nern.run.evaluation import Score, is_chance
 from nern.support import cache
 from tests.helpers import experiment, network

@@ -19,10 +19,9 @@ from nern.builtin.architectures.timm import Timm
 from nern.builtin.architectures.torchvision import Torchvision
 from nern.builtin.tasks.folders import ImageFolder
 from nern.engine import Engine
-from nern.errors import ConfigError, DataError
+from nern.errors import ConfigError, DataError, OptionError
 from nern.interfaces import Preprocessing
 from nern.networks.state_dicts import read_state_dict
-from nern.options import OptionError
 
 CPU = torch.device("cpu")
 CLASSES = 20  # of the thousand, the first by name: their labels are those of ImageNet

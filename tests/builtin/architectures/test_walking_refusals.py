@@ -18,13 +18,12 @@ from nern.builtin.architectures.timm import Timm
 from nern.builtin.architectures.torchvision import Torchvision
 from nern.builtin.embeddings.positional import Positional
 from nern.builtin.predictors.mlp import MLP
-from nern.errors import ConfigError, DataError
+from nern.errors import ConfigError, DataError, OptionError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import Unordered
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
 from nern.networks.pair import NetworkPair
-from nern.options import OptionError
 from nern.registry.discovery import create_registry
 from nern.representation.assembling import assemble
 from nern.support.files import write_tensors

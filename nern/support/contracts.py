@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from nern.errors import ConfigError, NernError
-from nern.options import OptionError
+from nern.errors import ConfigError, NernError, OptionError
 
-_NERN = os.path.dirname(__file__) + os.sep
+_NERN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _PYTHON = sysconfig.get_path("stdlib") + os.sep
 
