@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.nested import count, map_tensors, part
 from nern.representation.entropy import code_parameters, fitted_levels, outer_sum
-from nern.representation.laplace import bits
+from nern.representation.laplace import LARGEST, bits
 from nern.support.seeding import generator
 from nern.training.step import StepContext
 
@@ -37,6 +37,7 @@ VECTOR_ERROR = 5e-5  # mean rise of the loss that the step of a vector may cause
 NOISE = 0.1  # noise added to outputs that are no logits of classes, relative to their spread
 FIRST = 2  # batches after which the time of all is worked out
 LONG = 60.0  # seconds of all batches, above which they are announced
+ROOM = 0.9 * LARGEST  # largest integer at the start: error feedback and training may make it larger
 LARGEST_MATRIX = 5000  # most entries of a filter for which errors are fed back
 
 
@@ -136,7 +137,7 @@ def start_values(
     for_vectors = sum(_size(latent.round()) for latent, _ in vectors.values())
 
     def nearest(scale: float) -> float:
-        return for_vectors + sum(_size((values[name] / _steps(shape, scale)).round()) for name, shape in shapes.items())
+        return for_vectors + sum(_size((values[name] / _steps(values[name], shape, scale)).round()) for name, shape in shapes.items())
 
     low, high = -20.0, 20.0
     for _ in range(24):
@@ -146,7 +147,9 @@ def start_values(
     matrices = {}
     entries = max(1, sum(values[name].numel() for name in shapes))
     for _ in range(3):  # error feedback costs some more bits
-        matrices = {name: _fed_back(values[name], _steps(shape, scale), curvatures[name].matrix) for name, shape in shapes.items()}
+        matrices = {
+            name: _fed_back(values[name], _steps(values[name], shape, scale), curvatures[name].matrix) for name, shape in shapes.items()
+        }
         size = for_vectors + sum(_size(integers) for integers, _ in matrices.values())
         if abs(size / wanted - 1) < 0.01:
             break
@@ -157,8 +160,7 @@ def start_values(
             started[name] = vectors[name]
         else:
             integers, latent = matrices[name]
-            parts = shapes[name]
-            started[name] = (integers + (latent - integers).clamp(-REACH, REACH), [parts[0] + scale, *parts[1:]])
+            started[name] = (integers + (latent - integers).clamp(-REACH, REACH), _factors(values[name], shapes[name], scale))
     return started
 
 
@@ -171,8 +173,15 @@ def step_shape(diagonal: Tensor) -> list[Tensor]:
     return [(-0.5 * (part + mean if axis == 0 else part)).float() for axis, part in enumerate(parts)]
 
 
-def _steps(shape: list[Tensor], scale: float) -> Tensor:
-    return outer_sum([shape[0] + scale, *shape[1:]]).exp()
+def _factors(value: Tensor, shape: list[Tensor], scale: float) -> list[Tensor]:
+    """Logarithms of the steps by axis, multiplied by a common factor; larger in filters whose integers could not be coded otherwise."""
+    wanted = [shape[0] + scale, *shape[1:]]
+    most = (value.abs() / outer_sum(wanted).exp()).flatten(1).amax(1)
+    return [wanted[0] + (most / ROOM).clamp_min(1).log(), *wanted[1:]]
+
+
+def _steps(value: Tensor, shape: list[Tensor], scale: float) -> Tensor:
+    return outer_sum(_factors(value, shape, scale)).exp()
 
 
 def _all_zero(values: Mapping[str, Tensor], shapes: Mapping[str, list[Tensor]]) -> float:

@@ -20,7 +20,7 @@ from nern.interfaces import LossContext
 from nern.networks.batch_norm import absorb_batch_norms, absorbable
 from nern.networks.pair import NetworkPair
 from nern.representation.entropy import StoredBits, code_parameters, coded_parameters, refit_distributions, stored_bits
-from nern.representation.laplace import GRID
+from nern.representation.laplace import GRID, LARGEST
 from nern.run.loop import mixed
 from nern.run.results import Result
 from nern.support.seeding import generator
@@ -172,6 +172,46 @@ def test_fewer_numbers_give_the_nearest_kernels(tmp_path: Path) -> None:
     waves = torch.stack([torch.outer(cosines(3)[i], cosines(3)[j]).flatten() for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))])
     first = original.state["conv1.weight"].double().flatten(2)
     torch.testing.assert_close(embedding.kernels()[:4].double(), (first @ waves.T @ waves).reshape(4, 9), rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_of_a_few_coordinates_are_those_among_all(tmp_path: Path) -> None:
+    made = engine(tmp_path, architecture={"name": "cifar-resnet", **ARCHITECTURE, "shortcut": "B"})
+    weights_file(tmp_path / "original.safetensors", shortcut="B")  # its shortcuts are 1 × 1
+    embedding = made._context(made._prepare()).representation.embedding
+    some = torch.randperm(embedding.grid.rows, generator=generator(0, "rows"))[:40]
+    rows = torch.cat([torch.tensor(embedding.grid.starts[:-1]), some])  # some of every layer
+    codes = [value for name, value in embedding.named_parameters() if "codes" in name]
+    factors = torch.randn(len(rows), embedding.grid.outputs, generator=generator(1, "factors"))
+    found, expected = embedding(embedding.grid.coordinates()[rows])[:, : embedding.grid.outputs], embedding.kernels()[rows]
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(*(torch.autograd.grad((part * factors).sum(), codes) for part in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_file_of_many_kernels_beside_a_large_one_opens(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 300, 7), nn.ReLU(), nn.Conv2d(300, 300, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    short = {
+        "phases.distillation.iterations": 1,
+        "phases.distillation.batch": 2,
+        "curvature_batches": 1,
+        "observers": {},
+        "curve_points": 0,
+    }
+    result = nern.represent(
+        model, torch.randn(30, 3, 9, 9), recipe="small", layers="convolutions", overrides=short, output=tmp_path / "run", quiet=True
+    )
+    found = nern.load(result.artifact).state_dict()
+    assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in model.state_dict().items()}
+
+
+def test_no_integer_is_larger_than_the_coder_takes() -> None:
+    values = {"w": torch.randn(8, 5), "fine": torch.randn(6, 400)}
+    values["w"][3] *= 1e4  # a filter of large weights that matter as much as the others
+    found = start_values(values, {name: Curvature(torch.ones_like(value), None) for name, value in values.items()}, 8 * 8 * 5 + 400 * 6 * 8)
+    latent, (rows, columns) = found["w"]
+    assert float(latent.abs().max()) <= LARGEST
+    torch.testing.assert_close(latent.round() * torch.exp(rows[:, None] + columns), values["w"], rtol=0.01, atol=0.01 * 1e4)
+    assert float((rows[3] - rows[0]).exp()) > 2  # its step is larger instead
 
 
 def test_absorbing_batch_norms_changes_nothing_that_the_network_computes() -> None:

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from nern import ConfigError, Embedding, KernelGrid, LayerMapping, above, at_least, hookimpl, option
 
+FEW = 4096  # up to so many kernels are computed alone: all kernels together, padded to the largest, can take gigabytes
+
 
 def cosines(size: int) -> Tensor:
     """The orthonormal discrete cosine transform (Ahmed et al. 1974), [frequency, place] float64."""
@@ -81,6 +83,18 @@ class CodesAndCoordinates(nn.Module):
         with torch.autocast(self.get_buffer("places").device.type, enabled=False):
             return torch.cat([self._of_layer(index).reshape(-1) for index in range(len(self.grid.layers))])
 
+    def _some_kernels(self, coordinates: Tensor) -> Tensor:
+        """The kernels that the codes at some coordinates [n, 3] give, [n, k²]: computed for these alone."""
+        kernels = self.get_buffer("table0").new_zeros(len(coordinates), self.grid.outputs)
+        for index, (layer, count) in enumerate(zip(self.grid.layers, self.numbers, strict=True)):
+            here = (coordinates[:, 0] == layer.layer).nonzero().squeeze(1)
+            if count and len(here):
+                filters, channels = coordinates[here, 1], coordinates[here, 2]
+                chosen = getattr(self, f"codes{index}").flatten(0, 1).index_select(0, filters * layer.channels + channels)
+                small = (chosen @ self._basis(index)).reshape(len(here), *layer.kernel)
+                kernels = kernels.index_copy(0, here, self.grid.pad_up(small))
+        return kernels
+
     @torch.no_grad()
     def represent(self, kernels: list[Tensor]) -> None:
         """Set the codes to those that come nearest to the kernels [filters · channels, kh, kw] of each layer."""
@@ -92,9 +106,12 @@ class CodesAndCoordinates(nn.Module):
     def forward(self, coordinates: Tensor) -> Tensor:
         """[n, 3] int64 → [n, k² + 6 · frequencies]."""
         with torch.autocast(coordinates.device.type, enabled=False):
-            start, channels = self.get_buffer("places")[coordinates[:, 0]].unbind(1)
-            # index_select instead of brackets, whose backward pass adds one row after the other
-            coded = self.kernels().index_select(0, start + coordinates[:, 1] * channels + coordinates[:, 2])
+            if len(coordinates) <= FEW and coordinates.device.type == "cpu":
+                coded = self._some_kernels(coordinates)
+            else:
+                start, channels = self.get_buffer("places")[coordinates[:, 0]].unbind(1)
+                # index_select instead of brackets, whose backward pass adds one row after the other
+                coded = self.kernels().index_select(0, start + coordinates[:, 1] * channels + coordinates[:, 2])
             waves = [F.embedding(coordinates[:, axis], self.get_buffer(f"table{axis}")) for axis in range(3)]
             return torch.cat([coded, *waves], dim=1)
 
