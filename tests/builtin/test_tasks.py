@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from nern.builtin.tasks.cifar import Cifar10, Cifar100
 from nern.builtin.tasks.digits import Digits
 from nern.builtin.tasks.folders import ImageFolder
-from nern.builtin.tasks.noise import NormalNoise, UniformNoise
+from nern.builtin.tasks.noise import ColouredNoise, NormalNoise, UniformNoise, smooth
 from nern.builtin.tasks.photographs import Photographs, labelled, unlabelled
 from nern.errors import DataError
 from nern.interfaces import Data, Preprocessing, Task
@@ -58,7 +59,40 @@ def test_normal_noise_has_its_moments(scale: float) -> None:
     assert float(x.abs().max()) > 3.5
 
 
-@pytest.mark.parametrize("task", [UniformNoise(), NormalNoise()], ids=lambda task: type(task).__name__)
+def slopes(images: Tensor) -> np.ndarray:
+    """The slope of log strength over log frequency along both axes, by least squares, for images of one kind [b, c, 64, 64]."""
+    strength = np.abs(np.fft.fft2(images.double().numpy())).mean((0, 1))
+    waves = np.arange(1, 32)
+    return np.array([np.polyfit(np.log(waves), np.log(along), 1)[0] for along in (strength[0, 1:32], strength[1:32, 0])])
+
+
+@pytest.mark.parametrize("falloff", [0.0, 1.0, 2.0])
+def test_waves_are_weakened_by_the_power_that_is_asked_for(falloff: float) -> None:
+    white = torch.randn(256, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert slopes(smooth(white, torch.full((256,), falloff))) == pytest.approx(-falloff, abs=0.05)
+
+
+def test_coloured_noise_has_every_falloff_up_to_the_one_asked_for() -> None:
+    x = ColouredNoise(scale=2.0).open(Preprocessing(size=(3, 64, 64)), 0.1, 0).inputs(256, 0, CPU)(0)
+    assert x.flatten(1).std(1).numpy() == pytest.approx(np.full(256, 2.0), rel=0.01)
+    found = np.array([slopes(image[None]).mean() for image in x])
+    assert found.mean() == pytest.approx(-1, abs=0.1)
+    assert np.percentile(found, 5) < -1.7
+    assert np.percentile(found, 95) > -0.3
+    plain = ColouredNoise(falloff=0.0, shared=0.5).open(CIFAR, 0.1, 0).inputs(256, 0, CPU)(0).numpy()
+    assert np.corrcoef(plain[:, 0].ravel(), plain[:, 2].ravel())[0, 1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_coloured_noise_of_vectors_and_of_single_rows() -> None:
+    vectors = ColouredNoise().open(attrs.evolve(CIFAR, size=(4096,)), 0.1, 0).inputs(64, 0, CPU)(0)
+    assert vectors.shape == (64, 4096)
+    assert float(vectors.std()) == pytest.approx(1, rel=0.01)
+    rows = ColouredNoise().open(attrs.evolve(CIFAR, size=(1, 1, 7)), 0.1, 0).inputs(4, 0, CPU)(0)
+    assert rows.shape == (4, 1, 1, 7)
+    assert bool(rows.isfinite().all())
+
+
+@pytest.mark.parametrize("task", [UniformNoise(), NormalNoise(), ColouredNoise()], ids=lambda task: type(task).__name__)
 def test_noise_follows_seed_and_step_and_has_no_test_set(task: Task) -> None:
     data = task.open(CIFAR, 0.1, 3)
     first, second, other = data.inputs(4, 0, CPU), data.inputs(4, 0, CPU), data.inputs(4, 1, CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -9,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from nern import Data, DataError, Preprocessing, Task, above, generator, hookimpl, option
+from nern import Data, DataError, Preprocessing, Task, above, at_least, at_most, generator, hookimpl, option
 
 HELDOUT_IMAGES = 1024
 
@@ -60,6 +61,49 @@ class NormalNoise(Task):
         return NoiseData(draw, preprocessing.size, seed)
 
 
+@attrs.frozen
+class ColouredNoise(Task):
+    """Normalised inputs that are smooth like photographs, each to another degree: normal noise in which slow waves are stronger.
+
+    The amplitude of a wave falls with a power of its frequency, as it does in photographs (Field 1987; Baradad et al. 2021, sec. 3.2),
+    and channels have a part of their noise in common. Every image has a power of its own, so that a network trained on them is not
+    only right for images without detail. Inputs without height and width, such as vectors, are plain normal noise.
+    """
+
+    scale: float = option(1.0, help="standard deviation of each input", check=above(0))
+    falloff: float = option(
+        2.0,
+        help="the amplitude of a wave is its frequency to the power of minus x, and each image draws its x between 0, which is white "
+        "noise, and this; photographs have about 1",
+        check=at_least(0),
+    )
+    shared: float = option(0.8, help="part of the variance that all channels have in common", check=[at_least(0), at_most(1)])
+
+    def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
+        def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+            if len(shape) < 3:
+                return torch.randn(shape, generator=source, device=source.device) * self.scale
+            common = torch.randn((shape[0], 1, *shape[2:]), generator=source, device=source.device)
+            own = torch.randn(shape, generator=source, device=source.device)
+            falloff = self.falloff * torch.rand(shape[0], generator=source, device=source.device)
+            noise = smooth(math.sqrt(self.shared) * common + math.sqrt(1 - self.shared) * own, falloff)
+            return self.scale * noise / noise.flatten(1).std(1).clamp_min(1e-12).reshape(-1, *[1] * (len(shape) - 1))
+
+        return NoiseData(draw, preprocessing.size, seed)
+
+
+def smooth(white: Tensor, falloff: Tensor) -> Tensor:
+    """White noise [b, c, ...] whose waves along all axes after the second are weakened by |frequency|^−falloff, falloff [b]."""
+    sizes, axes = list(white.shape[2:]), list(range(2, white.dim()))
+    halves = [torch.fft.fftfreq(size) for size in sizes[:-1]] + [torch.fft.rfftfreq(sizes[-1])]
+    squares = torch.stack([axis.square() for axis in torch.meshgrid(*halves, indexing="ij")]).sum(0).to(white.device)
+    slowest = min((1 / size for size in sizes if size > 1), default=1.0)  # the constant wave is as strong as the slowest other one
+    power = -0.5 * falloff.reshape(-1, *[1] * (white.dim() - 1))
+    amplitudes = squares.clamp_min(slowest**2) ** power
+    coloured: Tensor = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * amplitudes, s=sizes, dim=axes)
+    return coloured
+
+
 @hookimpl
 def nern_tasks() -> Mapping[str, type[Task]]:
-    return {"uniform-noise": UniformNoise, "normal-noise": NormalNoise}
+    return {"uniform-noise": UniformNoise, "normal-noise": NormalNoise, "coloured-noise": ColouredNoise}
