@@ -42,6 +42,8 @@ SHARE = 0.42
 MANY_KERNELS = 1 << 16
 #: Layers are scaled one by one where their root mean squares differ by more than this factor.
 UNEVEN = 4.0
+#: With a larger part of the weights exactly zero a network counts as pruned.
+PRUNED = 0.2
 KEPT_BYTES = 1 << 26  # most bytes of examples in memory that are copied into the run's folder
 
 
@@ -287,9 +289,13 @@ def fitted(
     """Adapt a recipe to a network: sizes, samples and losses that depend on it. Values that the user sets are not changed.
 
     The predictor gets as many parameters as a part `SHARE` of the represented weights. The maps of residual sums are compared where
-    the network has sums, layers that differ much in scale are scaled, and of very many kernels each step takes a sample.
+    the network has sums, layers that differ much in scale are scaled, and of very many kernels each step takes a sample, except
+    of codes, which cost nothing to predict. Codes of a pruned network are its weights themselves, since cosines over a kernel would
+    spread its zeros.
     """
     predictor = values["predictor"]
+    if values["embedding"]["name"] == "codes" and zeros_of(grid, state) > PRUNED:
+        values["embedding"] = {"transform": "none", **values["embedding"]}
     if not {"predictor", "predictor.name", "predictor.hidden"} & set(overrides) and "hidden" in predictor:
         values["predictor"] = {**predictor, "hidden": hidden_size(values, grid, overrides, registry, SHARE * grid.weights)}
     norms = [float(state[layer.parameter].detach().float().square().mean().sqrt()) for layer in grid.layers]
@@ -305,9 +311,14 @@ def fitted(
         if "reconstruction" in losses and uneven:
             losses["reconstruction"].setdefault("balance", 1.0)
         sampler = phase.get("sampler") or values.get("sampler", {})
-        if sampler.get("name") == "all" and grid.rows > MANY_KERNELS:
+        if sampler.get("name") == "all" and grid.rows > MANY_KERNELS and values["predictor"]["name"] != "codes":
             phase["sampler"] = {"name": "uniform", "batch": MANY_KERNELS}
     return values
+
+
+def zeros_of(grid: KernelGrid, state: Mapping[str, Tensor]) -> float:
+    """The part of the represented weights that is exactly zero."""
+    return sum(int((state[name] == 0).sum()) for name in {layer.parameter for layer in grid.layers}) / grid.weights
 
 
 def hidden_size(values: Mapping[str, Any], grid: KernelGrid, overrides: Mapping[str, Any], registry: Registry, weights: float) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import nern
+from nern.builtin.embeddings.fourier import Fourier
 from nern.errors import ConfigError, DataError
 from nern.run.own_network import OwnNetwork
 from tests.helpers import same
@@ -325,3 +326,24 @@ def test_an_own_class_goes_on_from_its_run_folder_in_another_process(tmp_path: P
     assert set(loaded.state_dict()) == {"stem.weight", "stem.bias", "head.weight", "head.bias"}
     with pytest.raises(nern.ArtifactError, match=r"handed over in memory.*state_dict\(\)"):
         loaded.reconstruct()  # a file does not say what to import
+
+
+def test_codes_of_a_pruned_network_are_its_weights() -> None:
+    model = cnn()
+    assert OwnNetwork(model, images(), recipe="small").experiment()[0].embedding.transform == "dct"  # type: ignore[attr-defined]
+    with torch.no_grad():
+        for weight in (parameter for parameter in model.parameters() if parameter.dim() > 1):
+            weight.mul_(torch.rand(weight.shape) < 0.5)
+    pruned = OwnNetwork(model, images(), recipe="small")
+    assert pruned.experiment()[0].embedding.transform == "none"  # type: ignore[attr-defined]
+    chosen = pruned.experiment({"embedding.transform": "dct"})[0]
+    assert chosen.embedding.transform == "dct"  # type: ignore[attr-defined]
+    assert pruned.experiment({"embedding": {"name": "fourier"}})[0].embedding == Fourier()
+
+
+def test_a_step_takes_a_sample_of_very_many_kernels_but_all_codes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 300, 3), nn.ReLU(), nn.Conv2d(300, 300, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for recipe, expected in (("fast", "Uniform"), ("small", "All")):
+        experiment, _ = OwnNetwork(model, torch.randn(20, 3, 8, 8), recipe=recipe, layers="convolutions").experiment()
+        sampler = experiment.phases[-1].sampler or experiment.sampler
+        assert type(sampler).__name__ == expected
