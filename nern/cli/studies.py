@@ -127,6 +127,12 @@ def pretrain(
 @click.option(
     "--finetune", type=click.IntRange(0), default=0, help="Steps of fine-tuning after pruning, as in the run's last phase; zeros stay zero."
 )
+@click.option(
+    "--stages",
+    type=click.IntRange(1),
+    default=1,
+    help="In how many stages entries are set to zero, over the first half of the fine-tuning; 1 for all at once, before it.",
+)
 @arguments.output("the pruned files and the tables: a folder", default="RUN_DIR/pruned or FILE-pruned")
 @PLUGINS
 @JSON
@@ -137,6 +143,7 @@ def prune(
     scope: Literal["global", "layer"] | None,
     method: Literal["magnitude", "compensated"],
     finetune: int,
+    stages: int,
     output: Path | None,
     plugins: tuple[str, ...],
     disabled: tuple[str, ...],
@@ -151,7 +158,7 @@ def prune(
 
     folder = output or _beside(run, "pruned")
     opened = open_representation(run, overrides, plugins=plugins, disabled=disabled)
-    curve = prune_to(opened, folder, ratios, scope=scope, method=method, finetune=finetune, report=say)
+    curve = prune_to(opened, folder, ratios, scope=scope, method=method, finetune=finetune, stages=stages, report=say)
     if as_json:
         click.echo(json.dumps({**curve.to_dict(), "folder": str(folder)}))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +98,7 @@ def prune(
     scope: Scope | None = None,
     method: Method = "magnitude",
     finetune: int = 0,
+    stages: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> Curve:
     """Prune the predictor to every ratio, from the same start each time, and measure what is left on the test set.
@@ -109,7 +111,9 @@ def prune(
         folder: gets `pruned-0.30.nern` and so on, and `pruning.json`, `.csv` and `.md`.
         scope: whether the entries to remove are chosen over the whole predictor (the default for magnitudes) or in each matrix.
         method: how entries are chosen, and whether the others change.
-        finetune: steps of the run's last phase after pruning, with the zeros kept.
+        finetune: steps of the run's last phase that follow, with the zeros kept.
+        stages: in how many stages entries are removed. With more than one, the later stages fall into the first half of the
+            fine-tuning, so that the predictor recovers from each before the next one.
         report: called with one line for every ratio.
 
     Raises:
@@ -120,6 +124,9 @@ def prune(
         raise ConfigError(f"--ratios: must be numbers from 0 to below 1, got {', '.join(f'{ratio:g}' for ratio in ratios) or 'none'}")
     if finetune and opened.engine is None:
         raise ConfigError("--finetune: needs a run directory, which says how the representation was trained; a file does not")
+    if stages > max(1, finetune // 2):
+        least = f"set --finetune to {2 * stages} or more"
+        raise ConfigError(f"--stages {stages}: the stages share the first half of {finetune} steps of fine-tuning; {least}")
     if method == "compensated" and scope == "global":
         raise ConfigError("--scope global: with --method compensated every matrix loses the same part; leave --scope out")
     scope = scope or ("layer" if method == "compensated" else "global")
@@ -128,11 +135,11 @@ def prune(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for ratio in ratios:
-            artifact, zeros = pruned(opened, ratio, scope, finetune, method)
+            artifact, zeros = pruned(opened, ratio, scope, finetune, method, stages)
             path = folder / f"pruned-{ratio:.2f}.nern"
             sizes = artifact.save(path)
             measured = comparison.score(artifact.reconstruct().float())
-            points.append(Point(ratio, zeros, measured, sizes, path.name, finetune if zeros else 0))
+            points.append(Point(ratio, zeros, measured, sizes, path.name, finetune if ratio else 0))
             name, value = measured.headline
             shown = "—" if value is None else f"{value:.2f}" if name == "top1" else f"{value:.4g}"
             figure = f"top-1 {shown} %" if name == "top1" else f"{name} {shown}"
@@ -145,27 +152,47 @@ def prune(
     return curve
 
 
-def pruned(opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int = 0, method: Method = "magnitude") -> tuple[Artifact, int]:
+def pruned(
+    opened: OpenRepresentation, ratio: float, scope: Scope, finetune: int = 0, method: Method = "magnitude", stages: int = 1
+) -> tuple[Artifact, int]:
     """A copy whose predictor is pruned, and the number of its entries that were set to zero."""
     artifact = attrs.evolve(opened.artifact, representation=copy.deepcopy(opened.artifact.representation))
     matrices = _matrices(artifact.representation)
-    compensated = prune_with_compensation(artifact.representation, ratio) if method == "compensated" and ratio else {}
-    others = {name: value.detach() for name, value in matrices.items() if name not in compensated}
-    masks = {**compensated, **magnitude_masks(others, ratio, scope)}
+    masks: dict[str, Tensor] = {}
+    due = {(stage * (finetune // 2)) // stages: ratio * part for stage, part in enumerate(rising(stages))}  # step → part to remove
+
+    def remove(part: float) -> None:
+        compensated = prune_with_compensation(artifact.representation, part) if method == "compensated" and part else {}
+        others = {name: value.detach() for name, value in matrices.items() if name not in compensated}
+        masks.update({**compensated, **magnitude_masks(others, part, scope)})
+        clear()
 
     def clear() -> None:
         with torch.no_grad():
             for name, mask in masks.items():
                 matrices[name].masked_fill_(~mask, 0)
 
-    clear()
-    zeros = sum(int((~mask).sum()) for mask in masks.values())
-    if finetune and zeros:
+    steps = itertools.count(1)
+
+    def after_step() -> None:
+        step = next(steps)
+        if step in due:
+            remove(due[step])
+        else:
+            clear()
+
+    remove(due[0])
+    if finetune and ratio:
         assert opened.engine is not None
-        opened.engine.tune(artifact.representation, finetune, clear)
-    if zeros and (finetune or compensated):
+        opened.engine.tune(artifact.representation, finetune, after_step)
+    if ratio and (finetune or method == "compensated"):
         artifact.representation.round()
-    return artifact, zeros
+    return artifact, sum(int((~mask).sum()) for mask in masks.values())
+
+
+def rising(stages: int) -> list[float]:
+    """The part of all removals that is done after each stage: much in the first ones, little in the last (Zhu & Gupta 2017, eq. 1)."""
+    return [1 - (1 - (stage + 1) / stages) ** 3 for stage in range(stages)]
 
 
 def magnitude_masks(weights: Mapping[str, Tensor], ratio: float, scope: Scope = "global") -> dict[str, Tensor]:

@@ -83,6 +83,28 @@ def test_fine_tuning_helps_and_keeps_the_zeros(digits_run):
     assert distance(again) == distance(opened.artifact)  # the run's own representation is untouched
 
 
+@pytest.mark.parametrize("method", ["magnitude", "compensated"])
+def test_entries_go_in_stages_while_the_predictor_is_tuned(digits_run, monkeypatch, method):
+    opened = open_representation(digits_run, {"phases.1.losses": {"reconstruction": {}}})
+    counts = []
+
+    def watched(representation, steps, after):
+        def counted():
+            after()
+            counts.append(sum(int((value == 0).sum()) for value in representation.predictor.parameters() if value.dim() == 2))
+
+        tune(representation, steps, counted)
+
+    tune = opened.engine.tune
+    monkeypatch.setattr(opened.engine, "tune", watched)
+    artifact, zeros = pruned(opened, 0.4, "layer", finetune=12, method=method, stages=3)
+    matrices = [value for value in artifact.representation.predictor.parameters() if value.dim() == 2]
+    assert zeros == sum(math.floor(0.4 * value.numel() + 1e-9) for value in matrices) == sum(int((value == 0).sum()) for value in matrices)
+    # a third, two thirds and all of the way through the cubic rise of Zhu & Gupta, at steps 0, 2 and 4 of 12
+    expected = [sum(math.floor(0.4 * (1 - (1 - stage / 3) ** 3) * value.numel() + 1e-9) for value in matrices) for stage in (1, 2, 3)]
+    assert counts == [expected[0], *[expected[1]] * 2, *[expected[2]] * 9]
+
+
 def test_the_verb(digits_run, tmp_path, capsys):
     assert run(["prune", str(digits_run / "model.nern"), "--ratios", "0.5", "--scope", "layer", "-o", str(tmp_path / "o"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -102,6 +124,7 @@ def test_the_verb(digits_run, tmp_path, capsys):
         (["ratios=0,0.5"], "'ratios=0,0.5': ratios is an option of this command; write --ratios 0,0.5"),
         (["output=elsewhere"], "'output=elsewhere': output is an option of this command; write --output elsewhere"),
         (["--finetune", "3"], "finetune: needs a run directory, which says how the representation was trained; a file does not"),
+        (["--stages", "4"], "--stages 4: the stages share the first half of 0 steps of fine-tuning; set --finetune to 8 or more"),
         (["ratio=0.5"], "ratio: a representation file is measured with task.*, architecture.weights and device only"),
     ],
 )
