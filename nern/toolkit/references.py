@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nern.errors import ConfigError
+from nern.contracts import raised
+from nern.errors import ConfigError, NernError
 from nern.support.messages import did_you_mean, first_line
 
 
@@ -25,7 +26,7 @@ def build_reference(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
     A file is imported with its folder on the path, so that it can import the files beside it.
 
     Raises:
-        ConfigError: there is no such file, module or name, or it does not build a module; says which.
+        ConfigError: there is no such file, module or name, it raises an error, or it does not build a module; says which.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name:
@@ -38,8 +39,15 @@ def build_reference(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
     if not isinstance(named, nn.Module):
         try:
             named = named(**arguments)
+        except (MemoryError, torch.OutOfMemoryError, NernError):
+            raise
         except TypeError as error:
             raise ConfigError(f"{reference} cannot be called with these arguments ({first_line(error)}); give others") from error
+        except Exception as error:
+            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            raise ConfigError(
+                f"{reference} {raised(error)}; it was called with {given or 'no arguments'} (--arguments, or architecture.arguments)"
+            ) from error
     if not isinstance(named, nn.Module):
         raise ConfigError(f"{reference} gives a {type(named).__name__}, no torch.nn.Module")
     return named
