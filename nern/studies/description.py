@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def describe_artifact(artifact: Artifact) -> dict[str, str]:
     """Describe the network, the predictor and how numbers are stored."""
     grid, registry = artifact.representation.grid, artifact.registry
     architecture = unstructure(artifact.architecture, registry)
-    represented = sum(layer.count * layer.area for layer in grid.layers)
+    represented = sum(math.prod(layer.shape) for layer in grid.layers)  # tiles at the edges hold more than the weight
     parameters = sum(entry.numel for entry in artifact.entries)
     return {
         "network": component_text({key: value for key, value in architecture.items() if value is not None}),

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nern.contracts import raised
 from nern.errors import ConfigError, NernError
+from nern.support.contracts import raised
 from nern.support.messages import did_you_mean, first_line
 
 

@@ -18,6 +18,7 @@ import nern
 from nern.builtin.embeddings.fourier import Fourier
 from nern.errors import ConfigError, DataError
 from nern.run.own_network import OwnNetwork
+from nern.studies.description import describe_artifact
 from tests.helpers import same
 
 SHORT = {"phases.reconstruction.iterations": 3, "phases.distillation.iterations": 2, "phases.distillation.batch": 8, "observers": {}}
@@ -110,6 +111,12 @@ def test_a_network_in_memory_is_measured_like_the_module_itself(tmp_path: Path) 
     again = nern.load(result.artifact, into=cnn())
     right = again(inputs).argmax(1) == labels
     assert result.reconstructed_top1 == pytest.approx(100 * float(right.double().mean()))
+
+
+def test_tiles_at_an_edge_count_as_the_weights_that_they_hold(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))  # 10 rows do not divide into tiles of 3
+    file = nern.load(represent(model, images(), tmp_path).artifact)
+    assert describe_artifact(file)["represented"].endswith("1,476 of 1,490 numbers")
 
 
 def test_labels_need_not_show_every_class(tmp_path: Path) -> None:
