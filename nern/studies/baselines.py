@@ -64,13 +64,17 @@ def baselines(opened: OpenRepresentation) -> Iterator[Baseline]:
 
     if opened.original is None:
         raise ConfigError("baselines are made of the original network: name its weights with architecture.weights=FILE")
-    source = _Source(opened)
+    source, original = _Source(opened), copy.deepcopy(opened.original)
+
+    def read(path: Path) -> nn.Module:
+        """The network of a file, whose weights are read into one that is there: a file names no code that could build it."""
+        return load(path, opened.artifact.registry, into=copy.deepcopy(original))
 
     def coded(family: str, name: str, steps: Steps) -> Baseline:
         def write(path: Path) -> None:
             source.rounded(steps).save(path)
 
-        return Baseline(family, name, write, lambda path: load(path, opened.artifact.registry).reconstruct())
+        return Baseline(family, name, write, read)
 
     for bits in WIDTHS:
         yield coded("integers, a step a channel", f"int{bits}", lambda weight, bits=bits: _channel_steps(weight, bits))  # type: ignore[misc]

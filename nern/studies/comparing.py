@@ -165,7 +165,8 @@ def compare(
         for bits in TRAINED if train_baselines else ():
             assert trainer is not None
             file = trained_integers(trainer, bits, folder / f"int{bits}-trained")
-            network = open_representation(file, overrides, plugins=plugins, disabled=disabled).artifact.reconstruct().float()
+            run = open_representation(file.parent, plugins=plugins, disabled=disabled)
+            network = run.artifact.reconstruct().float()
             add(_entry(comparison, "integers, trained", f"int{bits} trained", file, network, plugins))
         table = Table(comparison.original, first.artifact.bytes().original, entries)
         for suffix, text in (("json", json.dumps(table.to_dict(), indent=2) + "\n"), ("csv", table.csv()), ("md", table.markdown())):

@@ -67,6 +67,21 @@ def test_a_class_in_a_file_with_a_helper_beside_it(folder: Path, capsys: Capture
     assert json.loads(capsys.readouterr().out)["original"]["images"] == 2
 
 
+def test_every_study_takes_the_run_of_a_class_in_a_file(folder: Path, capsys: Capture) -> None:
+    """The file names no code, so what a study writes and reads back is built as the run says."""
+    assert run([*words(folder, "--run", "tries/first", "--layers", "convolutions"), *FAST]) == 0
+    capsys.readouterr()
+    for command in (
+        ["compare", "tries/first", "--train-baselines", "-o", "compared"],
+        ["prune", "tries/first", "--ratios", "0.5", "-o", "pruned"],
+        ["importance", "tries/first", "-o", "importance"],
+        ["report", "tries/first", "-o", "report.html"],
+    ):
+        assert run(command) == 0, capsys.readouterr().err
+    rows = json.loads(Path("compared/compare.json").read_text())["rows"]
+    assert {"int8", "palette of 16", "int4 trained", "first"} <= {row["name"] for row in rows}
+
+
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(folder: Path, capsys: Capture) -> None:
     assert run([*words(folder, "--dry-run", "--json", "--layers", "convolutions"), *FAST]) == 0
     plan = json.loads(capsys.readouterr().out)
