@@ -125,7 +125,8 @@ class TargetDrop(Target):
     def _drop(self, experiment: Experiment, registry: Registry, hidden: int) -> float:
         phases = [attrs.evolve(phase, iterations=max(1, round(phase.iterations * self.part))) for phase in experiment.phases]
         output = str(Path(experiment.output) / "sizes" / str(hidden))
-        short = attrs.evolve(_sized(experiment, hidden), phases=phases, output=output, observers={})
+        batches = max(min(2, experiment.curvature_batches), round(experiment.curvature_batches * self.part))
+        short = attrs.evolve(_sized(experiment, hidden), phases=phases, curvature_batches=batches, output=output, observers={})
         engine = Engine(short, registry)
         engine.fit(resume=engine.run.config.exists())
         headline = engine.evaluate("heldout").headline

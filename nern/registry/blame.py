@@ -20,17 +20,17 @@ def blamed(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, (NernError, MemoryError, torch.OutOfMemoryError)) or not isinstance(error, (Exception, SystemExit)):
         return None
-    found = _at_work(error)
-    if found is None:
+    component = _at_work(error)
+    if component is None:
         return None
-    kind, name = found
+    kind, name = component
     return f"{f'component {name} ({kind})' if kind else f'plugin {name}'}: {raised(error)}"
 
 
 def refused_at(error: BaseException) -> str:
     """` (package:name, FILE, line N)` of the plugin that an error went through, to stand behind what it says; or nothing."""
-    found, place = None if isinstance(error, NernError) else _at_work(error), place_of(error)
-    return f" ({found[1]}, {place[2:]}" if found and place else ""
+    component, place = None if isinstance(error, NernError) else _at_work(error), place_of(error)
+    return f" ({component[1]}, {place[2:]}" if component and place else ""
 
 
 def _at_work(error: BaseException) -> tuple[str, str] | None:

@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
-from typing import Any
+from functools import cache, cached_property, partial
+from typing import Any, NoReturn
 
 import attrs
 import torch
@@ -92,7 +92,7 @@ class TrainingLoop:
             if done and index < done.phase:
                 continue
             start = done.step if done and index == done.phase else 0
-            budget = self._code(index, phase)
+            budget = self._code(index, phase, stop)
             trainer = start_phase(self.experiment, phase, index, self.context, self.open_task, budget)
             if done and index == done.phase:
                 with belonging(self.folder.checkpoint):
@@ -132,7 +132,7 @@ class TrainingLoop:
         inputs = given[0] if trainer.needs_targets else given
         check_step(task, self.open_task(task), phase.batch, step, inputs, self.original.network, self.context.device)
 
-    def _code(self, index: int, phase: Phase) -> float | None:
+    def _code(self, index: int, phase: Phase, stop: StopRequest) -> float | None:
         """Start entropy coding where this phase is the first that counts bits; returns how many bits the parameters may take, or None."""
         experiment, representation = self.experiment, self.context.representation
         if not representation.storage.is_coded or not experiment.counts_bits(phase):
@@ -141,11 +141,26 @@ class TrainingLoop:
             images = phase_inputs(experiment, phase, index, self.context, self.open_task) if experiment.runs_networks(phase) else None
             room = room_for_codes(experiment, self.original, representation, self.registry)
             with seeded(experiment.seed, "coding"):
-                start_coding(self.context, images, experiment.curvature_batches, room)
+                start_coding(self.context, images, experiment.curvature_batches, room, partial(self._end_if_asked, stop))
             self.processes.same(representation.parameters())
             self.best = None  # earlier checkpoints were measured before coding, with numbers that no file can hold
         exact = float(stored_bits(representation, self.original.grid.weights, 0, 0).exact)
         return coded_budget(experiment, self.original, representation, self.registry, exact)
+
+    def _end_if_asked(self, stop: StopRequest) -> None:
+        """End the run between steps, where the last checkpoint holds all that it has trained.
+
+        Raises:
+            Interrupted: it was asked to stop.
+        """
+        if self.processes.any(stop.requested):
+            self._end()
+
+    def _end(self) -> NoReturn:
+        self.processes.wait()
+        saved = self.folder.checkpoint
+        place = f"checkpoint {saved}" if saved.exists() else "there is no checkpoint yet: it begins again"
+        raise Interrupted(f"stopped at step {self.iteration} of {self.total}; continue with --resume ({place})")
 
     def _after_step(self, index: int, phase: Phase, trainer: PhaseTrainer, step: int, stop: StopRequest) -> None:
         experiment, last = self.experiment, step + 1 == phase.iterations
@@ -172,10 +187,7 @@ class TrainingLoop:
         if (save or stopping) and self.processes.first:
             self._save(index, trainer, step)
         if stopping and self.iteration < self.total:
-            self.processes.wait()
-            raise Interrupted(
-                f"stopped at step {self.iteration} of {self.total}; continue with --resume (checkpoint {self.folder.checkpoint})"
-            )
+            self._end()
 
     def _way_out(self, index: int) -> str:
         """What to do about numbers that are not finite."""

@@ -49,26 +49,37 @@ class Curvature:
     matrix: Tensor | None  # second moments [n, n] of the gradients of a filter with n entries, averaged over filters
 
 
-def start_coding(context: StepContext, inputs: Callable[[int], Tensor] | None, batches: int, budget: float | None) -> None:
+def start_coding(
+    context: StepContext,
+    inputs: Callable[[int], Tensor] | None,
+    batches: int,
+    budget: float | None,
+    between: Callable[[], None] = lambda: None,
+) -> None:
     """Turn the representation's parameters into coded ones, with their initial steps and integers.
 
     Args:
         inputs: function from a step number to images; None where the phase runs no network: then all errors count equally.
         batches: number of image batches on which the curvature is measured.
         budget: total bits that all parameters should take; None for 1.5 per represented weight.
+        between: is called after each of these batches, and may raise what ends the run.
     """
     representation = context.representation
     named = {name: value for name, value in representation.named_parameters() if value.is_floating_point() and value.numel()}
-    curvatures = measure(context, named, inputs, batches)
+    curvatures = measure(context, named, inputs, batches, between)
     values = {name: value.detach().float().cpu() for name, value in named.items()}
     wanted = budget or BITS * context.kernels.grid.weights
     code_parameters(representation, {name: tuple(part) for name, part in start_values(values, curvatures, wanted).items()})  # type: ignore[misc]
 
 
 def measure(
-    context: StepContext, named: Mapping[str, Tensor], inputs: Callable[[int], Tensor] | None, batches: int
+    context: StepContext,
+    named: Mapping[str, Tensor],
+    inputs: Callable[[int], Tensor] | None,
+    batches: int,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, Curvature]:
-    """The curvature of every parameter, by name."""
+    """The curvature of every parameter, by name; see `start_coding` for the arguments."""
     if inputs is None or not batches:
         return {name: Curvature(torch.ones(value.shape), None) for name, value in named.items()}
     representation, parameters = context.representation, list(named.values())
@@ -101,6 +112,7 @@ def measure(
                 matrices[index] = rows.new_zeros(rows.shape[1], rows.shape[1])
             matrices[index].addmm_(rows.T, rows)  # type: ignore[union-attr]
         counted += step >= warm
+        between()
     return {
         name: Curvature(diagonal.cpu(), matrix if matrix is None else (matrix / max(counted, 1)).cpu())
         for name, diagonal, matrix in zip(named, diagonals, matrices, strict=True)

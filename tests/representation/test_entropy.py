@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from torch import nn
 
 import nern
-from nern import ConfigError, Engine
+from nern import ConfigError, Engine, Interrupted
 from nern.builtin.embeddings.codes import Codes, cosines
 from nern.builtin.losses.rate import Rate, SteeredRate
 from nern.interfaces import LossContext
@@ -24,7 +25,7 @@ from nern.representation.laplace import GRID, LARGEST
 from nern.run.loop import mixed
 from nern.run.results import Result
 from nern.support.seeding import generator
-from nern.training.coding import DAMPING, Curvature, start_values, step_shape
+from nern.training.coding import DAMPING, Curvature, probed, start_values, step_shape
 from tests.helpers import ARCHITECTURE, network, weights_file
 
 PHASE = {
@@ -260,6 +261,28 @@ def test_the_stream_in_the_file_is_as_long_as_the_model_says(finished: tuple[Eng
     bits = float(stored_bits(representation.embedding, 1, 0, 0).exact)
     factors = sum(part.numel() for parameter in coded_parameters(representation.embedding) for part in parameter.code.parameters())
     assert bits <= 8 * finished[1].bytes.embedding <= 1.01 * bits + 12 * factors
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first phase", "second phase"])
+def test_a_run_ends_when_asked_while_the_curvature_is_measured_and_resumes(first: bool, tmp_path: Path) -> None:
+    plain = {**PHASE, "name": "plain", "losses": {"kd": {}}}
+    phases = {"phases": [PHASE] if first else [plain, PHASE]}
+    whole = engine(tmp_path, "whole", **phases).fit()
+    probes = []
+
+    def asked(*arguments: Any) -> torch.Tensor:
+        probes.append(1)
+        signal.raise_signal(signal.SIGTERM)
+        return probed(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nern.training.coding.probed", asked)
+        steps, place = (0, "there is no checkpoint yet: it begins again") if first else (6, "checkpoint .*checkpoint.pt")
+        with pytest.raises(Interrupted, match=rf"stopped at step {steps} of {whole.iterations}; continue with --resume \({place}\)"):
+            engine(tmp_path, **phases).fit()
+    assert len(probes) == 1
+    Engine.from_yaml(tmp_path / "run.yaml").fit(resume=True)
+    assert (tmp_path / "run" / "model.nern").read_bytes() == (tmp_path / "whole" / "model.nern").read_bytes()
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: tuple[Engine, Result], tmp_path: Path) -> None:
