@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pluggy
 import torch
 
 from nern.errors import ConfigError, NernError, OptionError
 
 _NERN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_PLUGGY = os.path.dirname(pluggy.__file__) + os.sep
 _PYTHON = sysconfig.get_path("stdlib") + os.sep
 
 #: Class of a component → (extension point, `package:name`), of every component that was ever registered.
@@ -105,11 +107,28 @@ def raised(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """The place of an error, ` (FILE, line N)`: the last line outside of nern, torch and Python's modules; empty where there is none."""
+    """The place of an error, ` (FILE, line N)`, in the code that nern called; empty where there is none.
+
+    It is the last line in the package, or in the folder, of the first file outside of nern, torch and Python's modules: what a plugin
+    calls in NumPy, and what other packages hook into an import, is not the plugin's place.
+    """
     if isinstance(error, SyntaxError):  # the message of a SyntaxError contains file and line already
         return f" ({error.filename}, line {error.lineno})" if error.filename and "line" not in str(error) else ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_outside(frame.filename)]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    called = max((index for index, frame in enumerate(frames) if frame.filename.startswith(_NERN)), default=-1) + 1
+    outside = [frame for frame in frames[called:] if _is_outside(frame.filename)]
+    if not outside:  # nern's own code failed on what a plugin handed to it
+        outside = [frame for frame in reversed(frames) if _is_outside(frame.filename)][:1]
+    own = [frame for frame in outside if frame.filename.startswith(_home(outside[0].filename))]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def _home(file: str) -> str:
+    """The folder of an installed file's package, or the folder that another file lies in; the file itself where it is a module alone."""
+    before, packages, inside = file.rpartition("-packages" + os.sep)
+    if not packages:
+        return os.path.dirname(file)
+    return before + packages + inside.split(os.sep)[0]
 
 
 def place_of_code(problem: str, *things: Any) -> str:
@@ -129,8 +148,8 @@ def place_of_code(problem: str, *things: Any) -> str:
 
 
 def _is_outside(file: str) -> bool:
-    """Whether a file is none of nern's, of torch's or of Python's own."""
-    if file.startswith((_NERN, _TORCH, "<frozen")):
+    """Whether a file is none of nern's, of torch's, of pluggy's or of Python's own, and no code without a file."""
+    if file.startswith((_NERN, _TORCH, _PLUGGY, "<")):
         return False
     return not file.startswith(_PYTHON) or "-packages" in file[len(_PYTHON) :]
 
