@@ -7,8 +7,6 @@ import site
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,24 +58,10 @@ def run(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-Start = Callable[[str], "Future[subprocess.CompletedProcess[str]]"]
-
-
-@pytest.fixture(scope="module")
-def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """The pages that are to be tested, two at a time."""
-    wanted = [
-        item.callspec.params["page"] for item in request.session.items if "page" in getattr(getattr(item, "callspec", None), "params", ())
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        running = {page: pool.submit(run, ROOT / page, tmp_path_factory.mktemp("page")) for page in wanted}
-        yield running.__getitem__
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_blocks_run(page: str, started: Start) -> None:
-    done = started(page).result()
+def test_blocks_run(page: str, tmp_path: Path) -> None:
+    done = run(ROOT / page, tmp_path)
     assert done.returncode == 0, f"{page}\n{done.stdout[-4000:]}"
 
 

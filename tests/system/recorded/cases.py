@@ -167,6 +167,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "adamw"},
     },
     "uniform noise": {"task": {"name": "uniform-noise", "scale": 0.7}, "phases": joint(), "optimizer": {"name": "adamw"}},
+    "coloured noise": {"task": {"name": "coloured-noise"}, "phases": joint(), "optimizer": {"name": "adamw"}},
     "normal noise": {"task": {"name": "normal-noise"}, "phases": joint(), "optimizer": {"name": "adamw"}},
     "image folder": {
         "task": {"name": "image-folder", "augment": "none"},
