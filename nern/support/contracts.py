@@ -40,6 +40,18 @@ def remember(cls: type, kind: str, name: str) -> None:
     _OWNERS[cls] = kind, name
 
 
+@contextmanager
+def renamed_for_now(cls: type) -> Iterator[None]:
+    """A block may register a component under another name, which messages forget after it."""
+    known = _OWNERS.get(cls)
+    try:
+        yield
+    finally:
+        _OWNERS.pop(cls, None)
+        if known is not None:
+            _OWNERS[cls] = known
+
+
 def is_own(component: Any) -> bool:
     """Whether nern itself offers a component, or defines what one has made."""
     known = _OWNERS.get(type(component))

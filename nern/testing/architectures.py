@@ -32,6 +32,7 @@ from nern.representation.component_contracts import (
     problem_with_second_call,
 )
 from nern.run.file_check import check_file
+from nern.support.contracts import renamed_for_now
 from nern.support.files import write_tensors
 from nern.support.seeding import generator, seeded
 from nern.testing.assertions import close, expect, expect_none, same
@@ -155,7 +156,8 @@ def _check_file(architecture: Architecture, network: nn.Module, grid: KernelGrid
 
     registry = create_registry(entry_points=False)
     if type(architecture) not in [entry.cls for entry in registry.entries("architecture")]:
-        registry.register(Plugin(), "checked")
+        with renamed_for_now(type(architecture)):
+            registry.register(Plugin(), "checked")
     embedding, predictor = registry.find("embedding", "positional").cls(), registry.find("predictor", "mlp").cls(hidden=4)
     orders: list[LayerOrder] = [Unordered(layer.filters, layer.channels) for layer in grid.layers]
     with seeded(0, "predictor"):
