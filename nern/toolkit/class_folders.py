@@ -36,7 +36,7 @@ def list_images(folder: Path, classes: Sequence[str] | None = None) -> tuple[lis
     """
     if not folder.is_dir():
         raise DataError(f"image folder {folder} does not exist")
-    names = class_folders(folder)
+    names = _ordered(class_folders(folder))
     places = {name: index for index, name in enumerate(names)} if classes is None else _places(folder, names, classes)
     files, labels = [], []
     left_out: Counter[str] = Counter(_ending(entry) for entry in files_beside(folder))
@@ -107,13 +107,13 @@ def class_names(given: Sequence[str] | str | None) -> list[str] | None:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders that may be classes: in numerical order where all are numbers, otherwise in alphabetical order."""
-    return _ordered([entry.name for entry in folder.iterdir() if entry.is_dir() and not _passed_over(entry.name)])
+    """Names of the folders that may be classes, in alphabetical order; `list_images` says which class each one is."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _passed_over(entry.name))
 
 
 def has_class_folders(folder: Path) -> bool:
     """Whether a folder holds folders that may be classes."""
-    return any(entry.is_dir() and not _passed_over(entry.name) for entry in folder.iterdir())
+    return bool(class_folders(folder))
 
 
 def files_beside(folder: Path) -> list[Path]:

@@ -239,6 +239,7 @@ def test_folders_of_training_and_test_images_are_taken_as_such(tmp_path: Path, c
         assert (root, options["name"], options["classes"]) == (test, "Photographs", "folders")
     root, options = task(classes)
     assert (root, options["name"], options["classes"]) == (".", "Photographs", "folders")
+    assert task(["8", "9", "10", "11"])[1]["classes"] == "folders"  # which class each number is, is said where the images are listed
     assert not caplog.records
     assert task(classes, outputs=7)[1]["classes"] == "none"
     assert "holds 4 folders and the network has 7 outputs, so the folders are not its classes" in caplog.text

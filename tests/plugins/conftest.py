@@ -15,7 +15,7 @@ import yaml
 
 from nern.builtin.architectures.cifar_resnet import CifarResNet
 from nern.support.files import write_tensors
-from tests.plugins.odd_components import OddPackage, registered
+from tests.plugins.odd_components import RESNET, REST, OddPackage, registered
 
 Install = Callable[..., None]
 
@@ -61,24 +61,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 @pytest.fixture
 def experiment(tmp_path: Path) -> Callable[..., Path]:
     """Write an experiment of three steps on a tiny network; keyword arguments replace its sections."""
-    architecture = {"depth": 8, "width": 2, "size": 8, "channels": 1, "mean": [0.3], "std": [0.4]}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        write_tensors(tmp_path / "original.safetensors", CifarResNet(**architecture).build().state_dict())
+        write_tensors(tmp_path / "original.safetensors", CifarResNet(**RESNET).build().state_dict())
 
     def write(name: str = "tiny", **sections: Any) -> Path:
         values = {
-            "architecture": {"name": "cifar-resnet", "weights": str(tmp_path / "original.safetensors"), **architecture},
-            "task": {"name": "uniform-noise"},
-            "predictor": {"name": "mlp", "hidden": 8},
-            "losses": {"reconstruction": {}},
-            "sampler": "all",
-            "smoother": "none",
-            "optimizer": {"name": "adamw"},
-            "observers": {"progress": None},
+            "architecture": {"name": "cifar-resnet", "weights": str(tmp_path / "original.safetensors"), **RESNET},
+            **REST,
             "phases": [{"iterations": 3}],
-            "log_every": 1,
-            "precision": "float32",
             "output": str(tmp_path / "runs" / name),
             **sections,
         }
