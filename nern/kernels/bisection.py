@@ -6,6 +6,7 @@ import numpy as np
 
 from nern.support.threads import advance
 
+PART = 1 << 12  # most vectors of many dimensions among which all distances are compared
 _ROUNDS = 8  # of the power iteration that finds the direction in which vectors differ most
 
 

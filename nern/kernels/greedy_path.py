@@ -9,14 +9,13 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from nern.kernels.bisection import bisected
+from nern.kernels.bisection import PART, bisected
 from nern.kernels.distances import units
 from nern.support.threads import advance
 
 #: Distances that differ by less than this count as equal, so that ties do not depend on rounding.
 TIE = 1e-12
 _FLAT = 16  # with more dimensions, a tree search visits nearly every point
-_PART = 1 << 12  # most vectors of more dimensions among which the nearest one is looked for
 _FEW = 512  # up to this many points, a table of all distances is faster than a tree
 _TABLE = 1 << 24  # most distances in memory at a time
 _NEIGHBOURS = 8  # nearest neighbours that are looked up first, including the point itself
@@ -58,7 +57,7 @@ def greedy_paths(vectors: Tensor) -> Tensor:
         for index in range(sets):
             paths[index] = _walk_line(points[index, :, 0])
             advance(count)
-    elif count <= (_PART if dimensions > _FLAT else _FEW):
+    elif count <= (PART if dimensions > _FLAT else _FEW):
         step = max(1, _TABLE // count**2)  # sets
         for start in range(0, sets, step):
             paths[start : start + step] = _walk_table(units(points[start : start + step]))
@@ -92,7 +91,7 @@ def _walk_parts(points: np.ndarray) -> np.ndarray:
     Vectors near each other are in one part, which the path leaves only when all of it is visited. It goes on in the part whose mean
     is nearest, at the vector that is nearest there.
     """
-    parts = bisected(points, _PART)
+    parts = bisected(points, PART)
     means, left = np.stack([points[part].mean(axis=0) for part in parts]), set(range(len(parts)))
     here, start, path = next(index for index, part in enumerate(parts) if part[0] == 0), 0, np.empty(0, np.int64)
     while True:

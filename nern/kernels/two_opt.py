@@ -7,12 +7,11 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from nern.kernels.bisection import bisected
+from nern.kernels.bisection import PART, bisected
 from nern.kernels.distances import units
 from nern.support.threads import advance
 
 _FLAT = 16  # with more dimensions, all distances inside parts of near vectors are compared
-_PART = 1 << 12  # most vectors of such a part
 _TABLE = 1 << 22  # most distances in memory at a time
 _SEGMENT = 3  # most kernels that an Or-opt move relocates
 _GAIN = 1e-9  # smallest gain of a move, well above rounding
@@ -56,7 +55,7 @@ def nearest(points: np.ndarray, count: int) -> np.ndarray:
             near[part] = tree.query(points[part], k=range(1, count + 2), workers=torch.get_num_threads())[1]
             advance(0)
     else:
-        for part in bisected(points, _PART):
+        for part in bisected(points, PART):
             for some in np.array_split(part, max(1, len(part) ** 2 // _TABLE)):
                 near[some] = part[np.argpartition(points[some] @ -points[part].T, count, axis=1)[:, : count + 1]]
                 advance(0)

@@ -130,7 +130,7 @@ def test_parts_are_cut_across_the_direction_in_which_vectors_differ_most() -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_through_parts_is_a_permutation_from_vector_0_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "_PART", 16)
+    monkeypatch.setattr(paths, "PART", 16)
     for seed, count in enumerate((3, 17, 140)):
         path = greedy_path(make(kind, count, 25, seed)).tolist()
         assert path[0] == 0
@@ -140,9 +140,9 @@ def test_a_path_through_parts_is_a_permutation_from_vector_0_on(kind: str, monke
 def test_a_path_through_parts_is_nearly_as_short_as_the_greedy_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(3):
         vectors = clusters(300, 25, seed)
-        monkeypatch.setattr(paths, "_PART", 4096)
+        monkeypatch.setattr(paths, "PART", 4096)
         exact = path_length(vectors, greedy_path(vectors))
-        monkeypatch.setattr(paths, "_PART", 50)
+        monkeypatch.setattr(paths, "PART", 50)
         in_parts = path_length(vectors, greedy_path(vectors))
         assert exact <= in_parts <= exact + 0.2 * (path_length(vectors) - exact)
 
@@ -162,7 +162,7 @@ def test_no_vector_is_compared_with_more_than_a_part(monkeypatch: pytest.MonkeyP
 
 
 def test_near_vectors_of_many_dimensions_are_found_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nern.kernels.two_opt._PART", 100)
+    monkeypatch.setattr("nern.kernels.two_opt.PART", 100)
     vectors = clusters(300, 25, 0)
     found = nearest(units(vectors.double().numpy()), 4)
     table = distances(vectors)
