@@ -8,9 +8,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from nern.errors import ConfigError, OptionError
+from nern.errors import ConfigError, NernError, OptionError
 from nern.options import kind_of, option_fields, option_name, type_name
 from nern.registry.registry import Registry
+from nern.support.contracts import refusal_of
 from nern.support.messages import shortened, some
 
 
@@ -40,8 +41,11 @@ def component(kind: str, values: Mapping[str, Any], registry: Registry) -> Any:
         return cls(**{name: _fitting(f"{kind}.{name}", value, hints[fields[name].name]) for name, value in options.items()})
     except OptionError as error:
         raise ConfigError(f"{kind}: {error.name}: {error.problem}") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{kind} '{values['name']}': {shortened(error)}") from error
+    except NernError:
+        raise
+    except (Exception, SystemExit) as error:
+        refusal = refusal_of(cls, error)
+        raise ConfigError(f"{kind} '{values['name']}': {shortened(error)}" if refusal is error else str(refusal)) from error
 
 
 def _fitting(place: str, value: Any, hint: Any) -> Any:

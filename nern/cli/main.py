@@ -349,10 +349,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = cannot_write(error.filename or "to stdout", error, "free space, or send the output elsewhere")
         print(f"nern: {message}", file=sys.stderr)
         return 1
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         from nern.registry.blame import blamed
 
         reason = blamed(error)
+        if reason is None and isinstance(error, SystemExit):
+            raise
         if reason is None or os.environ.get("NERN_TRACEBACK"):
             traceback.print_exc()
         if reason is None:

@@ -32,6 +32,7 @@ from nern.outputs.metric import Metric
 from nern.registry.blame import refused_at
 from nern.registry.kinds import OwnName
 from nern.registry.registry import KINDS, Registry
+from nern.support.contracts import refusal_of
 from nern.support.files import expand_path, unknown_start
 from nern.support.messages import did_you_mean, shortened
 
@@ -154,15 +155,23 @@ def _checked(converter: cattrs.Converter, make: Callable[..., Any], values: Any,
     try:
         with attrs.validators.disabled():
             built = make(values, cls)
-    except ClassValidationError as error:
+    except (ClassValidationError, SystemExit) as error:
         impossible = _impossible(cls, _readable(converter, values, cls))
-        named = {problem.name for problem in error.exceptions if isinstance(problem, OptionError)}
+        problems = _of_class(cls, error) if isinstance(error, ClassValidationError) else [refusal_of(cls, error)]
+        named = {problem.name for problem in problems if isinstance(problem, OptionError)}
         more = [problem for problem in impossible if not (isinstance(problem, OptionError) and problem.name in named)]
-        raise ClassValidationError("", [*error.exceptions, *more], cls) from error
+        raise ClassValidationError("", [*problems, *more], cls) from error
     errors = _impossible(cls, {field.name: getattr(built, field.name) for field in attrs.fields(cls)})
     if errors:
         raise ClassValidationError("", errors, cls)
     return built
+
+
+def _of_class(cls: type, error: ClassValidationError) -> list[Exception]:
+    """The mistakes that making an object of a class met: in the values of its fields, and what the class itself raised."""
+    of_fields, others = error.group_exceptions()
+    raised = [problem if isinstance(problem, ForbiddenExtraKeysError) else refusal_of(cls, problem) for problem in others]
+    return [*(problem for problem, _ in of_fields), *raised]
 
 
 def _impossible(cls: type, values: Mapping[str, Any]) -> list[Exception]:
@@ -172,8 +181,11 @@ def _impossible(cls: type, values: Mapping[str, Any]) -> list[Exception]:
         try:
             if field.validator and field.name in values:
                 field.validator(None, field, values[field.name])
-        except Exception as error:
-            errors.append(error)
+        except (Exception, SystemExit) as error:
+            problem = refusal_of(cls, error)
+            if problem is not error:  # which says what is wrong with this option
+                problem.__notes__ = [AttributeValidationNote("", option_name(field), None)]
+            errors.append(problem)
     return errors
 
 

@@ -23,11 +23,13 @@ from nern.interfaces import Preprocessing
 from nern.kernels.coordinates import KernelGrid
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
+from nern.options import located
 from nern.outputs.metric import Metric
 from nern.outputs.metrics import FunctionMetric
 from nern.outputs.nested import call, map_tensors, tensors_of
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
+from nern.support.contracts import at_work
 from nern.toolkit.class_folders import class_folders, files_beside, has_class_folders
 from nern.toolkit.given import Examples, TensorExamples, examples_of
 from nern.toolkit.image_decoding import image_suffixes
@@ -324,13 +326,15 @@ def zeros_of(grid: KernelGrid, state: Mapping[str, Tensor]) -> float:
 def hidden_size(values: Mapping[str, Any], grid: KernelGrid, overrides: Mapping[str, Any], registry: Registry, weights: float) -> int:
     """The hidden size with which predictor and embedding together have about this many parameters; a multiple of 4."""
     changed = overridden(values, {k: v for k, v in overrides.items() if k.split(".")[0] in ("predictor", "embedding")}, DEFAULTS)
-    embedding = structure_component("embedding", changed["embedding"], registry, "embedding").build(grid)
+    component = structure_component("embedding", changed["embedding"], registry, "embedding")
+    with located("embedding"), at_work(component, "embedding"):
+        embedding = component.build(grid)
     fixed, inputs = sum((value.numel() for value in embedding.parameters()), 0), int(embedding.dim)
 
     def size(hidden: int) -> int:
         options = {**changed["predictor"], "hidden": hidden}
         predictor = structure_component("predictor", options, registry, "predictor")
-        with torch.device("meta"):
+        with torch.device("meta"), located("predictor"), at_work(predictor, "predictor"):
             built = predictor.build(inputs, grid.outputs)
         count: int = fixed + sum(value.numel() for value in built.parameters())
         return count

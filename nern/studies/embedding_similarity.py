@@ -8,6 +8,7 @@ from torch import Tensor
 from nern.errors import ConfigError
 from nern.interfaces import Embedding
 from nern.kernels.coordinates import KernelGrid, LayerMapping
+from nern.support.contracts import at_work
 
 
 def embedding_similarity(embedding: Embedding, channels: int = 64, at: int = 31) -> Tensor:
@@ -25,7 +26,7 @@ def embedding_similarity(embedding: Embedding, channels: int = 64, at: int = 31)
     if not 0 <= at < channels:
         raise ConfigError(f"channel {at} is outside 0 … {channels - 1}")
     grid = KernelGrid((LayerMapping("weight", (1, channels, 3, 3), 0),))
-    with torch.no_grad():
+    with torch.no_grad(), at_work(embedding, "embedding"):
         vectors: Tensor = embedding.build(grid)(grid.coordinates()).double()
     cosines: Tensor = torch.nn.functional.cosine_similarity(vectors, vectors[at][None], dim=1)
     return (cosines - cosines.min()) / (cosines.max() - cosines.min()).clamp_min(1e-12)

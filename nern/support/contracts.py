@@ -10,16 +10,16 @@ import traceback
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
-import pluggy
 import torch
 
 from nern.errors import ConfigError, NernError, OptionError
 
 _NERN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_PLUGGY = os.path.dirname(pluggy.__file__) + os.sep
+_BETWEEN = tuple(os.path.dirname(str(find_spec(name).origin)) + os.sep for name in ("pluggy", "attr", "cattrs"))  # type: ignore[union-attr]
 _PYTHON = sysconfig.get_path("stdlib") + os.sep
 
 #: Class of a component → (extension point, `package:name`), of every component that was ever registered.
@@ -53,9 +53,10 @@ def renamed_for_now(cls: type) -> Iterator[None]:
 
 
 def is_own(component: Any) -> bool:
-    """Whether nern itself offers a component, or defines what one has made."""
-    known = _OWNERS.get(type(component))
-    return known[1].startswith("nern:") if known else type(component).__module__.partition(".")[0] == "nern"
+    """Whether nern itself offers a component (or a component's class), or defines what one has made."""
+    cls = _class_of(component)
+    known = _OWNERS.get(cls)
+    return known[1].startswith("nern:") if known else cls.__module__.partition(".")[0] == "nern"
 
 
 def owner_of(component: Any) -> str | None:
@@ -66,14 +67,35 @@ def owner_of(component: Any) -> str | None:
 
 def called(component: Any, kind: str) -> str:
     """`component package:name (kind)`. What a component has made, such as a task's data, is called after its package's one."""
-    known = _OWNERS.get(type(component)) or next(iter(_offered_beside(component, kind)), None)
-    return f"component {known[1] if known else type(component).__name__} ({kind})"
+    cls = _class_of(component)
+    known = _OWNERS.get(cls) or next(iter(_offered_beside(cls, kind)), None)
+    return f"component {known[1] if known else cls.__name__} ({kind})"
 
 
-def _offered_beside(made: Any, kind: str) -> list[tuple[str, str]]:
-    """The only component of an extension point in the package that defines what a component has made."""
-    beside = {owner for owner in offered(type(made).__module__).values() if owner[0] == kind}
+def _class_of(component: Any) -> type:
+    return component if isinstance(component, type) else type(component)
+
+
+def _offered_beside(made: type, kind: str) -> list[tuple[str, str]]:
+    """The only component of an extension point in the package that defines the class of what a component has made."""
+    beside = {owner for owner in offered(made.__module__).values() if owner[0] == kind}
     return list(beside) if len(beside) == 1 else []
+
+
+def refusal_of(cls: type, error: BaseException) -> Exception:
+    """The error to report where making a component raised another: one that names the component of a plugin.
+
+    An error that names an option or explains itself stays as it is, and so do those of nern's own components.
+
+    Args:
+        cls: the component's class.
+    """
+    known = _OWNERS.get(cls)
+    if isinstance(error, Exception) and (known is None or is_own(cls) or isinstance(error, (NernError, OptionError, MemoryError))):
+        return error
+    refusal = broken(cls, known[0] if known else "component", raised(error))
+    refusal.__cause__ = error
+    return refusal
 
 
 def offered(module: str) -> dict[type, tuple[str, str]]:
@@ -106,7 +128,7 @@ def at_work(component: Any, kind: str, *made: Any) -> Iterator[None]:
         yield
     except (NernError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if is_own(component) or isinstance(error, OptionError):
             raise
         raise broken(component, kind, raised(error), *made) from error
@@ -160,8 +182,8 @@ def place_of_code(problem: str, *things: Any) -> str:
 
 
 def _is_outside(file: str) -> bool:
-    """Whether a file is none of nern's, of torch's, of pluggy's or of Python's own, and no code without a file."""
-    if file.startswith((_NERN, _TORCH, _PLUGGY, "<")):
+    """Whether a file is none of nern's, of torch's, of pluggy's, of attrs' or of Python's own, and no code without a file."""
+    if file.startswith((_NERN, _TORCH, *_BETWEEN, "<")):
         return False
     return not file.startswith(_PYTHON) or "-packages" in file[len(_PYTHON) :]
 
