@@ -32,11 +32,12 @@ from nern.run.evaluation import Comparison, measures_of
 from nern.run.finishing import finish
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
-from nern.run.loop import TrainingLoop, tune
+from nern.run.loop import TrainingLoop
 from nern.run.observers import ObserverCalls
 from nern.run.original import Original, OriginalSource
 from nern.run.own_network import OwnNetwork
 from nern.run.packing import like_at_the_end, pack
+from nern.run.phases import tune
 from nern.run.plan import Plan, make_plan
 from nern.run.pretraining import pretrain_in_run
 from nern.run.results import Evaluation, Result

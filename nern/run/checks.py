@@ -22,9 +22,9 @@ from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.run.evaluation import measures_of
 from nern.run.file_check import check_file
-from nern.run.loop import start_phase
 from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
+from nern.run.phases import start_phase
 from nern.run.pretraining import must_have_targets
 from nern.run.task_data import check_data, first_measured, preprocessing_of
 from nern.run.trial import check_architecture, check_components, check_losses, check_measures, check_metrics, check_phase, check_state
@@ -226,7 +226,7 @@ def _check_outputs_at_start(experiment: Experiment, context: StepContext) -> Non
     phase = experiment.phases[0]
     terms = {name: term for name, term in experiment.losses_of(phase).items() if term.weight > 0}
     early = [name for name, term in terms.items() if term.warmup == 0 and term_runs_networks(term)]
-    if not early or context.processes.size > 1:  # processes that share a step share this prediction, too
+    if not early or not context.processes.alone:  # processes that share a step share this prediction, too
         return
     weights = context.representation.reconstruct()
     inputs = map_tensors(lambda values: noise_like(values).to(context.device), experiment.architecture.example_inputs(2))

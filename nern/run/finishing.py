@@ -35,7 +35,7 @@ def finish(loop: TrainingLoop, dtype: torch.dtype) -> tuple[Artifact, Result]:
         "final": {"iteration": loop.iteration, "heldout": loop.latest},
         "chosen": {"iteration": loop.best["iteration"], "heldout": loop.best["metrics"]} if loop.best and another else None,
     }
-    comparison, measures = loop.test, measures_of(experiment)
+    comparison, measures = loop.comparisons.test, measures_of(experiment)
     before_training, counter = comparison.original if comparison is not None else None, ClassCounter()
     classifies = isinstance(experiment.task.outputs(), ClassLogits)
     for name, parameters in (("final", final), ("chosen", chosen)):

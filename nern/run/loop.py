@@ -6,30 +6,31 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property, partial
+from functools import partial
 from typing import Any, NoReturn
 
-import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nern.config.experiment import Experiment, Phase, phase_place
-from nern.errors import ConfigError, DataError, Interrupted, NernError, TrainingError
+from nern.config.experiment import Experiment, Phase
+from nern.errors import ConfigError, Interrupted, NernError, TrainingError
 from nern.interfaces import Data, Task
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.representation.entropy import code_parameters, is_coded, stored_bits
 from nern.run.checkpoint import Checkpoint, belonging
-from nern.run.evaluation import Comparison, is_chance, measures_of
+from nern.run.comparisons import Comparisons
+from nern.run.evaluation import is_chance, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
 from nern.run.original import Original
 from nern.run.packing import coded_budget, room_for_codes
+from nern.run.phases import phase_inputs, start_phase
 from nern.run.task_data import check_step
 from nern.run.trial import fault_of
-from nern.support.contracts import at_work, is_own
-from nern.support.seeding import derive, generator, seeded
+from nern.support.contracts import is_own
+from nern.support.seeding import seeded
 from nern.training.coding import start_coding
 from nern.training.optimizer_state import expect
 from nern.training.step import PhaseTrainer, StepContext, term_runs_networks
@@ -66,6 +67,7 @@ class TrainingLoop:
         self.best = checkpoint.best if checkpoint else None
         self.latest: dict[str, float] | None = None
         self.processes = context.processes
+        self.comparisons = Comparisons(experiment, original.network, context.device, open_task)
         self.processes.check(context.representation, {f"phases.{i}.batch": phase.batch for i, phase in enumerate(experiment.phases)})
         if checkpoint:
             with belonging(folder.checkpoint):
@@ -170,7 +172,7 @@ class TrainingLoop:
             self._add_to_curve(phase)
         due = evaluate or save or _due(self.iteration, experiment.log_every)
         # several processes agree on stopping only when they report, not at every step
-        stopping = self.processes.any(stop.requested) if due or self.processes.size == 1 else False
+        stopping = self.processes.any(stop.requested) if due or self.processes.alone else False
         if not (due or stopping):
             return
         try:
@@ -209,36 +211,9 @@ class TrainingLoop:
             if not bool(value.isfinite().all()):
                 raise TrainingError(f"the gradient made '{name}' not finite at or before step {step + 1} of phase '{phase.name}'")
 
-    @cached_property
-    def heldout(self) -> Comparison | None:
-        """The comparison on held-out images; None where the task has none."""
-        return self._on_heldout(every=1)
-
-    @cached_property
-    def curve(self) -> Comparison | None:
-        """The comparison on at most `curve_images` held-out images, spread evenly over all of them."""
-        whole = None if self.heldout is None else self.heldout.original
-        return None if whole is None else self._on_heldout(every=-(-whole.images // self.experiment.curve_images))
-
-    def _on_heldout(self, every: int) -> Comparison | None:
-        tasks = [phase.inputs for phase in self.experiment.phases if phase.inputs is not None]
-        data = self.open_task(tasks[-1] if tasks else self.experiment.task)
-        if "heldout" not in data.splits:
-            return None
-        kind, measures = self.experiment.task.outputs(), measures_of(self.experiment)
-        return Comparison(self.original.network, data, "heldout", self.context.device, kind, measures, every)
-
-    @cached_property
-    def test(self) -> Comparison | None:
-        """The comparison on the task's test images; None where there are none."""
-        data, kind = self.open_task(self.experiment.task), self.experiment.task.outputs()
-        if "test" not in data.splits:
-            return None
-        return Comparison(self.original.network, data, "test", self.context.device, kind, measures_of(self.experiment))
-
     def _measure_original(self) -> None:
         """Measure the original network before training, report it, and warn where it is no better than chance."""
-        for split, comparison in (("heldout", self.heldout), ("test", self.test)):
+        for split, comparison in (("heldout", self.comparisons.heldout), ("test", self.comparisons.test)):
             if comparison is None:
                 continue
             self.calls.nern_measuring(phase="original", iteration=self.iteration, split=split)
@@ -258,11 +233,11 @@ class TrainingLoop:
     def _evaluate(self, phase: Phase) -> None:
         """Measure on the held-out images, and keep the parameters if they are the best so far."""
         self.latest = {}
-        if self.heldout is None or not self.processes.first:
+        if self.comparisons.heldout is None or not self.processes.first:
             return
         representation, network = self.context.representation, self._reconstructed()
         self.calls.nern_measuring(phase=phase.name, iteration=self.iteration, split="heldout")
-        measured = self.heldout.score(network, choosing=True)
+        measured = self.comparisons.heldout.score(network, choosing=True)
         self.latest = measured.metrics()
         # while bits are trained, sizes change: earlier checkpoints would be larger or smaller files, so they do not compete
         if self.best is None or is_coded(representation) or measured.key >= tuple(self.best["key"]):
@@ -273,9 +248,9 @@ class TrainingLoop:
 
     def _add_to_curve(self, phase: Phase) -> None:
         """Measure on a part of the held-out images, for plots only; checkpoints are not chosen by it."""
-        if not self.processes.first or self.curve is None:
+        if not self.processes.first or self.comparisons.curve is None:
             return
-        figures = self.curve.score(self._reconstructed()).metrics()
+        figures = self.comparisons.curve.score(self._reconstructed()).metrics()
         self.folder.log({"iteration": self.iteration, "phase": phase.name, "curve": figures})
 
     def _reconstructed(self) -> nn.Module:
@@ -300,97 +275,6 @@ class TrainingLoop:
             raise ConfigError("phases that have ended cannot change their length on resume")
         if lengths[done.phase] < done.step:
             raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
-
-
-def tune(
-    experiment: Experiment,
-    context: StepContext,
-    open_task: Callable[[Task], Data],
-    steps: int,
-    after: Callable[[], None],
-) -> None:
-    """Train the representation of `context` further, as in the last phase.
-
-    Args:
-        open_task: function that opens the images of a task.
-        after: called after every step.
-    """
-    phase = attrs.evolve(experiment.phases[-1], iterations=steps)
-    trainer = start_phase(experiment, phase, len(experiment.phases), context, open_task)
-    for step in range(steps):
-        trainer.step(step)
-        after()
-    trainer.flush(steps - 1)
-
-
-def start_phase(
-    experiment: Experiment,
-    phase: Phase,
-    index: int,
-    context: StepContext,
-    open_task: Callable[[Task], Data],
-    budget: float | None = None,
-) -> PhaseTrainer:
-    """Make the trainer of a phase.
-
-    Args:
-        index: position of the phase; every random draw depends on it.
-        open_task: function that opens the images of a task; called only when a loss first needs images.
-        budget: bits that coded parameters should take; None where no size was asked for.
-
-    Raises:
-        ConfigError: an option of one of its components is impossible for this network; the message names its path.
-    """
-    with seeded(experiment.seed, "phase", index):
-        return PhaseTrainer(
-            context, phase, experiment.losses_of(phase), phase.sampler or experiment.sampler,
-            phase.optimizer or experiment.optimizer, phase_inputs(experiment, phase, index, context, open_task), index,
-            budget, phase_place(experiment, index),
-        )  # fmt: skip
-
-
-def phase_inputs(
-    experiment: Experiment, phase: Phase, index: int, context: StepContext, open_task: Callable[[Task], Data]
-) -> Callable[[int], Any]:
-    """The training inputs of a phase: a function from the step number to a batch on the device, with targets where a loss needs them."""
-    seed = derive(experiment.seed, "inputs", index)
-    losses = experiment.losses if phase.losses is None else phase.losses
-    wanted = [name for name, term in losses.items() if term.weight > 0 and term.loss.needs_targets]
-
-    @cache
-    def batches() -> Callable[[int], Any]:  # opened when a loss first needs images: some phases run no network
-        with seeded(seed, "opened"):  # a resumed run opens them at another step
-            return opened()
-
-    def opened() -> Callable[[int], Any]:
-        source = open_task(phase.inputs or experiment.task)
-        if wanted:
-            if type(source).pairs is Data.pairs and not source.gives_targets:
-                raise DataError(
-                    f"loss '{wanted[0]}' needs targets, and the task gives none with its training inputs; take another task or another loss"
-                )
-            return source.pairs(phase.batch, seed, context.device)
-        draw = source.inputs(phase.batch, seed, context.device)
-        return (lambda step: draw(step)[0]) if source.gives_targets else draw
-
-    def images(step: int) -> Any:
-        with at_work(phase.inputs or experiment.task, "task"):
-            drawn = batches()(step)
-        if not phase.mix:
-            return drawn
-        if not isinstance(drawn, Tensor):
-            raise ConfigError(f"phases.{index}.mix: only images without targets can be mixed; set it to 0")
-        return mixed(drawn, phase.mix, generator(seed, "mix", step))
-
-    return images
-
-
-def mixed(images: Tensor, part: float, source: torch.Generator) -> Tensor:
-    """Replace some images of a batch [b, c, h, w] by mixtures of two images in random proportion (Beyer et al. 2022, sec. 3.2)."""
-    count = round(part * len(images))
-    proportions = torch.rand(count, 1, 1, 1, generator=source).to(images.device)
-    others = images[torch.randperm(len(images), generator=source)[:count].to(images.device)]
-    return torch.cat([images[:count] * proportions + others * (1 - proportions), images[count:]])
 
 
 def _due_in_curve(step: int, steps: int, points: int) -> bool:

@@ -11,7 +11,7 @@ import torch
 from nern.config.experiment import Experiment, Phase
 from nern.interfaces import Data, Task
 from nern.outputs.nested import tensors_of
-from nern.run.loop import phase_inputs, start_phase
+from nern.run.phases import phase_inputs, start_phase
 from nern.training.step import PhaseTrainer, StepContext
 
 STEPS = 3  # that are tried, the first of which prepares things and is not counted

@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 from nern.errors import ConfigError, TrainingError
 from nern.interfaces import Loss
 from nern.outputs.nested import map_tensors, part
+from nern.representation.representation import Representation
 from nern.support.contracts import at_work, broken
 from nern.support.messages import first_line
 from nern.training.component_contracts import problem_with_loss
@@ -49,6 +50,11 @@ class Processes:
     def first(self) -> bool:
         """Whether this is the process that writes, reports and evaluates."""
         return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process shares its work with no other."""
+        return self.size == 1
 
     def share(self, count: int) -> slice:
         """The slice of `count` things that this process works on; the sizes of two slices differ by at most one."""
@@ -72,6 +78,16 @@ class Processes:
             return predict(rows)
         rows = every if rows is None else rows
         return self.gather(predict(rows[self.share(len(rows))]), len(rows))
+
+    def predict_weights(self, representation: Representation, every: Tensor) -> Tensor:
+        """Every predicted weight [weights], kernel after kernel, without gradient; every process computes its part.
+
+        Args:
+            every: all rows, [n] int64.
+        """
+        if self.alone:
+            return representation.predict_weights()
+        return representation.grid.unpadded(self.predict(representation.predict_in_chunks, None, every))
 
     def part(self, component: Loss, loss: Callable[..., Tensor], compared: tuple[Any, Any], images: int, targets: Any = None) -> Tensor:
         """The part of a loss that belongs to this process; the parts of all processes add up to the loss.

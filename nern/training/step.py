@@ -27,6 +27,7 @@ from nern.support.seeding import derive, seeded
 from nern.training.component_contracts import problem_with_draw, problem_with_factor
 from nern.training.cuda_graphs import CudaGraphs, Replayer
 from nern.training.optimizer_state import check_optimizer
+from nern.training.prediction import Prediction
 from nern.training.processes import Processes
 
 
@@ -79,6 +80,7 @@ class PhaseTrainer:
         with located("sampler" if phase.sampler is None else f"{place}.sampler"):
             self.draw: Draw = sampler.start(*self._drawn_from(), derive(context.seed, "sampler", index))
         self.observe: Callable[[int, Tensor, Tensor], None] | None = getattr(self.draw, "observe", None)
+        self.prediction = Prediction(context.representation, kernels, context.processes, context.device, context.dtype)
         self._errors: Tensor | None = None
         self.parameters = [(name, value) for name, value in context.representation.named_parameters() if value.requires_grad]
         if not self.parameters:
@@ -91,7 +93,7 @@ class PhaseTrainer:
         counted = any(term.loss.needs == "bits" for term, _ in self.terms.values())
         self._with_closure = [needs_closure(optimizer, started) for started in self.optimizers]
         alike = not counted and self.observe is None and not any(self._with_closure)  # every step does the same work
-        recorded = context.device.type == "cuda" and context.graphs and context.processes.size == 1 and alike
+        recorded = context.device.type == "cuda" and context.graphs and context.processes.alone and alike
         self.replayer = Replayer([value for _, value in self.parameters], CudaGraphs() if recorded else None)
         self._history: list[tuple[tuple[str, ...], Tensor]] = []  # names and values of the terms of the steps since the last report
 
@@ -211,8 +213,9 @@ class PhaseTrainer:
 
     def compared(self, active: Sequence[str], rows: Tensor | None, batch: Any) -> dict[str, tuple[Any, Any]]:
         """Both sides of what these terms compare, by what they need; see `losses`."""
-        whole = self._whole() if rows is None and batch is not None else None
-        predicted = self._predict(rows) if whole is None else whole
+        at_once = rows is None and batch is not None and self.observe is None  # a sampler that observes errors needs kernels
+        whole = self.prediction.whole() if at_once else None
+        predicted = self.prediction.of(rows) if whole is None else whole
         if self.observe is not None:
             self._errors = self._kernel_errors(predicted, rows)
         return self._compared_weights(predicted, rows) if batch is None else self._compared_outputs(active, predicted, rows, batch)
@@ -225,7 +228,7 @@ class PhaseTrainer:
     def _compared_outputs(self, active: Sequence[str], predicted: Tensor, rows: Tensor | None, batch: Any) -> dict[str, tuple[Any, Any]]:
         """Run both networks; returns both sides of every comparison that an active term needs."""
         context, needs = self.context, {self.terms[name][0].loss.needs for name in active}
-        everything = self._complete(predicted, rows)
+        everything = self.prediction.completed(predicted, rows)
         inputs, features = part(batch, context.processes.share(count(batch))), "features" in needs
         original = context.networks.original(inputs, features)
         reconstructed = context.networks.reconstructed(inputs, context.representation.weights(everything), features)
@@ -236,36 +239,6 @@ class PhaseTrainer:
             "outputs": (original.logits, reconstructed.logits),
             "features": (original.features, reconstructed.features),
         }
-
-    def _whole(self) -> Tensor | None:
-        """Every predicted weight [weights] without padding, differentiable; None where the predictor cannot give them at once."""
-        if self.context.processes.size > 1 or self.observe is not None:
-            return None
-        with self._arithmetic():
-            return self.context.representation.predict_whole()
-
-    def _predict(self, rows: Tensor | None) -> Tensor:
-        """Predicted kernels [m, k²] of some rows, or of all, differentiable."""
-        context = self.context
-        with self._arithmetic():
-            return context.processes.predict(context.representation.predict, rows, context.kernels.rows)
-
-    def _complete(self, predicted: Tensor, rows: Tensor | None) -> Tensor:
-        """Every predicted weight [weights], kernel after kernel; only the weights of the sample carry gradient."""
-        context = self.context
-        kernels, representation = context.kernels, context.representation
-        if rows is None:
-            return kernels.grid.unpadded(predicted) if predicted.dim() == 2 else predicted
-        with torch.no_grad(), self._arithmetic():
-            if context.processes.size == 1:
-                everything = representation.predict_weights()
-            else:
-                everything = kernels.grid.unpadded(context.processes.predict(representation.predict_in_chunks, None, kernels.rows))
-        return kernels.with_sample(everything, predicted, rows)
-
-    def _arithmetic(self) -> torch.autocast:
-        """A context in which the predictor computes in the arithmetic of the run."""
-        return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.context.dtype == torch.bfloat16)
 
     def _prepare_gradients(self) -> None:
         """Add the gradients of all processes, and clip them."""

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import copy
-import math
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 import nern
-from nern import ConfigError, Engine, Interrupted
-from nern.builtin.embeddings.codes import Codes, cosines
-from nern.builtin.losses.rate import Rate, SteeredRate
-from nern.interfaces import LossContext
+from nern import ConfigError, Engine
 from nern.networks.batch_norm import absorb_batch_norms, absorbable
 from nern.networks.pair import NetworkPair
-from nern.representation.entropy import StoredBits, code_parameters, coded_parameters, refit_distributions, stored_bits
+from nern.representation.entropy import code_parameters, coded_parameters, refit_distributions, stored_bits
 from nern.representation.laplace import GRID, LARGEST
-from nern.run.loop import mixed
 from nern.run.results import Result
-from nern.support.seeding import generator
-from nern.training.coding import DAMPING, Curvature, probed, start_values, step_shape
-from tests.helpers import ARCHITECTURE, network, weights_file
-
-PHASE = {
-    "name": "distillation", "iterations": 6, "batch": 8, "mix": 0.5, "losses": {"kd": {}, "rate": {"weight": 0.05}},
-    "sampler": {"name": "all"}, "optimizer": {"name": "adamw", "lr": 5e-3, "betas": [0.9, 0.99], "eps": 1e-12},
-}  # fmt: skip
-SMALL = {
-    "architecture": {"name": "cifar-resnet", **ARCHITECTURE}, "task": {"name": "digits"}, "embedding": {"name": "codes"},
-    "predictor": {"name": "codes"}, "smoother": {"name": "none"}, "storage": "entropy", "fold_batch_norms": True, "train": ["*"],
-    "curvature_batches": 3, "phases": [PHASE], "checkpoint_every": 3, "evaluate_every": 0, "log_every": 1, "device": "cpu", "threads": 1,
-}  # fmt: skip
-
-
-def engine(folder: Path, name: str = "run", **changes: Any) -> Engine:
-    folder.mkdir(exist_ok=True)
-    weights = weights_file(folder / "original.safetensors")
-    values = copy.deepcopy({**SMALL, **changes, "output": str(folder / name)})
-    values["architecture"]["weights"] = str(weights)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    return Engine.from_yaml(folder / f"{name}.yaml")
+from nern.training.coding import Curvature, start_values
+from tests.coded_run import PHASE, engine
+from tests.helpers import network
 
 
 @pytest.fixture(scope="module")
@@ -98,111 +72,6 @@ def test_a_distribution_is_refitted_without_changing_a_value() -> None:
     refit_distributions(layer)
     assert float(stored_bits(layer, 1, 0, 0).exact) < 0.98 * float(before)
     assert torch.equal(values, layer.weight)
-
-
-def test_feedback_rounds_better_than_the_nearest_integers() -> None:
-    generator = torch.Generator().manual_seed(0)
-    mixing = torch.randn(24, 24, generator=generator)
-    matrix = mixing @ mixing.T / 24
-    value, diagonal = torch.randn(16, 24, generator=generator), matrix.diagonal().expand(16, 24).clone()
-    found = Curvature(diagonal, matrix)
-
-    def start(curvature: Curvature) -> tuple[torch.Tensor, torch.Tensor]:
-        latent, (rows, columns) = start_values({"w": value}, {"w": curvature}, 16 * 24 * 1.5)["w"]
-        return latent.round(), torch.exp(rows[:, None] + columns)
-
-    errors, sizes = [], []
-    for curvature in (found, Curvature(diagonal, None)):
-        integers, steps = start(curvature)
-        error = (integers * steps - value).double()
-        errors.append(float(torch.einsum("fi,ij,fj->", error, matrix.double(), error)))
-        sizes.append(float(integers.abs().mean()))
-    assert errors[0] < 0.8 * errors[1]
-    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
-    assert DAMPING < 0.1
-
-
-def test_a_long_measurement_of_the_curvature_is_announced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    engine(tmp_path, "short").fit()
-    assert "how much each number matters" not in caplog.text
-    monkeypatch.setattr("nern.training.coding.LONG", 0.0)
-    engine(tmp_path, "long").fit()
-    assert "3 batches are run to see how much each number matters, which takes about 0 minutes here; curvature_batches=1" in caplog.text
-
-
-def test_steps_follow_the_curvature_where_it_is_a_product() -> None:
-    rows, columns = torch.rand(6) + 0.1, torch.rand(8) + 0.1
-    shape = step_shape(rows[:, None] * columns)
-    steps = torch.exp(shape[0][:, None] + shape[1])
-    cost = steps.square() * rows[:, None] * columns  # what a step costs: the same everywhere, up to what is added to the curvature
-    assert float(cost.max() / cost.min()) < 1.3
-
-
-def test_the_transform_is_that_of_scipy() -> None:
-    from scipy.fft import dct
-
-    for size in (1, 3, 5):
-        expected = torch.from_numpy(dct(torch.eye(size, dtype=torch.float64).numpy(), axis=0, norm="ortho"))
-        torch.testing.assert_close(cosines(size), expected)
-
-
-@pytest.mark.parametrize("transform", ["dct", "none"])
-def test_codes_start_as_the_original_kernels_of_every_size(tmp_path: Path, transform: str) -> None:
-    options = {**ARCHITECTURE, "shortcut": "B"}
-    weights = weights_file(tmp_path / "w.safetensors", shortcut="B")
-    values = {
-        **SMALL,
-        "architecture": {"name": "cifar-resnet", **options, "weights": str(weights)},
-        "embedding": {"name": "codes", "transform": transform},
-    }
-    values |= {"fold_batch_norms": False, "output": str(tmp_path / "run")}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    made = Engine.from_yaml(tmp_path / "run.yaml")
-    original = made._prepare()
-    representation = made._context(original).representation
-    for name, value in representation.reconstruct().items():
-        torch.testing.assert_close(value, original.state[name], rtol=1e-5, atol=1e-6)
-
-
-def test_fewer_numbers_give_the_nearest_kernels(tmp_path: Path) -> None:
-    made = engine(tmp_path, embedding={"name": "codes", "numbers": 4})
-    original = made._prepare()
-    embedding = made._context(original).representation.embedding
-    waves = torch.stack([torch.outer(cosines(3)[i], cosines(3)[j]).flatten() for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))])
-    first = original.state["conv1.weight"].double().flatten(2)
-    torch.testing.assert_close(embedding.kernels()[:4].double(), (first @ waves.T @ waves).reshape(4, 9), rtol=1e-5, atol=1e-6)
-
-
-def test_kernels_of_a_few_coordinates_are_those_among_all(tmp_path: Path) -> None:
-    made = engine(tmp_path, architecture={"name": "cifar-resnet", **ARCHITECTURE, "shortcut": "B"})
-    weights_file(tmp_path / "original.safetensors", shortcut="B")  # its shortcuts are 1 × 1
-    embedding = made._context(made._prepare()).representation.embedding
-    some = torch.randperm(embedding.grid.rows, generator=generator(0, "rows"))[:40]
-    rows = torch.cat([torch.tensor(embedding.grid.starts[:-1]), some])  # some of every layer
-    codes = [value for name, value in embedding.named_parameters() if "codes" in name]
-    factors = torch.randn(len(rows), embedding.grid.outputs, generator=generator(1, "factors"))
-    found, expected = embedding(embedding.grid.coordinates()[rows])[:, : embedding.grid.outputs], embedding.kernels()[rows]
-    torch.testing.assert_close(found, expected)
-    for one, other in zip(*(torch.autograd.grad((part * factors).sum(), codes) for part in (found, expected)), strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_a_file_of_many_kernels_beside_a_large_one_opens(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 300, 7), nn.ReLU(), nn.Conv2d(300, 300, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    short = {
-        "phases.distillation.iterations": 1,
-        "phases.distillation.batch": 2,
-        "curvature_batches": 1,
-        "observers": {},
-        "curve_points": 0,
-    }
-    result = nern.represent(
-        model, torch.randn(30, 3, 9, 9), recipe="small", layers="convolutions", overrides=short, output=tmp_path / "run", quiet=True
-    )
-    found = nern.load(result.artifact).state_dict()
-    assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in model.state_dict().items()}
 
 
 def test_no_integer_is_larger_than_the_coder_takes() -> None:
@@ -263,28 +132,6 @@ def test_the_stream_in_the_file_is_as_long_as_the_model_says(finished: tuple[Eng
     assert bits <= 8 * finished[1].bytes.embedding <= 1.01 * bits + 12 * factors
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["first phase", "second phase"])
-def test_a_run_ends_when_asked_while_the_curvature_is_measured_and_resumes(first: bool, tmp_path: Path) -> None:
-    plain = {**PHASE, "name": "plain", "losses": {"kd": {}}}
-    phases = {"phases": [PHASE] if first else [plain, PHASE]}
-    whole = engine(tmp_path, "whole", **phases).fit()
-    probes = []
-
-    def asked(*arguments: Any) -> torch.Tensor:
-        probes.append(1)
-        signal.raise_signal(signal.SIGTERM)
-        return probed(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nern.training.coding.probed", asked)
-        steps, place = (0, "there is no checkpoint yet: it begins again") if first else (6, "checkpoint .*checkpoint.pt")
-        with pytest.raises(Interrupted, match=rf"stopped at step {steps} of {whole.iterations}; continue with --resume \({place}\)"):
-            engine(tmp_path, **phases).fit()
-    assert len(probes) == 1
-    Engine.from_yaml(tmp_path / "run.yaml").fit(resume=True)
-    assert (tmp_path / "run" / "model.nern").read_bytes() == (tmp_path / "whole" / "model.nern").read_bytes()
-
-
 def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: tuple[Engine, Result], tmp_path: Path) -> None:
     from nern.run.checkpoint import Checkpoint
     from nern.run.loop import TrainingLoop
@@ -321,16 +168,6 @@ def test_a_perceptron_is_coded_once_its_first_phase_is_over(tmp_path: Path) -> N
     assert result.bytes.embedding > 0
 
 
-def test_codes_and_coordinates_together(tmp_path: Path) -> None:
-    made = engine(
-        tmp_path, embedding={"name": "codes", "numbers": 3, "frequencies": 4}, predictor={"name": "codes", "hidden": 8, "layers": 3}
-    )
-    result = made.fit()
-    state, found = made.reconstruct().state_dict(), nern.load(result.artifact).reconstruct().state_dict()
-    assert all(torch.equal(state[name], found[name]) for name in state)
-    assert result.bytes.predictor > 0
-
-
 @pytest.mark.parametrize("form", ["float16", "int8"])
 def test_copies_take_fewer_bytes_and_are_measured_as_stored(tmp_path: Path, form: str) -> None:
     changes = {
@@ -356,42 +193,6 @@ def test_copies_take_fewer_bytes_and_are_measured_as_stored(tmp_path: Path, form
             torch.testing.assert_close(loaded[name], value, rtol=0.01, atol=float(value.abs().max()) / 200 if value.numel() > 1 else 0)
 
 
-def test_the_rate_is_steered_to_its_budget() -> None:
-    rate = SteeredRate(1000.0, 100, 5.0, 1.0, 0.4)
-
-    def at(bits: float) -> float:
-        value = torch.tensor(bits, requires_grad=True)
-        loss = rate(*[StoredBits(value, value.detach(), 500)] * 2)
-        assert float(loss.detach()) == pytest.approx(bits / 500)
-        loss.backward()
-        return 500 * float(value.grad)
-
-    assert at(1000.0) == pytest.approx(1.0)
-    high = [at(2000.0) for _ in range(3)]
-    assert high == pytest.approx([math.exp(0.02 * n) for n in (1, 2, 3)])
-    state = rate.state_dict()
-    other = SteeredRate(1.0, 100, 5.0, 1.0, 0.4)
-    other.load_state_dict(state)
-    assert other.state_dict() == state
-    for _ in range(300):
-        at(10.0)
-    assert rate.factor == pytest.approx(1 / 5)
-    value = torch.tensor(100.0)
-    free = Rate().start(LossContext(None, None, None))  # type: ignore[arg-type]
-    assert float(free(*[StoredBits(value, value, 50)] * 2)) == 2.0
-
-
-def test_mixtures_stand_between_two_images() -> None:
-    images = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 1, 2, 2)
-    found = mixed(images, 0.5, generator(0, "mix"))
-    assert torch.equal(found[4:], images[4:])
-    assert torch.equal(found, mixed(images, 0.5, generator(0, "mix")))
-    for index in range(4):
-        assert found[index].unique().numel() == 1
-        assert 0 <= float(found[index, 0, 0, 0]) <= 7
-    assert not torch.equal(found[:4], images[:4])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -410,10 +211,3 @@ def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], mess
 def test_a_size_needs_the_format() -> None:
     with pytest.raises(ConfigError, match="storage: entropy only"):
         Engine.from_yaml("digits", {"bytes": 1000})
-
-
-def test_codes_refuse_another_reading_of_small_kernels() -> None:
-    from nern.kernels.coordinates import KernelGrid, LayerMapping
-
-    with pytest.raises(ConfigError, match="small_kernels must be centre"):
-        Codes().build(KernelGrid((LayerMapping("w", (2, 2, 3, 3), 0),), "max"))
