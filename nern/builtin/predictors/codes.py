@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import attrs
 from torch import Tensor, nn
 
 from nern import ConfigError, Predictor, at_least, hookimpl, option
+
+log = logging.getLogger("nern")
 
 
 class Sum(nn.Module):
@@ -54,6 +57,24 @@ class Codes(Predictor):
         if inputs < outputs:
             raise ConfigError(f"predictor codes: needs the embedding 'codes', whose vectors begin with {outputs} numbers; got {inputs}")
         return Sum(inputs, outputs, self)
+
+    def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
+        """Refuse a perceptron that gets no coordinate, and warn of a coordinate that nothing uses.
+
+        Raises:
+            ConfigError: there is a perceptron, and the embedding gives nothing but codes.
+        """
+        coordinate = embedded.shape[1] - kernels.shape[1]
+        if self.hidden and not coordinate:
+            raise ConfigError(
+                f"predictor.hidden is {self.hidden}, but the perceptron of the coordinate gets no coordinate, because the embedding has "
+                "no frequencies; set embedding.frequencies, or predictor.hidden to 0"
+            )
+        if coordinate and not self.hidden:
+            log.warning(
+                "nern: predictor codes: nothing uses the %d numbers that the embedding gives after the code of a kernel; set "
+                "predictor.hidden above 0 for a perceptron of them, or embedding.frequencies to 0", coordinate,
+            )  # fmt: skip
 
 
 @hookimpl
