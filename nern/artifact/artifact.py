@@ -68,7 +68,7 @@ class Bytes:
     header: int
     """Names, shapes and metadata."""
     total: int
-    """The whole file."""
+    """Bytes of the whole file."""
     base: int = 0
     """The base, which is added to predictions."""
 

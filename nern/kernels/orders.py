@@ -25,9 +25,9 @@ class LayerOrder(ABC):
     """Which original kernel stands at each coordinate of a layer with `filters` × `channels` kernels."""
 
     filters: int
-    """Of the layer."""
+    """Number of filters of the layer."""
     channels: int
-    """Of the layer."""
+    """Number of channels of each filter."""
     kind: ClassVar[str]
     """What a file calls such an order."""
 

@@ -41,7 +41,8 @@ class WeightLayer:
         """Whether the weight can be represented and a forward pass uses it."""
         return self.calls > 0 and self.obstacle is None
 
-    def fits(self, pattern: str) -> bool:
+    def matches(self, pattern: str) -> bool:
+        """Whether a name of the weight matches a pattern such as `layer1.*`."""
         return any(fnmatchcase(name, pattern) for name in self.names)
 
     @property
@@ -90,7 +91,7 @@ def map_layers(network: nn.Module, size: Any, chosen: Literal["convolutions", "a
     elif chosen == "all":
         picked = [layer for layer in layers if layer.possible and layer.kind != "table"]
     else:
-        named = {id(layer) for pattern in chosen for layer in _fitting(pattern, convolutions, layers)}
+        named = {id(layer) for pattern in chosen for layer in _matching(pattern, convolutions, layers)}
         picked = [layer for layer in layers if id(layer) in named and layer.possible]
     matrices = chosen == "all"
     kernels = [layer.mapping(0, (1, 1)).kernel for layer in picked if layer.kind == "convolution" and not (matrices and layer.pointwise)]
@@ -152,15 +153,15 @@ def _tile(kernels: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return height, width
 
 
-def _fitting(pattern: str, convolutions: Sequence[WeightLayer], layers: Sequence[WeightLayer]) -> list[WeightLayer]:
+def _matching(pattern: str, convolutions: Sequence[WeightLayer], layers: Sequence[WeightLayer]) -> list[WeightLayer]:
     """The weights that a pattern names; raises ConfigError where it names none, or none that can be represented."""
-    fitting = [layer for layer in convolutions if layer.fits(pattern)] or [layer for layer in layers if layer.fits(pattern)]
-    if not fitting:
+    matching = [layer for layer in convolutions if layer.matches(pattern)] or [layer for layer in layers if layer.matches(pattern)]
+    if not matching:
         names = [name for layer in layers for name in layer.names]
         hint = did_you_mean(pattern, names, f"; there are: {some(names, 5) or 'none at all'}", before="; ")
         raise ConfigError(f"architecture.layers: '{pattern}' matches the weight of no convolution, linear layer or embedding{hint}")
-    if not any(layer.possible for layer in fitting):
-        first = fitting[0]
+    if not any(layer.possible for layer in matching):
+        first = matching[0]
         reason = first.obstacle or "belongs to a layer that no forward pass calls"
         raise ConfigError(f"architecture.layers: '{first.names[0]}' {reason}; leave it out, and it is copied")
-    return fitting
+    return matching

@@ -61,7 +61,7 @@ class TransposedMapping(LayerMapping):
     """
 
     groups: int = 1
-    """Of the convolution."""
+    """Number of groups of the convolution."""
 
     @property
     def filters(self) -> int:

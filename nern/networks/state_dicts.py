@@ -178,7 +178,7 @@ def trained_copies(network: nn.Module, patterns: Sequence[str], represented: Col
     for pattern in patterns:
         fitting = {name for name in candidates if any(fnmatchcase(name, each) for each in groups.get(pattern, [pattern]))}
         if not fitting and pattern != "*":
-            raise ConfigError(f"train: '{pattern}' fits none of the parameters that are copied; there are: {some(candidates) or 'none'}")
+            raise ConfigError(f"train: '{pattern}' matches none of the parameters that are copied; there are: {some(candidates) or 'none'}")
         chosen |= fitting
     return [name for name in candidates if name in chosen and name not in constants]
 

@@ -27,7 +27,7 @@ class Export:
     """A file that was exported, read back and compared."""
 
     path: str
-    """The file."""
+    """The file that was written."""
     format: str
     """The file's format."""
     bytes: int

@@ -42,13 +42,13 @@ class Picture:
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width of the image in pixels."""
         width: int = self.planes[0].width
         return width
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height of the image in pixels."""
         height: int = self.planes[0].height
         return height
 

@@ -199,7 +199,7 @@ def test_copies_take_fewer_bytes_and_are_measured_as_stored(tmp_path: Path, form
         ({"storage": "int8"}, "belong together"),
         ({"phases": [{**PHASE, "losses": {"kd": {}}}]}, "belong together"),
         ({"bytes": 900}, "too small"),
-        ({"train": ["bn", "head.*"]}, r"'head.\*' fits none"),
+        ({"train": ["bn", "head.*"]}, r"'head.\*' matches none"),
         ({"predictor": {"name": "codes"}, "embedding": {"name": "learned", "features": 1}}, "needs the embedding 'codes'"),
     ],
 )

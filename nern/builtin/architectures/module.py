@@ -79,7 +79,7 @@ class OwnModule(DiscoveredArchitecture):
         if self._build is None:
             raise ConfigError(
                 f"nothing here says what builds this network ({self.network or 'a torch module'}): it was handed over in memory, or comes "
-                "from a file, which names no code; go on in Python with nern.represent(model, …, resume=True), or say what builds it "
+                "from a file, which names no code; continue in Python with nern.represent(model, …, resume=True), or say what builds it "
                 "with architecture.build=file.py:Class, for nern export with --model"
             )
         return out_of_place(build_reference(self._build, self.arguments).float())

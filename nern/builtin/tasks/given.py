@@ -49,8 +49,8 @@ class Given(Task):
         if self.root is None or not Path(self.root).is_file():
             missing = f"; there is no {self.root}" if self.root else ""
             raise DataError(
-                "the examples of this run were handed over in Python: go on there with nern.represent(model, data=…, resume=True), or name "
-                f"others with task.name and task.root{missing}"
+                "the examples of this run were handed over in Python: continue there with nern.represent(model, data=…, resume=True), or "
+                f"name others with task.name and task.root{missing}"
             )
         tensors = load_file(self.root)
         parts = [
