@@ -21,16 +21,16 @@ SWITCHES = (
 
 def find_browser() -> str:
     """The command of a Chromium; the test that asks is skipped where there is none."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    command = next(filter(None, map(shutil.which, NAMES)), None)
+    if command is None:
         pytest.skip(f"needs a browser ({', '.join(NAMES)})")
-    return found
+    return command
 
 
 def answer_of(browser: str, page: str, profile: Path, *more: str) -> Any:
     """Open a page and read the JSON that its script wrote into `<pre id="found">`."""
     switches = [*SWITCHES, f"user-data-dir={profile}", "dump-dom", *more]
     done = subprocess.run([browser, *(f"--{switch}" for switch in switches), page], capture_output=True, text=True, timeout=240)
-    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, f"the browser did not finish: {done.stderr[-2000:]}"
-    return json.loads(html.unescape(found[1]))
+    match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match, f"the browser did not finish: {done.stderr[-2000:]}"
+    return json.loads(html.unescape(match[1]))

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def rooms(package: Path) -> set[str]:
     """Modules and folders of a package, as the map names them."""
-    found = {f"nern/{entry.name}" for entry in package.iterdir() if entry.suffix == ".py"}
-    return found | {f"nern/{entry.name}" for entry in package.iterdir() if entry.is_dir() and entry.name != "__pycache__"}
+    modules = {f"nern/{entry.name}" for entry in package.iterdir() if entry.suffix == ".py"}
+    return modules | {f"nern/{entry.name}" for entry in package.iterdir() if entry.is_dir() and entry.name != "__pycache__"}
 
 
 def check_map(text: str, package: Path) -> None:

@@ -44,7 +44,7 @@ def test_accuracy_is_what_counting_by_hand_gives(tmp_path: Path) -> None:
     engine = Engine.from_yaml(write_experiment(tmp_path), QUICK)
     result = engine.fit()
     data = Digits().open(Preprocessing((0.3,), (0.4,), (1, 8, 8)), 0.1, 0)
-    for net, found in ((network(), result.original_top1), (engine.reconstruct(), result.reconstructed_top1)):
+    for net, top1 in ((network(), result.original_top1), (engine.reconstruct(), result.reconstructed_top1)):
         right = total = 0
         for images, labels in data.batches("test", 100, torch.device("cpu")):
             assert labels is not None
@@ -52,7 +52,7 @@ def test_accuracy_is_what_counting_by_hand_gives(tmp_path: Path) -> None:
                 right += int((net(images).argmax(1) == labels).sum())
             total += len(labels)
         assert total == 397
-        assert found == pytest.approx(100 * right / total)
+        assert top1 == pytest.approx(100 * right / total)
 
 
 def test_the_same_configuration_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ def copy(tmp_path: Path) -> Path:
 def test_an_import_against_the_order_is_found(copy: Path, file: str, line: str, contract: str) -> None:
     path = copy / "nern" / file
     path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
-    found = lint(copy)
-    assert found.returncode == 1
-    assert f"{contract} BROKEN" in " ".join(found.stdout.split())
+    process = lint(copy)
+    assert process.returncode == 1
+    assert f"{contract} BROKEN" in " ".join(process.stdout.split())
 
 
 def test_imports_go_down() -> None:
-    found = lint(ROOT)
-    assert found.returncode == 0, found.stdout
+    process = lint(ROOT)
+    assert process.returncode == 0, process.stdout

@@ -52,26 +52,26 @@ def make(
     embedding, predictor = Positional(frequencies=4), MLP(hidden=8)
     torch.manual_seed(1)
     representation = assemble(grid, orders, embedding, predictor).eval().requires_grad_(False)
-    made = Artifact(
+    artifact = Artifact(
         representation, architecture, embedding, predictor, original, stored, registry or create_registry(entry_points=False),
         digest(state), {"task": {"name": "digits"}},
     )  # fmt: skip
-    return made, original
+    return artifact, original
 
 
 @pytest.mark.parametrize("smoother", [CrossFilter(), InFilter()], ids=["cross-filter", "in-filter"])
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_every_name_shape_and_type_comes_back(tmp_path: Path, smoother: Smoother, dtype: torch.dtype | None, shortcut: str) -> None:
-    made, original = make(smoother, dtype, shortcut=shortcut)
-    made.save(tmp_path / "m.nern")
+    artifact, original = make(smoother, dtype, shortcut=shortcut)
+    artifact.save(tmp_path / "m.nern")
     rebuilt = nern.load(tmp_path / "m.nern").reconstruct()
     assert isinstance(rebuilt, nn.Module)
     assert not rebuilt.training
     state, expected = rebuilt.state_dict(), original.state_dict()
     assert list(state) == list(expected)
-    represented = {layer.parameter for layer in made.representation.grid.layers}
-    predicted = made.representation.reconstruct()
+    represented = {layer.parameter for layer in artifact.representation.grid.layers}
+    predicted = artifact.representation.reconstruct()
     assert set(predicted) == represented
     for name, value in expected.items():
         wanted = dtype if dtype is not None and value.is_floating_point() else value.dtype
@@ -81,19 +81,19 @@ def test_every_name_shape_and_type_comes_back(tmp_path: Path, smoother: Smoother
 
 
 def test_the_rebuilt_network_runs_and_depends_on_the_predictor(tmp_path: Path) -> None:
-    made, original = make()
-    made.save(tmp_path / "m.nern")
+    artifact, original = make()
+    artifact.save(tmp_path / "m.nern")
     rebuilt = nern.load(tmp_path / "m.nern").reconstruct()
     images = torch.randn(3, 1, 8, 8)
     by_hand = network()
-    by_hand.load_state_dict({**original.state_dict(), **made.representation.reconstruct()})
+    by_hand.load_state_dict({**original.state_dict(), **artifact.representation.reconstruct()})
     torch.testing.assert_close(rebuilt(images), by_hand(images))
     assert not torch.allclose(rebuilt(images), original(images))
 
 
 def test_the_bytes_add_up_to_the_file(tmp_path: Path) -> None:
-    made, original = make()
-    sizes = made.save(tmp_path / "m.nern")
+    artifact, original = make()
+    sizes = artifact.save(tmp_path / "m.nern")
     parts = {name: value for name, value in attrs.asdict(sizes).items() if name not in ("original", "total")}
     assert sum(parts.values()) == sizes.total == (tmp_path / "m.nern").stat().st_size
     save_file(original.state_dict(), str(tmp_path / "original.safetensors"))
@@ -101,16 +101,16 @@ def test_the_bytes_add_up_to_the_file(tmp_path: Path) -> None:
     tensors = load_file(str(tmp_path / "m.nern"))
     held = {name: sum(value.nbytes for key, value in tensors.items() if key.split(".")[0] == name) for name in parts}
     assert {name: size for name, size in parts.items() if name != "header"} == {n: s for n, s in held.items() if n != "header"}
-    represented = {layer.parameter for layer in made.representation.grid.layers}
+    represented = {layer.parameter for layer in artifact.representation.grid.layers}
     assert sizes.copied == sum(value.nbytes for name, value in original.state_dict().items() if name not in represented)
 
 
 @pytest.mark.parametrize(("smoother", "across"), [(CrossFilter(), True), (InFilter(), False)], ids=["cross-filter", "in-filter"])
 def test_an_ordering_takes_the_bits_of_the_formula(tmp_path: Path, smoother: Smoother, across: bool) -> None:
-    made, _ = make(smoother, width=6)  # 6, 12 and 24 filters: no powers of two
-    sizes = made.save(tmp_path / "m.nern")
+    artifact, _ = make(smoother, width=6)  # 6, 12 and 24 filters: no powers of two
+    sizes = artifact.save(tmp_path / "m.nern")
     bits = 0
-    for layer in made.representation.grid.layers:
+    for layer in artifact.representation.grid.layers:
         filters, channels = layer.shape[:2]
         if across:
             bits += filters * channels * math.ceil(math.log2(filters * channels))
@@ -119,20 +119,20 @@ def test_an_ordering_takes_the_bits_of_the_formula(tmp_path: Path, smoother: Smo
             bits += filters * math.ceil(math.log2(filters))
     assert sizes.ordering == math.ceil(bits / 8)
     loaded = nern.load(tmp_path / "m.nern").representation.orders
-    for before, after in zip(made.representation.orders, loaded, strict=True):
+    for before, after in zip(artifact.representation.orders, loaded, strict=True):
         assert torch.equal(before.indices(), after.indices())
 
 
 def test_saving_a_loaded_file_gives_the_same_bytes(tmp_path: Path) -> None:
-    made, _ = make(dtype=torch.float16)
-    made.save(tmp_path / "a.nern")
+    artifact, _ = make(dtype=torch.float16)
+    artifact.save(tmp_path / "a.nern")
     nern.load(tmp_path / "a.nern").save(tmp_path / "b.nern")
     assert (tmp_path / "a.nern").read_bytes() == (tmp_path / "b.nern").read_bytes()
 
 
 def test_the_original_weights_are_known_by_their_checksum(tmp_path: Path) -> None:
-    made, original = make()
-    made.save(tmp_path / "m.nern")
+    artifact, original = make()
+    artifact.save(tmp_path / "m.nern")
     loaded = nern.load(tmp_path / "m.nern")
     loaded.check_original(original)
     with pytest.raises(DataError, match="not the weights that the representation was made from"):

@@ -108,9 +108,9 @@ def test_a_part_may_say_how_the_next_is_distributed() -> None:
     words = encode_integers((levels, np.full(300, 9)), (values, levels))
     for constriction in (True, False):
         reader = IntegerReader(words, constriction)
-        found = reader.take(np.full(300, 9))
-        assert np.array_equal(found, levels)
-        assert np.array_equal(reader.take(found), values)
+        read_levels = reader.take(np.full(300, 9))
+        assert np.array_equal(read_levels, levels)
+        assert np.array_equal(reader.take(read_levels), values)
         reader.close()
 
 

@@ -255,8 +255,8 @@ def test_the_budget_of_an_operation_is_at_least_what_it_gives(operation: Any, mo
     known = budget._bytes_of_result
     monkeypatch.setattr(budget, "_bytes_of_result", lambda *given: asked.append(known(*given[:-1], most=0)) or 0)
     with bounded(1000, "it"):
-        made = operation(torch.ones(2, 3, 5))
-    assert made.numel() * made.element_size() <= max(asked) <= 16 * 120
+        output = operation(torch.ones(2, 3, 5))
+    assert output.numel() * output.element_size() <= max(asked) <= 16 * 120
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases/hostile")

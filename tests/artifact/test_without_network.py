@@ -103,8 +103,8 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def of_plugin(plugin: Path) -> Artifact:
     registry = create_registry([str(plugin)], entry_points=False)
-    found: Artifact = made(registry.find("architecture", "own").cls(), registry, "all")
-    return found
+    artifact: Artifact = made(registry.find("architecture", "own").cls(), registry, "all")
+    return artifact
 
 
 def test_the_state_dict_is_that_of_the_network(of_plugin: Artifact, plugin: Path, tmp_path: Path) -> None:
@@ -157,12 +157,12 @@ def test_weights_are_put_into_a_module_of_ones_own(of_plugin: Artifact, plugin: 
 def test_loading_needs_five_packages(architecture: Architecture, tmp_path: Path) -> None:
     built = made(architecture, create_registry(entry_points=False), "all")
     built.save(tmp_path / "m.nern")
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", BLOCKED, str(tmp_path / "m.nern")], capture_output=True, text=True, cwd=Path(nern.__file__).parents[1]
     )
-    assert not found.returncode, found.stderr
+    assert not process.returncode, process.stderr
     state = built.reconstruct().state_dict()
-    count, total = found.stdout.split()
+    count, total = process.stdout.split()
     assert int(count) == len(state)
     assert float(total) == pytest.approx(float(sum(value.double().sum() for value in state.values())), rel=1e-6)
 

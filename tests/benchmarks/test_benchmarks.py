@@ -102,9 +102,9 @@ def test_accuracy_curve_reads_what_a_run_logged(tmp_path: Path) -> None:
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     (tmp_path / "config.yaml").write_text("extends: digits\nset: {phases.0.iterations: 70, phases.1.iterations: 10}\n", encoding="utf-8")
-    found = accuracy.curve(tmp_path)
-    assert found["minutes"] == [1.0, 1.5] and found["top1"] == [50.0, 75.0] and found["test"] is None
-    assert accuracy.row("a", found) == ["a", "all", "20 of 80", "2", "6", "75.00", "unfinished"]
+    curve = accuracy.curve(tmp_path)
+    assert curve["minutes"] == [1.0, 1.5] and curve["top1"] == [50.0, 75.0] and curve["test"] is None
+    assert accuracy.row("a", curve) == ["a", "all", "20 of 80", "2", "6", "75.00", "unfinished"]
     ended = {"reconstructed_top1": 74.0, "original_top1": 90.0, "seconds": 120.0, "environment": {"threads": 3}}
     (tmp_path / "result.json").write_text(json.dumps(ended), encoding="utf-8")
     assert accuracy.row("a", accuracy.curve(tmp_path)) == ["a", 3, "20 of 80", "2", "8", "75.00", "74.00 of 90.00"]

@@ -49,9 +49,9 @@ def test_files_are_listed_with_their_bytes_the_smallest_part_first(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(kept))
     other = result("small", 0, 12.0, bytes={"original": 1, "total": 1, **parts}, overrides={"predictor.hidden": 1})
     (tmp_path / "d.json").write_text(json.dumps(other))
-    found = [line for line in reproduction.page(tmp_path, tmp_path).splitlines() if line.startswith(("| `small", "| `large"))]
+    lines = [line for line in reproduction.page(tmp_path, tmp_path).splitlines() if line.startswith(("| `small", "| `large"))]
     half = 12.706205 * math.sqrt(0.02) / math.sqrt(2)
-    assert found == [
+    assert lines == [
         f"| `small` | 90.10 ± {half:.2f} | 91.73 | 500 | 400 | 0 | 60 | 5 | 30 | 1,000 | 50.0% |",
         "| `large` | 91.00 | 91.73 | 900 | 400 | 0 | 60 | 5 | 30 | 1,000 | 90.0% |",
         "| `small predictor.hidden=1` | 12.00 | 91.73 | 1 | 400 | 0 | 60 | 5 | 30 | 1 | 100.0% |",

@@ -13,8 +13,8 @@ SMALL = ["architecture.width=2", "pretrain.epochs=1", "phases.0.iterations=3", "
 
 
 def test_patterns_choose_presets_in_the_order_of_the_tables():
-    found = rows.matching(["table7/*-fast", "table1/resnet20-*-140"])
-    assert found == [
+    names = rows.matching(["table7/*-fast", "table1/resnet20-*-140"])
+    assert names == [
         "table1/resnet20-cross-filter-140", "table1/resnet20-in-filter-140",
         "table7/all-fast", "table7/magnitude-fast", "table7/random-layer-fast", "table7/uniform-fast",
     ]  # fmt: skip

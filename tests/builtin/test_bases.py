@@ -44,19 +44,19 @@ def test_integers_are_the_nearest_ones_of_a_good_step(bits: int, steps: Any) -> 
     base.initialise(module, kernels())
     added, most, group = module(torch.arange(GRID.rows)), 2 ** (bits - 1) - 1, 0
     for start, layer, own in zip(GRID.starts[:-1], GRID.layers, kernels(), strict=True):
-        found = GRID.sample_down(added[start : start + layer.count], layer.kernel)
-        assert float(added[start : start + layer.count].abs().sum()) == pytest.approx(float(found.abs().sum()))  # zeros around it
+        rounded = GRID.sample_down(added[start : start + layer.count], layer.kernel)
+        assert float(added[start : start + layer.count].abs().sum()) == pytest.approx(float(rounded.abs().sum()))  # zeros around it
         count = layer.filters if steps == "filter" else 1
-        found_error = plain_error = 0.0
-        for part, value in zip(own.reshape(count, -1).tolist(), found.reshape(count, -1).tolist(), strict=True):
+        error = plain_error = 0.0
+        for part, value in zip(own.reshape(count, -1).tolist(), rounded.reshape(count, -1).tolist(), strict=True):
             step = float(module.steps[group])
             group += 1
             for weight, kept in zip(part, value, strict=True):
                 assert kept == pytest.approx(max(-most, min(most, round(weight / step))) * step, rel=1e-6)
             plain = max(map(abs, part)) / most  # the step that reaches the largest weight
             plain_error += sum((max(-most, min(most, round(weight / plain))) * plain - weight) ** 2 for weight in part)
-            found_error += sum((a - b) ** 2 for a, b in zip(part, value, strict=True))
-        assert found_error <= 1.1 * plain_error + 1e-12
+            error += sum((a - b) ** 2 for a, b in zip(part, value, strict=True))
+        assert error <= 1.1 * plain_error + 1e-12
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8])
@@ -207,12 +207,12 @@ class Wrong(nn.Module):
             self.beside = torch.zeros(1)
 
     def forward(self, rows: Tensor) -> Tensor:
-        found: Tensor = self.values[rows]
+        added: Tensor = self.values[rows]
         if self.mistake == "shape":
-            return found[:, :-1]
+            return added[:, :-1]
         if self.mistake == "finite":
-            return found / 0
-        return found * found.shape[0] if self.mistake == "others" else found
+            return added / 0
+        return added * added.shape[0] if self.mistake == "others" else added
 
 
 @attrs.frozen

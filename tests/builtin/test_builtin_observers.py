@@ -35,15 +35,15 @@ def train(output: Path, observer: str, registry: Registry, *, resume: bool = Fal
 
 def recorded(output: Path) -> dict[tuple[str, int], float]:
     """The numbers that the run itself wrote: (group/name, step) → value. Every tracker should have them, too."""
-    found = {}
+    numbers = {}
     for line in (output / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         for name, value in record.get("losses", {}).items():
-            found[f"{record['phase']}/{name}", record["iteration"]] = value
+            numbers[f"{record['phase']}/{name}", record["iteration"]] = value
         for name, value in record.get("heldout", {}).items():
-            found[f"heldout/{name}", record["iteration"]] = value
-    assert len({step for _, step in found}) >= 4
-    return found
+            numbers[f"heldout/{name}", record["iteration"]] = value
+    assert len({step for _, step in numbers}) >= 4
+    return numbers
 
 
 def test_csv_holds_every_number_of_the_run_and_is_continued(tmp_path: Path, registry: Registry) -> None:
@@ -204,8 +204,8 @@ def test_an_observer_that_is_switched_off_is_not_imported() -> None:
         "import sys\nfrom nern.config.loading import load_experiment\nload_experiment('digits')\n"
         "print([name for name in ('tensorboard', 'torch.utils.tensorboard', 'wandb', 'clearml') if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert process.stdout.strip() == "[]"
 
 
 def test_what_an_observer_keeps_during_a_run_is_no_option(tmp_path: Path, registry: Registry) -> None:

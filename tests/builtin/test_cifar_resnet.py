@@ -59,13 +59,13 @@ def test_residual_sums_are_seen_before_their_activation() -> None:
 
 def test_option_a_takes_every_second_pixel_and_pads_with_zeros() -> None:
     x = torch.randn(2, 3, 6, 8)
-    found = Shortcut(3)(x)
-    assert found.shape == (2, 6, 3, 4)
+    output = Shortcut(3)(x)
+    assert output.shape == (2, 6, 3, 4)
     for channel in range(6):
         for y in range(3):
             for z in range(4):
                 expected = x[:, channel - 1, 2 * y, 2 * z] if 1 <= channel < 4 else torch.zeros(2)
-                assert torch.equal(found[:, channel, y, z], expected)
+                assert torch.equal(output[:, channel, y, z], expected)
 
 
 @pytest.mark.parametrize(

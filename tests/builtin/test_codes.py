@@ -36,33 +36,33 @@ def test_codes_start_as_the_original_kernels_of_every_size(tmp_path: Path, trans
     }
     values |= {"fold_batch_norms": False, "output": str(tmp_path / "run")}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    made = Engine.from_yaml(tmp_path / "run.yaml")
-    original = made._prepare()
-    representation = made._context(original).representation
+    run = Engine.from_yaml(tmp_path / "run.yaml")
+    original = run._prepare()
+    representation = run._context(original).representation
     for name, value in representation.reconstruct().items():
         torch.testing.assert_close(value, original.state[name], rtol=1e-5, atol=1e-6)
 
 
 def test_fewer_numbers_give_the_nearest_kernels(tmp_path: Path) -> None:
-    made = engine(tmp_path, embedding={"name": "codes", "numbers": 4})
-    original = made._prepare()
-    embedding = made._context(original).representation.embedding
+    run = engine(tmp_path, embedding={"name": "codes", "numbers": 4})
+    original = run._prepare()
+    embedding = run._context(original).representation.embedding
     waves = torch.stack([torch.outer(cosines(3)[i], cosines(3)[j]).flatten() for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))])
     first = original.state["conv1.weight"].double().flatten(2)
     torch.testing.assert_close(embedding.kernels()[:4].double(), (first @ waves.T @ waves).reshape(4, 9), rtol=1e-5, atol=1e-6)
 
 
 def test_kernels_of_a_few_coordinates_are_those_among_all(tmp_path: Path) -> None:
-    made = engine(tmp_path, architecture={"name": "cifar-resnet", **ARCHITECTURE, "shortcut": "B"})
+    run = engine(tmp_path, architecture={"name": "cifar-resnet", **ARCHITECTURE, "shortcut": "B"})
     weights_file(tmp_path / "original.safetensors", shortcut="B")  # its shortcuts are 1 × 1
-    embedding = made._context(made._prepare()).representation.embedding
+    embedding = run._context(run._prepare()).representation.embedding
     some = torch.randperm(embedding.grid.rows, generator=generator(0, "rows"))[:40]
     rows = torch.cat([torch.tensor(embedding.grid.starts[:-1]), some])  # some of every layer
     codes = [value for name, value in embedding.named_parameters() if "codes" in name]
     factors = torch.randn(len(rows), embedding.grid.outputs, generator=generator(1, "factors"))
-    found, expected = embedding(embedding.grid.coordinates()[rows])[:, : embedding.grid.outputs], embedding.kernels()[rows]
-    torch.testing.assert_close(found, expected)
-    for one, other in zip(*(torch.autograd.grad((part * factors).sum(), codes) for part in (found, expected)), strict=True):
+    kernels, expected = embedding(embedding.grid.coordinates()[rows])[:, : embedding.grid.outputs], embedding.kernels()[rows]
+    torch.testing.assert_close(kernels, expected)
+    for one, other in zip(*(torch.autograd.grad((part * factors).sum(), codes) for part in (kernels, expected)), strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -78,17 +78,17 @@ def test_a_file_of_many_kernels_beside_a_large_one_opens(tmp_path: Path) -> None
     result = nern.represent(
         model, torch.randn(30, 3, 9, 9), recipe="small", layers="convolutions", overrides=short, output=tmp_path / "run", quiet=True
     )
-    found = nern.load(result.artifact).state_dict()
-    assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in model.state_dict().items()}
+    state = nern.load(result.artifact).state_dict()
+    assert {name: value.shape for name, value in state.items()} == {name: value.shape for name, value in model.state_dict().items()}
 
 
 def test_codes_and_coordinates_together(tmp_path: Path) -> None:
-    made = engine(
+    run = engine(
         tmp_path, embedding={"name": "codes", "numbers": 3, "frequencies": 4}, predictor={"name": "codes", "hidden": 8, "layers": 3}
     )
-    result = made.fit()
-    state, found = made.reconstruct().state_dict(), nern.load(result.artifact).reconstruct().state_dict()
-    assert all(torch.equal(state[name], found[name]) for name in state)
+    result = run.fit()
+    state, rebuilt = run.reconstruct().state_dict(), nern.load(result.artifact).reconstruct().state_dict()
+    assert all(torch.equal(state[name], rebuilt[name]) for name in state)
     assert result.bytes.predictor > 0
 
 

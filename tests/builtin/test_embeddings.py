@@ -32,7 +32,7 @@ def gamma(value: float, base: float, frequencies: int) -> list[float]:
 @pytest.mark.parametrize(("base", "frequencies"), [(0.76, 40), (1.25, 3)])
 def test_positional_equals_eq_1(combine: str, coordinates: str, base: float, frequencies: int) -> None:
     module = Positional(base=base, frequencies=frequencies, combine=combine, coordinates=coordinates).build(GRID)
-    found = module(GRID.coordinates()).double().numpy()
+    embedded = module(GRID.coordinates()).double().numpy()
     expected = []
     for layer, (filters, channels, _, _) in enumerate(SHAPES):
         for f in range(filters):
@@ -43,7 +43,7 @@ def test_positional_equals_eq_1(combine: str, coordinates: str, base: float, fre
                     [x for part in parts for x in part] if combine == "concat" else [sum(numbers) for numbers in zip(*parts, strict=True)]
                 )
     assert module.dim == len(expected[0]) == 2 * frequencies * (3 if combine == "concat" else 1)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(embedded, expected, atol=1e-6)
 
 
 def test_positional_default_is_the_papers() -> None:
@@ -62,21 +62,21 @@ def test_positional_of_layers_that_skip_coordinates() -> None:
     """A mapping may number its layers as it likes."""
     grid = KernelGrid((LayerMapping("a", (2, 2, 3, 3), 4), LayerMapping("b", (3, 5, 3, 3), 9)))
     for coordinates, scale in (("integer", 1), ("per-layer", 10), ("global", 10)):
-        found = Positional(coordinates=coordinates).build(grid)(grid.coordinates())
-        np.testing.assert_allclose(found[0, :80], gamma(4 / scale, 0.76, 40), atol=1e-6)
-        np.testing.assert_allclose(found[-1, :80], gamma(9 / scale, 0.76, 40), atol=1e-6)
+        embedded = Positional(coordinates=coordinates).build(grid)(grid.coordinates())
+        np.testing.assert_allclose(embedded[0, :80], gamma(4 / scale, 0.76, 40), atol=1e-6)
+        np.testing.assert_allclose(embedded[-1, :80], gamma(9 / scale, 0.76, 40), atol=1e-6)
 
 
 def test_fourier_is_sines_and_cosines_of_2_pi_b_v() -> None:
     torch.manual_seed(3)
     module = Fourier(features=5, scales=[1.0, 0.1, 0.1]).build(GRID)
     matrix = module.state_dict()["matrix"].double().numpy()  # stored, since it cannot be computed again
-    found = module(GRID.coordinates()).numpy()
+    embedded = module(GRID.coordinates()).numpy()
     assert matrix.shape == (5, 3)
     assert module.dim == 10
     for row, v in enumerate(GRID.coordinates().tolist()):
         angles = [2 * math.pi * sum(b * x for b, x in zip(line, v, strict=True)) for line in matrix]
-        np.testing.assert_allclose(found[row], [math.sin(a) for a in angles] + [math.cos(a) for a in angles], atol=1e-6)
+        np.testing.assert_allclose(embedded[row], [math.sin(a) for a in angles] + [math.cos(a) for a in angles], atol=1e-6)
 
 
 def test_fourier_matrix_has_one_scale_per_coordinate() -> None:

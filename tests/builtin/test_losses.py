@@ -27,12 +27,12 @@ from nern.testing import fixtures
 def compare(loss: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], at: Tensor, rtol: float = 1e-5) -> None:
     """Value and gradient of a float32 loss against a float64 one."""
     narrow, wide = at.clone().requires_grad_(), at.double().requires_grad_()
-    found, expected = loss(narrow), reference(wide)
-    found.backward()
+    computed, expected = loss(narrow), reference(wide)
+    computed.backward()
     expected.backward()
-    assert found.dtype == torch.float32
-    assert found.dim() == 0
-    assert found.item() == pytest.approx(expected.item(), rel=rtol, abs=1e-9)
+    assert computed.dtype == torch.float32
+    assert computed.dim() == 0
+    assert computed.item() == pytest.approx(expected.item(), rel=rtol, abs=1e-9)
     assert float((narrow.grad.double() - wide.grad).norm()) <= rtol * float(wide.grad.norm()) + 1e-12
 
 
@@ -98,7 +98,7 @@ def test_balanced_reconstruction(form: str, balance: float) -> None:
     rows = torch.tensor([3, 20, 3])  # a sample finds the factors of its own kernels
     off = attrs.evolve(original, values=original.values.clone())
     off.values[3, 4] += 1.0
-    sample = [Kernels(*(getattr(found, name)[rows] for name in ("values", "index", "layer", "count"))) for found in (original, off)]
+    sample = [Kernels(*(getattr(kernels, name)[rows] for name in ("values", "index", "layer", "count"))) for kernels in (original, off)]
     expected = 2 * float(factors[0]) / (9 + 1 + 9)
     assert float(compared(*sample)) == pytest.approx(expected if form == "mse" else expected**0.5, rel=1e-4)
 
@@ -239,9 +239,9 @@ def test_the_scale_of_a_sample_does_not_matter(seed: int, scale: float) -> None:
 def test_feature_maps_in_bfloat16_are_compared_in_float32() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 4, 8, 16, 16).bfloat16()
-    found = FeatureMapDistillation()([a], [b])
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(fmd([a], [b.double()], "squared").item(), rel=1e-2)
+    distance = FeatureMapDistillation()([a], [b])
+    assert distance.dtype == torch.float32
+    assert distance.item() == pytest.approx(fmd([a], [b.double()], "squared").item(), rel=1e-2)
 
 
 def context(names: list[str]) -> LossContext:

@@ -89,10 +89,10 @@ def cosine(lr: float, final: float) -> Callable[[int], float]:
 def test_ranger_is_radam_in_lookahead(options: Ranger) -> None:
     shapes: list[tuple[int, ...]] = [(3, 4), (5,)]
     start, grads = [np.random.default_rng(1).normal(size=shape) for shape in shapes], gradients(shapes)
-    found = run(options, start, grads)
+    parameters = run(options, start, grads)
     expected = lookahead_radam(start, grads, options, cosine(options.lr, options.final_lr))
     for step in range(STEPS):
-        for a, b in zip(found[step], expected[step], strict=True):
+        for a, b in zip(parameters[step], expected[step], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=f"step {step}")
 
 
@@ -103,7 +103,7 @@ def test_ranger_default_is_the_papers() -> None:
 def test_adamw() -> None:
     options = AdamW(lr=0.02, betas=[0.8, 0.98], weight_decay=0.1, schedule="constant")
     start, grads = [np.ones((2, 3)), np.zeros(4)], gradients([(2, 3), (4,)])
-    found = run(options, start, grads)
+    parameters = run(options, start, grads)
     for i, value in enumerate(start):
         m = v = np.zeros_like(value)
         for t in range(1, STEPS + 1):
@@ -111,21 +111,21 @@ def test_adamw() -> None:
             m, v = 0.8 * m + 0.2 * g, 0.98 * v + 0.02 * g**2
             value = value * (1 - 0.02 * 0.1)
             value = value - 0.02 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.98**t)) + 1e-8)
-            np.testing.assert_allclose(found[t - 1][i], value, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(parameters[t - 1][i], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd(nesterov: bool) -> None:
     options = SGD(lr=0.02, momentum=0.9, nesterov=nesterov, weight_decay=0.1, schedule="linear", final_lr=0.01)
     start, grads = [np.ones((2, 3))], gradients([(2, 3)])
-    found = run(options, start, grads)
+    parameters = run(options, start, grads)
     value, velocity = start[0], None
     for t in range(STEPS):
         lr = 0.02 + (0.01 - 0.02) * t / STEPS
         g = grads[t][0] + 0.1 * value
         velocity = g if velocity is None else 0.9 * velocity + g
         value = value - lr * (g + 0.9 * velocity if nesterov else velocity)
-        np.testing.assert_allclose(found[t][0], value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(parameters[t][0], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 12), (30, 5)])

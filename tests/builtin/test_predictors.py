@@ -72,9 +72,9 @@ def test_forward_equals_the_written_out_network(variant: type[MLP], activation: 
         for parameter in norm.parameters():
             nn.init.uniform_(parameter, 0.5, 1.5)
     e = torch.randn(20, 7)
-    found = module(e)
-    assert found.shape == (20, 9)
-    torch.testing.assert_close(found.detach().double(), reference(module, e.double(), options), rtol=1e-5, atol=1e-5)
+    outputs = module(e)
+    assert outputs.shape == (20, 9)
+    torch.testing.assert_close(outputs.detach().double(), reference(module, e.double(), options), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("variant", "fewest"), [(MLP, 2), (SkipMLP, 3), (ResidualMLP, 3)])
@@ -133,6 +133,6 @@ def test_moments_of_the_activations(activation: str) -> None:
     """Against a plain sum over a fine grid."""
     z = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
     density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
-    made = ACTIVATIONS[activation]()
-    assert expectation(made) == pytest.approx(float((phi(activation, z) * density).sum()), abs=0.01)
-    assert mean_square(made) == pytest.approx(float((phi(activation, z) ** 2 * density).sum()), abs=0.01)
+    module = ACTIVATIONS[activation]()
+    assert expectation(module) == pytest.approx(float((phi(activation, z) * density).sum()), abs=0.01)
+    assert mean_square(module) == pytest.approx(float((phi(activation, z) ** 2 * density).sum()), abs=0.01)

@@ -31,7 +31,7 @@ def images(data: Data, split: str) -> Tensor:
 
 
 def labels(data: Data, split: str) -> list[int]:
-    return [int(label) for _, found in data.batches(split, 64, CPU) for label in found]
+    return [int(label) for _, batch in data.batches(split, 64, CPU) for label in batch]
 
 
 # -- noise -------------------------------------------------------------------------------------------------------------
@@ -75,10 +75,10 @@ def test_waves_are_weakened_by_the_power_that_is_asked_for(falloff: float) -> No
 def test_coloured_noise_has_every_falloff_up_to_the_one_asked_for() -> None:
     x = ColouredNoise(scale=2.0).open(Preprocessing(size=(3, 64, 64)), 0.1, 0).inputs(256, 0, CPU)(0)
     assert x.flatten(1).std(1).numpy() == pytest.approx(np.full(256, 2.0), rel=0.01)
-    found = np.array([slopes(image[None]).mean() for image in x])
-    assert found.mean() == pytest.approx(-1, abs=0.1)
-    assert np.percentile(found, 5) < -1.7
-    assert np.percentile(found, 95) > -0.3
+    falloffs = np.array([slopes(image[None]).mean() for image in x])
+    assert falloffs.mean() == pytest.approx(-1, abs=0.1)
+    assert np.percentile(falloffs, 5) < -1.7
+    assert np.percentile(falloffs, 95) > -0.3
     plain = ColouredNoise(falloff=0.0, shared=0.5).open(CIFAR, 0.1, 0).inputs(256, 0, CPU)(0).numpy()
     assert np.corrcoef(plain[:, 0].ravel(), plain[:, 2].ravel())[0, 1] == pytest.approx(0.5, abs=0.01)
 
@@ -104,7 +104,7 @@ def test_noise_follows_seed_and_step_and_has_no_test_set(task: Task) -> None:
     assert len(held) == 1024
     assert torch.equal(images(data, "heldout"), held)
     assert not torch.equal(images(task.open(CIFAR, 0.1, 4), "heldout"), held)
-    assert all(found is None for _, found in data.batches("heldout", 64, CPU))
+    assert all(targets is None for _, targets in data.batches("heldout", 64, CPU))
     with pytest.raises(DataError, match="noise has no test set; measure with another task"):
         list(data.batches("test", 64, CPU))
 
@@ -119,12 +119,12 @@ def test_digits_are_scikit_learns() -> None:
     assert data.classes == 10
     train, held, test = data.labelled()[0], images(data, "heldout"), images(data, "test")
     assert (len(train), len(held), len(test)) == (1260, 140, 397)
-    found = torch.cat([train / 255, held, test])
-    assert found.shape == (1797, 1, 8, 8)
+    pictures = torch.cat([train / 255, held, test])
+    assert pictures.shape == (1797, 1, 8, 8)
     # the same images and labels, in another order, to the nearest of 256 greys
     ours = sorted(
         (np.rint(image.numpy().flatten() * 16).tolist(), label)
-        for image, label in zip(found, [*data.labelled()[1].tolist(), *labels(data, "heldout"), *labels(data, "test")], strict=True)
+        for image, label in zip(pictures, [*data.labelled()[1].tolist(), *labels(data, "heldout"), *labels(data, "test")], strict=True)
     )
     theirs = load_digits()
     assert ours == sorted((image.flatten().tolist(), int(label)) for image, label in zip(theirs.images, theirs.target, strict=True))
@@ -200,14 +200,14 @@ def test_photographs_are_opened_from_their_files(tmp_path: Path) -> None:
 def test_photographs_are_found_behind_links_and_without_the_files_of_operating_systems(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = make(tmp_path / "made", {"val": 3})
+    root = make(tmp_path / "made", {"val": 3})
     folder = tmp_path / "photos"
     folder.mkdir()
-    for place in sorted((made / "val").iterdir()):
+    for place in sorted((root / "val").iterdir()):
         (folder / place.name).symlink_to(place, target_is_directory=True)
     files = unlabelled(folder)[0]
-    assert len(files) == sum(len(list(place.iterdir())) for place in (made / "val").iterdir())
-    assert labelled(folder) == (files, [sorted(os.listdir(made / "val")).index(file.parent.name) for file in files], 3)
+    assert len(files) == sum(len(list(place.iterdir())) for place in (root / "val").iterdir())
+    assert labelled(folder) == (files, [sorted(os.listdir(root / "val")).index(file.parent.name) for file in files], 3)
     (folder / "__MACOSX").mkdir()
     first = files[0].read_bytes()
     for hidden in ("__MACOSX/a.png", "._b.png"):

@@ -96,8 +96,8 @@ def test_config_refuses_what_train_refuses_without_looking_at_images(capsys: Cap
         "embedding={name: picky}": "embedding.width: 0 is too little",
     }
     for override, line in lines.items():
-        (found,) = refused(capsys, path, override)
-        assert found.startswith(line), found
+        (message,) = refused(capsys, path, override)
+        assert message.startswith(line), message
 
 
 def test_config_names_all_mistakes_of_all_parts_at_once(capsys: Capture, tmp_path: Path) -> None:

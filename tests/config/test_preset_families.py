@@ -7,7 +7,7 @@ from nern.errors import ConfigError
 
 
 def test_every_combination_is_a_row_and_has_a_fast_one():
-    found = rows(
+    table = rows(
         "t",
         "Title",
         {
@@ -21,18 +21,18 @@ def test_every_combination_is_a_row_and_has_a_fast_one():
             }
         },
     )
-    assert sorted(found) == ["t/1e-06-1", "t/1e-06-1-fast", "t/1e-06-2", "t/1e-06-2-fast", "t/x-1", "t/x-1-fast", "t/x-2", "t/x-2-fast"]
-    assert found["t/x-2"].extends == "base"
-    assert found["t/x-2"].overrides == {"a": 2, "b.c": "x", "d": None, "e.name": "x"}
-    assert found["t/1e-06-1"].overrides["e.name"] == 1e-6  # the value itself, not its name
-    assert found["t/x-2-fast"].extends == "quick"
-    assert found["t/x-2-fast"].overrides == {"a": 2, "b.c": "x", "f": "is 2"}
-    assert found["t/x-2"].summary == "Title: base a=2 b.c=x d=null e.name=x"
+    assert sorted(table) == ["t/1e-06-1", "t/1e-06-1-fast", "t/1e-06-2", "t/1e-06-2-fast", "t/x-1", "t/x-1-fast", "t/x-2", "t/x-2-fast"]
+    assert table["t/x-2"].extends == "base"
+    assert table["t/x-2"].overrides == {"a": 2, "b.c": "x", "d": None, "e.name": "x"}
+    assert table["t/1e-06-1"].overrides["e.name"] == 1e-6  # the value itself, not its name
+    assert table["t/x-2-fast"].extends == "quick"
+    assert table["t/x-2-fast"].overrides == {"a": 2, "b.c": "x", "f": "is 2"}
+    assert table["t/x-2"].summary == "Title: base a=2 b.c=x d=null e.name=x"
 
 
 def test_cases_are_rows_and_a_family_may_vary_nothing():
-    found = rows("t", "T", {"rows": {"{a}": {"extends": "b", "cases": [{"a": 3}, {"a": 5}]}, "plain": {"extends": "b", "set": {"z": 1}}}})
-    assert {name: row.overrides for name, row in found.items()} == {"t/3": {"a": 3}, "t/5": {"a": 5}, "t/plain": {"z": 1}}
+    table = rows("t", "T", {"rows": {"{a}": {"extends": "b", "cases": [{"a": 3}, {"a": 5}]}, "plain": {"extends": "b", "set": {"z": 1}}}})
+    assert {name: row.overrides for name, row in table.items()} == {"t/3": {"a": 3}, "t/5": {"a": 5}, "t/plain": {"z": 1}}
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,9 @@ def test_another_name_drops_the_options_of_the_old_component() -> None:
 )
 def test_the_order_of_overrides_does_not_matter(texts: tuple[str, ...], section: str, expected: object) -> None:
     for order in permutations((*texts, "seed=4")):
-        found = overridden(*order)
-        assert found[section] == expected
-        assert found["seed"] == 4
+        values = overridden(*order)
+        assert values[section] == expected
+        assert values["seed"] == 4
 
 
 def test_a_section_that_is_left_out_starts_from_the_defaults() -> None:
@@ -117,9 +117,9 @@ def test_a_wrong_reference_says_what_is_near(tmp_path: Path) -> None:
 
 def test_files_that_hold_no_mapping_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    for content, got in ((b"", "nothing"), (b"- 1\n", "a list"), (b"digits", r"text \('digits'\)")):
+    for content, kind in ((b"", "nothing"), (b"- 1\n", "a list"), (b"digits", r"text \('digits'\)")):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=f"an experiment is a mapping of keys .*, got {got}"):
+        with pytest.raises(ConfigError, match=f"an experiment is a mapping of keys .*, got {kind}"):
             read_source(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot read the configuration"):

@@ -119,7 +119,7 @@ def test_unknown_losses_and_observers(registry: Registry) -> None:
 
 
 def test_several_mistakes_are_reported_together(registry: Registry) -> None:
-    found = problems(
+    lines = problems(
         registry,
         architecture={"name": "cifar-resnet", "depth": 21, "classes": "ten", "widht": 3, "size": 1},
         predictor={"name": "mpl"},
@@ -130,7 +130,7 @@ def test_several_mistakes_are_reported_together(registry: Registry) -> None:
         heldout=2.0,
         colour="red",
     )
-    paths = sorted(line.split(": ")[0] for line in found)
+    paths = sorted(line.split(": ")[0] for line in lines)
     assert paths == [
         "architecture.classes", "architecture.depth", "architecture.size", "architecture.widht", "colour", "heldout",
         "phases.0.losses.kdd", "phases.0.losses.reconstruction.form", "phases.0.losses.reconstruction.weight",

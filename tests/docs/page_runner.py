@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def run_page(page: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     written: set[str] = set()
-    found = blocks(page.read_text(encoding="utf-8"))
-    for block, following in zip(found, [*found[1:], None], strict=False):
+    code_blocks = blocks(page.read_text(encoding="utf-8"))
+    for block, following in zip(code_blocks, [*code_blocks[1:], None], strict=False):
         place = f"{page.name}:{block.line}"
         if block.mark in CHECKED_ONLY:
             check_commands(block, place)

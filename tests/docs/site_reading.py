@@ -84,11 +84,11 @@ def undocumented_hooks(site: Site, hooks: Mapping[str, Callable[..., Any]]) -> l
     """Hooks without a section of their own, and arguments that it does not name."""
     missing = []
     for name, hook in hooks.items():
-        found = site.sections(f"nern.hookspecs.{name}")
-        if not found:
+        texts = site.sections(f"nern.hookspecs.{name}")
+        if not texts:
             missing.append(name)
             continue
-        words = set(re.findall(r"\w+", " ".join(found)))
+        words = set(re.findall(r"\w+", " ".join(texts)))
         missing += [f"{name}({argument})" for argument in inspect.signature(hook).parameters if argument not in words]
     return missing
 

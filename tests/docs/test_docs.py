@@ -51,9 +51,9 @@ def reference() -> SimpleNamespace:
 def keys() -> dict[str, list[str]]:
     """Every key of the configuration, by the class it belongs to."""
     classes = [cls for cls in vars(experiment).values() if attrs.has(cls) and cls.__module__ == experiment.__name__]
-    found = {cls.__name__: [field.name for field in attrs.fields(cls)] for cls in classes}
-    found["LossTerm"].remove("loss")  # in a file the term is the loss: its name, its options, weight and warmup
-    return found
+    names = {cls.__name__: [field.name for field in attrs.fields(cls)] for cls in classes}
+    names["LossTerm"].remove("loss")  # in a file the term is the loss: its name, its options, weight and warmup
+    return names
 
 
 def module_of(name: str) -> str:
@@ -61,12 +61,12 @@ def module_of(name: str) -> str:
 
 
 def commands(group: click.Group, path: str = "nern") -> dict[str, click.Command]:
-    found: dict[str, click.Command] = {}
+    by_path: dict[str, click.Command] = {}
     for name, command in group.commands.items():
-        found[f"{path} {name}"] = command
+        by_path[f"{path} {name}"] = command
         if isinstance(command, click.Group):
-            found |= commands(command, f"{path} {name}")
-    return found
+            by_path |= commands(command, f"{path} {name}")
+    return by_path
 
 
 def test_every_hook_and_argument(site: Site) -> None:
@@ -213,8 +213,8 @@ def test_attributes_and_signatures_are_shown(site: Site, page: str, places: list
     module = "nern.interfaces" if page.startswith("extend") else f"nern.{page.removeprefix('api/').removesuffix('.html')}"
     assert [place for place in places if not sections.get(f"{module}.{place}", "").strip()] == []
     if page == "api/interfaces.html":
-        made = " ".join(sections["signature-preprocessing"].split())
-        assert "Preprocessing( mean: tuple[float, ...] = (0.485, 0.456, 0.406)," in made and "resize: int | None = None," in made
+        signature = " ".join(sections["signature-preprocessing"].split())
+        assert "Preprocessing( mean: tuple[float, ...] = (0.485, 0.456, 0.406)," in signature and "resize: int | None = None," in signature
 
 
 def test_unlisted_pages_are_reachable(reference: SimpleNamespace) -> None:
@@ -259,6 +259,6 @@ def test_an_unknown_command_in_an_equation_is_refused() -> None:
 def test_long_words_of_code_may_break_in_a_table_and_nothing_else_changes() -> None:
     code = "<code>quick phases.reconstruction.iterations=8000 lr=0.1 a/b {}</code>"
     html = f"<p>{code}</p><table><td>{code} phases.distillation.iterations=400</td></table>"
-    found = hook("tables").on_page_content(html)
-    assert found.replace('<div class="wide">', "").replace("</div>", "").replace("<wbr>", "") == html
-    assert found.count("<wbr>") == 2 and "phases.<wbr>reconstruction.<wbr>iterations=8000" in found.partition("<table>")[2]
+    rewritten = hook("tables").on_page_content(html)
+    assert rewritten.replace('<div class="wide">', "").replace("</div>", "").replace("<wbr>", "") == html
+    assert rewritten.count("<wbr>") == 2 and "phases.<wbr>reconstruction.<wbr>iterations=8000" in rewritten.partition("<table>")[2]

@@ -88,8 +88,8 @@ def measure(browser: str, served: tuple[Path, str], profile: Path, pages: list[s
     folder, address = served
     script = MEASURE.replace("WIDTH", str(width)).replace("PAGES", json.dumps(pages))
     (folder / "measure.html").write_text(script)
-    found = answer_of(browser, f"{address}/measure.html", profile)
-    return {record["page"]: record for record in found}
+    records = answer_of(browser, f"{address}/measure.html", profile)
+    return {record["page"]: record for record in records}
 
 
 @pytest.mark.slow
@@ -100,18 +100,18 @@ def test_pages_fit_a_screen(browser: str, served: tuple[Path, str], docs_site: P
     for page in sorted(served[0].rglob("*.html")):  # what is read does not need the scripts, which take seconds a page
         page.write_text(SCRIPT.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
         pages.append(str(page.relative_to(served[0])))
-    found = measure(browser, served, tmp_path / "profile", pages, width)
-    assert set(found) == set(pages)
-    assert {record["width"] for record in found.values()} == {width}
-    assert {page: record["cut"] for page, record in found.items() if record["cut"]} == {}
+    records = measure(browser, served, tmp_path / "profile", pages, width)
+    assert set(records) == set(pages)
+    assert {record["width"] for record in records.values()} == {width}
+    assert {page: record["cut"] for page, record in records.items() if record["cut"]} == {}
     if width > 1000:  # the last column of every table can be seen
-        assert {page: record["hidden"] for page, record in found.items() if record["hidden"]} == {}
-    assert found["reference/presets.html"]["height"] < 20_000  # it was 188,647: nobody scrolls that far
-    output, commands = (set(found["troubleshooting.html"][what]) for what in ("output", "input"))
+        assert {page: record["hidden"] for page, record in records.items() if record["hidden"]} == {}
+    assert records["reference/presets.html"]["height"] < 20_000  # it was 188,647: nobody scrolls that far
+    output, commands = (set(records["troubleshooting.html"][what]) for what in ("output", "input"))
     assert output and commands and not output & commands  # what is printed looks different from what is typed
-    assert {page: record["wide"] for page, record in found.items() if record["wide"]} == {}
-    assert found["method/losses.html"]["fractions"] > 5
-    assert {page: record["flat"] for page, record in found.items() if record["flat"]} == {}
+    assert {page: record["wide"] for page, record in records.items() if record["wide"]} == {}
+    assert records["method/losses.html"]["fractions"] > 5
+    assert {page: record["flat"] for page, record in records.items() if record["flat"]} == {}
 
 
 def test_the_search_of_a_site_on_the_disk_finds_pages(browser: str, docs_site: Path, tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_what_sticks_out_is_found(browser: str, served: tuple[Path, str], tmp_pa
     (served[0] / "wide.html").write_text(page.format(""))
     (served[0] / "scrolled.html").write_text(page.format("overflow-x:auto"))
     (served[0] / "hidden.html").write_text(page.format("overflow-x:hidden"))
-    found = measure(browser, served, tmp_path / "profile", ["wide.html", "scrolled.html", "hidden.html"])
-    assert {name: bool(record["wide"]) for name, record in found.items()} == {
+    records = measure(browser, served, tmp_path / "profile", ["wide.html", "scrolled.html", "hidden.html"])
+    assert {name: bool(record["wide"]) for name, record in records.items()} == {
         "wide.html": True,
         "scrolled.html": False,
         "hidden.html": True,

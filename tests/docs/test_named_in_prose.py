@@ -23,21 +23,21 @@ MOVED = ("nern.weights",)  # an old name, which the changelog tells of
 
 def missing(text: str, folder: Path = ROOT) -> list[str]:
     """What a page names and what is not there: paths from the root, modules, dotted names, verbs of the command."""
-    found = [path for path in PATH.findall(text) if path not in WRITTEN_BY_THE_READER and not (ROOT / path).exists()]
-    found += [name for name in NAME.findall(text) if name not in MOVED and not _is_name(name)]
-    found += [f"python -m {name}" for name in MODULE.findall(text) if not _is_module(name, folder)]
-    return found + [verb for name, word in VERB.findall(text) for verb in _missing_verb(name, word)]
+    absent = [path for path in PATH.findall(text) if path not in WRITTEN_BY_THE_READER and not (ROOT / path).exists()]
+    absent += [name for name in NAME.findall(text) if name not in MOVED and not _is_name(name)]
+    absent += [f"python -m {name}" for name in MODULE.findall(text) if not _is_module(name, folder)]
+    return absent + [verb for name, word in VERB.findall(text) for verb in _missing_verb(name, word)]
 
 
 def _is_name(name: str) -> bool:
     parts = name.split(".")
-    found: object = importlib.import_module(parts[0])
+    target: object = importlib.import_module(parts[0])
     for at, part in enumerate(parts[1:], 2):
         try:
-            found = getattr(found, part)
+            target = getattr(target, part)
         except AttributeError:
             try:
-                found = importlib.import_module(".".join(parts[:at]))
+                target = importlib.import_module(".".join(parts[:at]))
             except ImportError:
                 return False
     return True

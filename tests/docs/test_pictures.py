@@ -14,12 +14,12 @@ LEAST = 9  # pixels of text where the picture is 700 wide
 
 def faults(text: str) -> list[str]:
     """Why an SVG cannot be read: colours that do not follow the page, or text that is too small."""
-    found = [] if "prefers-color-scheme:dark" in text else ["has one set of colours for light and dark pages"]
+    reasons = [] if "prefers-color-scheme:dark" in text else ["has one set of colours for light and dark pages"]
     width = float(re.search(r'viewBox="0 0 ([\d.]+) ', text)[1])
     styles = [style for style in re.findall(r'<text style="([^"]*)"', text) if "font" in style]
-    found += ["has text of a fixed colour" for style in styles if "fill: currentColor" not in style][:1]
+    reasons += ["has text of a fixed colour" for style in styles if "fill: currentColor" not in style][:1]
     sizes = [float(size) for style in styles for size in re.findall(r"([\d.]+)px", style)]
-    return found + (["has text that is too small"] if min(sizes, default=LEAST) * 700 / width < LEAST else [])
+    return reasons + (["has text that is too small"] if min(sizes, default=LEAST) * 700 / width < LEAST else [])
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)

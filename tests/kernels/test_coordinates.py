@@ -57,11 +57,11 @@ def test_each_ordered_kernel_stands_in_the_middle_of_its_row(layers: list[tuple[
     weights = {layer.parameter: torch.randn(layer.shape) for layer in grid.layers}
     orders = [random_order(layer.filters, layer.channels, kind) for layer, kind in zip(grid.layers, kinds, strict=False)]
     kernels = OriginalKernels(grid, weights, orders, torch.device("cpu"))
-    found = kernels.original().values.reshape(-1, *grid.size)
+    padded = kernels.original().values.reshape(-1, *grid.size)
     some = torch.randint(grid.rows, (9,))
-    assert torch.equal(kernels.original(some).values, found[some].flatten(1))
+    assert torch.equal(kernels.original(some).values, padded[some].flatten(1))
     assert kernels.original(some).count.tolist() == [math.prod(grid.layers[i].kernel) for i in kernels.original(some).layer]
-    torch.testing.assert_close(kernels.norms(), found.flatten(1).norm(dim=1))
+    torch.testing.assert_close(kernels.norms(), padded.flatten(1).norm(dim=1))
     row = 0
     for layer, order in zip(grid.layers, orders, strict=True):
         for original in order.indices().tolist():
@@ -69,7 +69,7 @@ def test_each_ordered_kernel_stands_in_the_middle_of_its_row(layers: list[tuple[
             expected = torch.zeros(grid.size)
             top, left = (grid.size[0] - layer.kernel[0]) // 2, (grid.size[1] - layer.kernel[1]) // 2
             expected[top : top + layer.kernel[0], left : left + layer.kernel[1]] = kernel
-            assert torch.equal(found[row], expected)
+            assert torch.equal(padded[row], expected)
             row += 1
 
 
@@ -87,12 +87,12 @@ def test_sample_down_takes_the_centre_or_pools_regions(size: int, small: int, sa
     small = min(small, size)
     grid = grid_of([(1, 1, size, size), (1, 1, small, small)], sampling)
     outputs = torch.randn(3, size * size)
-    found = grid.sample_down(outputs, (small, small))
+    sampled = grid.sample_down(outputs, (small, small))
     for n in range(3):
         big = outputs[n].reshape(size, size)
         for y in range(small):
             for x in range(small):
-                assert float(found[n, y, x]) == pytest.approx(expected_pixel(big, y, x, small, sampling), abs=1e-6)
+                assert float(sampled[n, y, x]) == pytest.approx(expected_pixel(big, y, x, small, sampling), abs=1e-6)
 
 
 def expected_pixel(big: Tensor, y: int, x: int, small: int, sampling: str) -> float:

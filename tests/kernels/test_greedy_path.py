@@ -164,10 +164,10 @@ def test_no_vector_is_compared_with_more_than_a_part(monkeypatch: pytest.MonkeyP
 def test_near_vectors_of_many_dimensions_are_found_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nern.kernels.two_opt.PART", 100)
     vectors = clusters(300, 25, 0)
-    found = nearest(units(vectors.double().numpy()), 4)
+    neighbours = nearest(units(vectors.double().numpy()), 4)
     table = distances(vectors)
-    assert not (found == np.arange(300)[:, None]).any()
-    assert np.take_along_axis(table, found, 1).mean() < 0.5 * table.mean()
+    assert not (neighbours == np.arange(300)[:, None]).any()
+    assert np.take_along_axis(table, neighbours, 1).mean() < 0.5 * table.mean()
 
 
 def test_scaling_vectors_changes_no_path() -> None:
@@ -233,8 +233,8 @@ def test_local_search_puts_a_segment_back_in_its_place(size: int, reverse: bool,
     vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
     segment, rest = list(range(10, 10 + size)), [i for i in range(30) if not 10 <= i < 10 + size]
     path = rest[:to] + segment[:: -1 if reverse else 1] + rest[to:]
-    found = shorter_path(vectors, torch.tensor(path), neighbours=4).tolist()
-    assert found in (list(range(30)), list(range(30))[::-1])
+    improved = shorter_path(vectors, torch.tensor(path), neighbours=4).tolist()
+    assert improved in (list(range(30)), list(range(30))[::-1])
 
 
 def test_shortest_path_through_numbers_is_found() -> None:
@@ -254,9 +254,9 @@ def test_local_search_shortens_real_paths(resnet20_weights: Path) -> None:
 @pytest.mark.parametrize("dimensions", [3, 40])
 def test_nearest_others(dimensions: int) -> None:
     points = paths.units(make("normal", 50, dimensions, 6).double().numpy())
-    found, table = nearest(points, 6), 1 - points @ points.T
+    neighbours, table = nearest(points, 6), 1 - points @ points.T
     np.fill_diagonal(table, np.inf)
-    for row, near in enumerate(found):
+    for row, near in enumerate(neighbours):
         assert set(near) == set(np.argsort(table[row])[:6])
 
 

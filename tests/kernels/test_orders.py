@@ -55,15 +55,15 @@ def restored(smoother: Smoother, weight: Tensor) -> Tensor:
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**20))
 def test_orders_of_every_kind_are_packed_one_behind_the_other(filters: int, channels: int, seed: int) -> None:
-    made = [*orders(filters, channels, seed), *orders(channels, filters, seed + 1)]
-    packed = pack_orders(made)
+    layer_orders = [*orders(filters, channels, seed), *orders(channels, filters, seed + 1)]
+    packed = pack_orders(layer_orders)
     count = filters * channels
     cross, inner = count * ceil(log2(count)), count * ceil(log2(channels)) + filters * ceil(log2(filters))
     transposed = count * ceil(log2(filters)) + channels * ceil(log2(channels))
-    assert [order.bits for order in made] == [0, cross, inner, 0, cross, transposed]
+    assert [order.bits for order in layer_orders] == [0, cross, inner, 0, cross, transposed]
     assert packed.dtype == torch.uint8 and len(packed) == ceil((2 * cross + inner + transposed) / 8)
     reader = BitReader(packed)
-    for order in made:
+    for order in layer_orders:
         read = ORDER_KINDS[order.kind].from_bits(order.filters, order.channels, reader)
         assert torch.equal(read.indices(), order.indices())
     reader.finish()
@@ -189,8 +189,8 @@ def test_layers_are_ordered_side_by_side_and_kept_in_the_cache(registry: Registr
     grid = KernelGrid(tuple(experiment.architecture.layers(network)))
     state = {name: value.detach() for name, value in network.state_dict().items()}
     reports: list[tuple[int, int]] = []
-    found = original.order_layers(grid, state, "some weights", experiment, registry, lambda *done: reports.append(done))
-    for layer, order in zip(grid.layers, found, strict=True):
+    layer_orders = original.order_layers(grid, state, "some weights", experiment, registry, lambda *done: reports.append(done))
+    for layer, order in zip(grid.layers, layer_orders, strict=True):
         kernels = state[layer.parameter].reshape(layer.filters, layer.channels, -1)
         assert torch.equal(order.indices(), experiment.smoother.order(kernels).indices())
     assert reports[-1] == (grid.rows, grid.rows)
@@ -200,7 +200,7 @@ def test_layers_are_ordered_side_by_side_and_kept_in_the_cache(registry: Registr
 
     monkeypatch.setattr(type(experiment.smoother), "order", fail)
     again = original.order_layers(grid, state, "some weights", experiment, registry)
-    assert [order.indices().tolist() for order in again] == [order.indices().tolist() for order in found]
+    assert [order.indices().tolist() for order in again] == [order.indices().tolist() for order in layer_orders]
 
 
 def test_progress_shows_how_far_the_ordering_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,12 +108,12 @@ def test_both_networks_equal_plain_ones_in_double_precision(which: str, fold: bo
     wide = copy.deepcopy(network).double()
 
     logits, maps = run_plainly(wide, inputs.double(), features)
-    found = pair.original(inputs, features=True)
-    torch.testing.assert_close(found.logits.double(), logits, rtol=1e-4, atol=1e-4)
-    assert len(found.features) == len(maps)
-    for a, b in zip(found.features, maps, strict=True):
+    outputs = pair.original(inputs, features=True)
+    torch.testing.assert_close(outputs.logits.double(), logits, rtol=1e-4, atol=1e-4)
+    assert len(outputs.features) == len(maps)
+    for a, b in zip(outputs.features, maps, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
-    assert not found.logits.requires_grad
+    assert not outputs.logits.requires_grad
 
     names = [name for name in convolutions(network) if name in dict(network.named_parameters())]
     weights = {name: (before[name] + 0.1 * torch.randn_like(before[name])).requires_grad_() for name in names}
@@ -122,13 +122,13 @@ def test_both_networks_equal_plain_ones_in_double_precision(which: str, fold: bo
             wide.get_parameter(name).copy_(weight)
     wide.zero_grad()
     logits, maps = run_plainly(wide, inputs.double(), features)
-    found = pair.reconstructed(inputs, weights, features=True)
-    torch.testing.assert_close(found.logits.double(), logits, rtol=1e-4, atol=1e-4)
+    outputs = pair.reconstructed(inputs, weights, features=True)
+    torch.testing.assert_close(outputs.logits.double(), logits, rtol=1e-4, atol=1e-4)
 
     def measure(logits: Tensor, maps: list[Tensor]) -> Tensor:
         return logits.square().sum() + sum((m * torch.arange(m.numel()).reshape(m.shape).cos()).sum() for m in maps)
 
-    measure(found.logits, found.features).backward()
+    measure(outputs.logits, outputs.features).backward()
     measure(logits, maps).backward()
     for name, weight in weights.items():
         expected = wide.get_parameter(name).grad
@@ -142,9 +142,9 @@ def test_torchvision_networks_fold_to_the_same_function() -> None:
     network = prepared(torchvision.models.resnet18(num_classes=10), 64)
     features = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
     inputs = torch.randn(2, 3, 64, 64)
-    found = NetworkPair(network, features, device=CPU).original(inputs, features=True)
+    outputs = NetworkPair(network, features, device=CPU).original(inputs, features=True)
     logits, maps = run_plainly(network.double().requires_grad_(False), inputs.double(), features)
-    for a, b in zip([found.logits, *found.features], [logits, *maps], strict=True):
+    for a, b in zip([outputs.logits, *outputs.features], [logits, *maps], strict=True):
         assert float((a.double() - b).norm() / b.norm()) < 1e-5
 
 
@@ -165,10 +165,10 @@ def test_feature_maps_come_in_the_order_of_their_names() -> None:
     network = prepared(CifarResNet(depth=8, width=4).build())
     names = ["layer3.0.sum", "bn1", "layer2.0.bn2"]
     inputs = torch.randn(2, 3, 12, 12)
-    found = NetworkPair(network, names, device=CPU).original(inputs, features=True).features
+    features = NetworkPair(network, names, device=CPU).original(inputs, features=True).features
     _, maps = run_plainly(network, inputs, names)
-    assert [m.shape for m in found] == [m.shape for m in maps]
-    for a, b in zip(found, maps, strict=True):
+    assert [m.shape for m in features] == [m.shape for m in maps]
+    for a, b in zip(features, maps, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
@@ -185,10 +185,10 @@ def test_bfloat16_gives_float32_logits_near_the_exact_ones() -> None:
     network = prepared(CifarResNet(depth=8, width=8).build())
     inputs = torch.randn(8, 3, 12, 12)
     exact = NetworkPair(network, [], device=CPU).original(inputs).logits
-    found = NetworkPair(network, [], device=CPU, dtype=torch.bfloat16).original(inputs).logits
-    assert found.dtype == torch.float32
-    assert not torch.equal(found, exact)
-    assert float((found - exact).norm() / exact.norm()) < 0.05
+    logits = NetworkPair(network, [], device=CPU, dtype=torch.bfloat16).original(inputs).logits
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, exact)
+    assert float((logits - exact).norm() / exact.norm()) < 0.05
 
 
 def test_an_unknown_feature_map_is_named() -> None:
@@ -209,8 +209,8 @@ def test_a_network_with_a_copied_volume_runs() -> None:
 
     torch.manual_seed(0)
     network, inputs = Mixed().eval(), torch.randn(2, 2, 7, 7)
-    found = NetworkPair(network, [], device=CPU)
-    torch.testing.assert_close(found.original(inputs).logits, network(inputs).detach(), rtol=1e-4, atol=1e-5)
+    pair = NetworkPair(network, [], device=CPU)
+    torch.testing.assert_close(pair.original(inputs).logits, network(inputs).detach(), rtol=1e-4, atol=1e-5)
     weight = network.image.weight.detach().clone().requires_grad_()
-    found.reconstructed(inputs, {"image.weight": weight}).logits.sum().backward()
+    pair.reconstructed(inputs, {"image.weight": weight}).logits.sum().backward()
     assert weight.grad is not None

@@ -196,11 +196,11 @@ class OnlyInFloat32(Plain):
         return F.linear(torch.inverse(torch.eye(144)) @ self.maps(x).flatten(1).unsqueeze(2), torch.ones(10, 1)).mean(1) + self.lookup(x)
 
     def lookup(self, x: Tensor) -> Tensor:
-        found = torch.zeros(len(x), 10)
-        found[:, :10] = self.maps(x).mean((1, 2, 3))[:, None]
-        if found.dtype != self.maps(x).dtype:
+        outputs = torch.zeros(len(x), 10)
+        outputs[:, :10] = self.maps(x).mean((1, 2, 3))[:, None]
+        if outputs.dtype != self.maps(x).dtype:
             raise RuntimeError("expected float32")
-        return found
+        return outputs
 
 
 def test_bfloat16_is_given_up_where_the_network_fails_in_it() -> None:
@@ -295,9 +295,9 @@ def test_compiled_parts_are_taken_out_of_their_compilation() -> None:
     called = made(Plain)
     called.compile(backend="eager")
     for network in (torch.compile(inside, backend="eager"), partly, called):
-        found = ready(network, images)
-        assert list(found.state_dict()) == list(inside.state_dict())
-        torch.testing.assert_close(found(images()), inside(images()))
+        prepared = ready(network, images)
+        assert list(prepared.state_dict()) == list(inside.state_dict())
+        torch.testing.assert_close(prepared(images()), inside(images()))
 
 
 def test_a_copy_shares_what_is_shared_and_nothing_else() -> None:

@@ -69,9 +69,9 @@ def test_torch_files_in_the_old_format(tmp_path: Path) -> None:
 def test_safetensors(prefix: str, tmp_path: Path) -> None:
     state = state_of(resnet())
     save_file({prefix + name: value for name, value in state.items()}, str(tmp_path / "weights.safetensors"))
-    found = read_state_dict(tmp_path / "weights.safetensors")
-    assert set(found) == set(state)
-    assert all(torch.equal(found[name], state[name]) for name in state)
+    loaded = read_state_dict(tmp_path / "weights.safetensors")
+    assert set(loaded) == set(state)
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
 
 
 def test_the_real_files(resnet20_weights: Path, resnet56_weights: Path, squeezenet_weights: Path) -> None:

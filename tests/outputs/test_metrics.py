@@ -25,9 +25,9 @@ def test_mean_iou_by_hand() -> None:
     right = torch.tensor([[[0, 1], [1, 255]], [[2, 2], [1, 1]]])
     logits = nn.functional.one_hot(predicted, 4).movedim(-1, 1).float()
     metric = MeanIoU()
-    found = metric.total([metric.batch(logits[:1], right[:1]), metric.batch(logits[1:], right[1:])])
+    mean_iou = metric.total([metric.batch(logits[:1], right[:1]), metric.batch(logits[1:], right[1:])])
     # class 0: 1 of 2; class 1: 3 right, 5 counted as predicted less the ignored one is 4, 4 right pixels: 3 of 5; class 2: 1 of 2
-    assert found == pytest.approx(100 * (1 / 2 + 3 / 5 + 1 / 2) / 3)  # class 3 is nowhere and does not count
+    assert mean_iou == pytest.approx(100 * (1 / 2 + 3 / 5 + 1 / 2) / 3)  # class 3 is nowhere and does not count
 
 
 def test_mean_iou_against_sets() -> None:

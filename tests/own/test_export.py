@@ -27,12 +27,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_torch_export_gives_the_networks_outputs(file: Path, tmp_path: Path) -> None:
     artifact, inputs = nern.load(file), images(5)[0]
-    found = nern.export(artifact, tmp_path / "m.pt2", cnn(), inputs[:2])
+    exported = nern.export(artifact, tmp_path / "m.pt2", cnn(), inputs[:2])
     again = torch.export.load(tmp_path / "m.pt2").module()
     expected = nern.load(file, into=cnn())(inputs)
     torch.testing.assert_close(again(inputs), expected)
-    assert found.difference < 1e-5
-    assert found.bytes == (tmp_path / "m.pt2").stat().st_size
+    assert exported.difference < 1e-5
+    assert exported.bytes == (tmp_path / "m.pt2").stat().st_size
 
 
 def test_onnx_gives_the_networks_outputs(file: Path, tmp_path: Path) -> None:
@@ -42,8 +42,8 @@ def test_onnx_gives_the_networks_outputs(file: Path, tmp_path: Path) -> None:
     nern.export(nern.load(file), tmp_path / "m.onnx", cnn())
     session = runtime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
     inputs = images(5)[0]
-    (found,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), nern.load(file, into=cnn())(inputs).detach(), rtol=1e-4, atol=1e-5)
+    (output,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), nern.load(file, into=cnn())(inputs).detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt", "pth"])

@@ -36,10 +36,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             target.write_bytes(path_or_fileobj) if isinstance(path_or_fileobj, bytes) else shutil.copy(path_or_fileobj, target)
 
     def download(repo_id: str, filename: str, revision: str | None) -> str:
-        found = root / repo_id / filename
-        if not found.is_file() or revision == "nowhere":
+        file = root / repo_id / filename
+        if not file.is_file() or revision == "nowhere":
             raise FileNotFoundError("404 Client Error")
-        return str(found)
+        return str(file)
 
     monkeypatch.setattr(client, "HfApi", Api)
     monkeypatch.setattr(client, "hf_hub_download", download)

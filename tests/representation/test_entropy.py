@@ -24,8 +24,8 @@ from tests.helpers import network
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Result]:
-    made = engine(tmp_path_factory.mktemp("coded"), bytes=4200)
-    return made, made.fit()
+    run = engine(tmp_path_factory.mktemp("coded"), bytes=4200)
+    return run, run.fit()
 
 
 def test_values_are_integers_times_a_product_of_steps() -> None:
@@ -77,8 +77,8 @@ def test_a_distribution_is_refitted_without_changing_a_value() -> None:
 def test_no_integer_is_larger_than_the_coder_takes() -> None:
     values = {"w": torch.randn(8, 5), "fine": torch.randn(6, 400)}
     values["w"][3] *= 1e4  # a filter of large weights that matter as much as the others
-    found = start_values(values, {name: Curvature(torch.ones_like(value), None) for name, value in values.items()}, 8 * 8 * 5 + 400 * 6 * 8)
-    latent, (rows, columns) = found["w"]
+    start = start_values(values, {name: Curvature(torch.ones_like(value), None) for name, value in values.items()}, 8 * 8 * 5 + 400 * 6 * 8)
+    latent, (rows, columns) = start["w"]
     assert float(latent.abs().max()) <= LARGEST
     torch.testing.assert_close(latent.round() * torch.exp(rows[:, None] + columns), values["w"], rtol=0.01, atol=0.01 * 1e4)
     assert float((rows[3] - rows[0]).exp()) > 2  # its step is larger instead
@@ -101,28 +101,28 @@ def test_trained_biases_reach_the_network_that_runs() -> None:
     names = ["bn1.bias", "layer1.0.bn1.weight", "layer1.0.bn1.bias", "linear.weight"]
     changed = {name: value + 0.3 for name, value in original.state_dict().items() if name in names}
     pair = NetworkPair(original, ["bn1"], device=torch.device("cpu"), trained=names)
-    found = pair.reconstructed(images, changed).logits
-    assert not torch.allclose(found, pair.original(images).logits)
+    logits = pair.reconstructed(images, changed).logits
+    assert not torch.allclose(logits, pair.original(images).logits)
     original.load_state_dict({**original.state_dict(), **changed})
-    torch.testing.assert_close(found, original(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, original(images), rtol=1e-4, atol=1e-4)
 
 
 def test_a_run_comes_to_the_size_asked_for_and_the_file_gives_what_was_measured(finished: tuple[Engine, Result], tmp_path: Path) -> None:
-    made, result = finished
+    run, result = finished
     file = Path(result.artifact)
     assert file.stat().st_size == result.bytes.total == pytest.approx(4200, rel=0.1)  # a few steps, no more
     parts = result.bytes
     assert parts.predictor + parts.embedding + parts.ordering + parts.zeros + parts.copied + parts.header == parts.total
     assert parts.predictor == 0
     loaded = nern.load(file)
-    expected, found = made.reconstruct().state_dict(), loaded.reconstruct().state_dict()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert list(found) == list(network().state_dict())
+    expected, rebuilt = run.reconstruct().state_dict(), loaded.reconstruct().state_dict()
+    assert all(torch.equal(expected[name], rebuilt[name]) for name in expected)
+    assert list(rebuilt) == list(network().state_dict())
     assert Engine.from_run(result.run_dir).evaluate().reconstructed_top1 == result.reconstructed_top1
     loaded.save(tmp_path / "again.nern")
     assert (tmp_path / "again.nern").read_bytes() == file.read_bytes()
     # what was trained along has moved
-    assert not torch.equal(found["linear.bias"], network().state_dict()["linear.bias"])
+    assert not torch.equal(rebuilt["linear.bias"], network().state_dict()["linear.bias"])
 
 
 def test_the_stream_in_the_file_is_as_long_as_the_model_says(finished: tuple[Engine, Result]) -> None:
@@ -136,7 +136,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: tuple[Engine, Resu
     from nern.run.checkpoint import Checkpoint
     from nern.run.loop import TrainingLoop
 
-    made = engine(tmp_path, bytes=4200)
+    run = engine(tmp_path, bytes=4200)
     save, loop = Checkpoint.save, TrainingLoop._save
 
     def stop(self: TrainingLoop, *arguments: Any) -> None:
@@ -146,11 +146,11 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(finished: tuple[Engine, Resu
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingLoop, "_save", stop)
         with pytest.raises(KeyboardInterrupt):
-            made.fit()
+            run.fit()
     assert Checkpoint.save is save
     Engine.from_yaml(tmp_path / "run.yaml").fit(resume=True)
-    expected, found = finished[0].reconstruct().state_dict(), Engine.from_run(tmp_path / "run").reconstruct().state_dict()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    expected, resumed = finished[0].reconstruct().state_dict(), Engine.from_run(tmp_path / "run").reconstruct().state_dict()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
 def test_a_perceptron_is_coded_once_its_first_phase_is_over(tmp_path: Path) -> None:
@@ -158,12 +158,12 @@ def test_a_perceptron_is_coded_once_its_first_phase_is_over(tmp_path: Path) -> N
         "name": "reconstruction", "iterations": 5, "losses": {"reconstruction": {"form": "mse"}}, "sampler": {"name": "all"},
         "optimizer": {"name": "muon"},
     }  # fmt: skip
-    made = engine(
+    run = engine(
         tmp_path, phases=[first, PHASE], embedding={"name": "learned", "features": 4}, predictor={"name": "mlp", "hidden": 8}, train=["bn"]
     )
-    result = made.fit()
-    state, found = made.reconstruct().state_dict(), nern.load(result.artifact).reconstruct().state_dict()
-    assert all(torch.equal(state[name], found[name]) for name in state)
+    result = run.fit()
+    state, rebuilt = run.reconstruct().state_dict(), nern.load(result.artifact).reconstruct().state_dict()
+    assert all(torch.equal(state[name], rebuilt[name]) for name in state)
     assert result.bytes.predictor > 0
     assert result.bytes.embedding > 0
 
@@ -178,14 +178,14 @@ def test_copies_take_fewer_bytes_and_are_measured_as_stored(tmp_path: Path, form
     }
     phase = {**PHASE, "losses": {"kd": {}}}
     exact = engine(tmp_path, "exact", phases=[phase], train=["classifier"], **changes)
-    made = engine(tmp_path, form, phases=[phase], train=["classifier"], copied=form, **changes)
-    large, small = exact.fit(), made.fit()
+    rounded = engine(tmp_path, form, phases=[phase], train=["classifier"], copied=form, **changes)
+    large, small = exact.fit(), rounded.fit()
     entries = {name: value for name, value in network().state_dict().items() if "conv" not in name}
     numbers = sum(value.numel() for value in entries.values() if value.is_floating_point())
     tensors = sum(value.is_floating_point() for value in entries.values())
     assert large.bytes.copied - small.bytes.copied == (2 * numbers if form == "float16" else 3 * numbers - 4 * tensors)
     loaded = nern.load(small.artifact).reconstruct().state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in made.reconstruct().state_dict().items())
+    assert all(torch.equal(loaded[name], value) for name, value in rounded.reconstruct().state_dict().items())
     for name, value in entries.items():
         if name.startswith("linear"):  # trained along
             assert not torch.equal(exact.reconstruct().state_dict()[name], value)

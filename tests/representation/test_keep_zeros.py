@@ -62,7 +62,7 @@ def test_the_loss_ignores_the_zeros(case):
     assert losses is not None
     loss = losses["reconstruction"].loss
     for rows in (None, torch.tensor([9, 1, 4])):
-        found = loss(kernels.original(rows), kernels.predicted(outputs if rows is None else outputs[rows], rows))
+        error = loss(kernels.original(rows), kernels.predicted(outputs if rows is None else outputs[rows], rows))
         total, count = 0.0, 0
         for row in range(10) if rows is None else rows.tolist():
             if row < 6:
@@ -74,7 +74,7 @@ def test_the_loss_ignores_the_zeros(case):
             for weight, output in pairs:
                 if weight != 0:
                     total, count = total + (weight - output) ** 2, count + 1
-        assert float(found) == pytest.approx(total / count, rel=1e-6)
+        assert float(error) == pytest.approx(total / count, rel=1e-6)
 
 
 def prune(network: torch.nn.Module) -> int:

@@ -31,13 +31,13 @@ def test_dense_adds_each_axis_vector_at_its_columns(sizes: list[tuple[int, int, 
     offsets = tuple(offset for _, _, offset in sizes)
     dim = max(width + offset for _, width, offset in sizes)
     coordinates = torch.stack([torch.randint(values, (rows,)) for values, _, _ in sizes], dim=1)
-    found = AxisTables(tables, offsets, dim).dense(coordinates)
+    dense = AxisTables(tables, offsets, dim).dense(coordinates)
     expected = torch.zeros(rows, dim)
     for row in range(rows):
         for axis in range(3):
             for column in range(tables[axis].shape[1]):
                 expected[row, offsets[axis] + column] += tables[axis][coordinates[row, axis], column]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(dense, expected)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -79,9 +79,9 @@ def test_a_trained_table_gets_its_gradient() -> None:
     axis = AxisTables(tables, (0, 3, 6), 9)
     coordinates = torch.randint(4, (20, 3))
     layer, weights = nn.Linear(9, 2), torch.randn(20, 2)
-    found = torch.autograd.grad((linear(layer, Lookup(axis, coordinates)) * weights).sum(), tables)
+    gradients = torch.autograd.grad((linear(layer, Lookup(axis, coordinates)) * weights).sum(), tables)
     expected = torch.autograd.grad((layer(axis.dense(coordinates)) * weights).sum(), tables)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(gradients, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -101,10 +101,10 @@ def test_whole_filters_without_look_ups_are_what_each_kernel_gives(predictor: ML
     scales = torch.arange(1.0, 7.0)
     if scaled:
         representation.scale(scales)
-    found = representation.predict_weights(chunk)
+    weights = representation.predict_weights(chunk)
     wide = copy.deepcopy(representation.predictor).double()
     for layer, scale, part in zip(
-        MIXED.layers, scales, found.split([layer.count * layer.area for layer in MIXED.layers]), strict=True
+        MIXED.layers, scales, weights.split([layer.count * layer.area for layer in MIXED.layers]), strict=True
     ):  # fmt: skip
         outputs = wide(representation.embedding(layer.coordinates()).double()).reshape(-1, 7, 7)
         height, width = layer.kernel

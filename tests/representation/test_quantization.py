@@ -85,12 +85,12 @@ def test_rows_are_rounded_to_the_nearest_whole_step(name: str, rows: list[list[f
     most = 2 ** (int(name[3:]) - 1) - 1
     value = torch.tensor(rows)
     steps, rounded = row_steps(value, int(name[3:])), NumberFormat(name).rounded(value)
-    for own, step, found in zip(value.double(), steps.double(), rounded.double(), strict=True):
+    for own, step, rounded_row in zip(value.double(), steps.double(), rounded.double(), strict=True):
         largest = float(own.abs().max()) / most
         assert largest * (1 - 1e-7) <= float(step) <= largest * (1 + 2.0**-15) * (1 + 1e-7)
-        counts = found / step if largest else found
+        counts = rounded_row / step if largest else rounded_row
         assert torch.equal(counts, counts.round()) and float(counts.abs().max()) <= most
-        assert float((own - found).abs().max()) <= float(step) / 2 * (1 + 1e-6)
+        assert float((own - rounded_row).abs().max()) <= float(step) / 2 * (1 + 1e-6)
     assert torch.equal(NumberFormat(name).rounded(rounded), rounded)  # what is rounded is rounded to itself
 
 
@@ -129,10 +129,10 @@ def test_integers_are_trained_with_measured_and_stored(tmp_path: Path, storage: 
     bits, file = int(storage[3:]), tmp_path / storage / "model.nern"
     assert file.stat().st_size == result.bytes.total
     parameters = dict(engine.representation.named_parameters())
-    for section, found in (("predictor", result.bytes.predictor), ("embedding", result.bytes.embedding)):
+    for section, size in (("predictor", result.bytes.predictor), ("embedding", result.bytes.embedding)):
         own = [value for name, value in parameters.items() if name.startswith(section)]
         expected = sum(-(-value.numel() * bits // 8) + 4 * len(value) if value.dim() == 2 else 2 * value.numel() for value in own)
-        assert found == expected
+        assert size == expected
     loaded = nern.load(file)
     assert loaded.representation.storage.name == storage
     assert all(torch.equal(value, parameters[name]) for name, value in loaded.representation.named_parameters())
@@ -215,9 +215,9 @@ def test_zeros_of_any_parameter_come_back(name: str) -> None:
     NumberFormat(name).round((number, state[number]) for number in numbers)
     stored, sparse = encode(state, numbers, NumberFormat(name))
     assert "predictor.many" in sparse
-    found = decode(stored, numbers, NumberFormat(name), sparse, state)
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key].to(state[key].dtype), state[key]) for key in state)
+    decoded = decode(stored, numbers, NumberFormat(name), sparse, state)
+    assert decoded.keys() == state.keys()
+    assert all(torch.equal(decoded[key].to(state[key].dtype), state[key]) for key in state)
 
 
 def test_steps_that_do_not_fit_are_refused() -> None:

@@ -64,8 +64,8 @@ def test_each_output_lands_where_its_ordered_kernel_came_from(sampling: str) -> 
             else:
                 pool = F.adaptive_avg_pool2d if sampling == "average" else F.adaptive_max_pool2d
                 expected = pool(big, layer.kernel)[0]
-            found = rebuilt[layer.parameter][original // layer.channels, original % layer.channels]
-            torch.testing.assert_close(found, expected)
+            kernel = rebuilt[layer.parameter][original // layer.channels, original % layer.channels]
+            torch.testing.assert_close(kernel, expected)
             row += 1
     assert rebuilt.keys() == weights.keys()
 
@@ -94,10 +94,10 @@ def test_reconstruct_in_chunks_gives_the_same_weights() -> None:
     representation, _, _ = parts(InFilter())
     whole = representation.weights(representation.predict())
     for chunk in (1, 7, 10_000):
-        found = representation.reconstruct(chunk)
-        assert not any(value.requires_grad for value in found.values())
+        weights = representation.reconstruct(chunk)
+        assert not any(value.requires_grad for value in weights.values())
         for name, value in whole.items():
-            torch.testing.assert_close(found[name], value.detach(), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(weights[name], value.detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", ["centre", "average", "max"])
@@ -167,11 +167,11 @@ def test_mixed_kernels_are_predicted_without_padding(sampling: str) -> None:
     sample = torch.randn(len(rows), grid.outputs)
     sample[6] = sample[5]
     sample.requires_grad_()
-    found = kernels.with_sample(expected, sample, rows)
+    with_sample = kernels.with_sample(expected, sample, rows)
     padded = everything.index_copy(0, rows, sample)
-    assert torch.equal(found, grid.unpadded(padded))
+    assert torch.equal(with_sample, grid.unpadded(padded))
     factors = torch.randn(grid.weights)
-    (found * factors).sum().backward()
+    (with_sample * factors).sum().backward()
     once = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # row 66 was drawn twice: one of the two has the gradient
     alone = sample.detach()[once].requires_grad_()
     (grid.unpadded(everything.index_copy(0, rows[once], alone)) * factors).sum().backward()

@@ -18,8 +18,8 @@ def test_predictions_are_the_predictors_outputs_times_the_scale_of_their_layer(t
     representation, original = engine.representation, engine.original().state_dict()
     rows = torch.arange(0, representation.grid.rows, 5)
     outputs = representation.predictor(representation.embedding(representation.grid.coordinates()[rows]))
-    found = representation.predict(rows)
-    for row, output, prediction in zip(rows.tolist(), outputs, found, strict=True):
+    predictions = representation.predict(rows)
+    for row, output, prediction in zip(rows.tolist(), outputs, predictions, strict=True):
         layer = max(index for index, start in enumerate(representation.grid.starts[:-1]) if start <= row)
         weight = original[representation.grid.layers[layer].parameter].double()
         scale = (weight.square().sum() / weight.numel()).sqrt()

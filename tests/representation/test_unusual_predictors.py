@@ -78,10 +78,10 @@ def test_tied_frozen_and_whole_numbers_come_back(tmp_path: Path, storage: str) -
     for count, rows, dimensions in sizes:
         expected += 4 * count if bits == 32 else -(-count * bits // 8) + 4 * rows if dimensions == 2 else 2 * count
     assert engine.artifact.bytes().predictor == expected
-    found = nern.load(engine.run.artifact, engine.registry).representation
-    for (name, a), (other, b) in zip(found.state_dict().items(), engine.representation.state_dict().items(), strict=True):
+    loaded = nern.load(engine.run.artifact, engine.registry).representation
+    for (name, a), (other, b) in zip(loaded.state_dict().items(), engine.representation.state_dict().items(), strict=True):
         assert name == other and torch.equal(a, b), name
-    assert found.predictor.two.weight is found.predictor.one.weight
+    assert loaded.predictor.two.weight is loaded.predictor.one.weight
     opened = open_representation(engine.run.path)
     for steps in (0, 2):
         artifact, _ = pruned(opened, 0.3, "global", steps)

@@ -19,22 +19,22 @@ def representation(numbers: int | None = None, frequencies: int = 0, hidden: int
     grid = KernelGrid(tuple(LayerMapping(f"layer{index}", shape, index) for index, shape in enumerate(SHAPES)))
     orders = [Unordered(layer.filters, layer.channels) for layer in grid.layers]
     torch.manual_seed(0)
-    made = assemble(grid, orders, Codes(numbers=numbers, frequencies=frequencies), CodesPredictor(hidden=hidden))
-    for value in made.parameters():
+    assembled = assemble(grid, orders, Codes(numbers=numbers, frequencies=frequencies), CodesPredictor(hidden=hidden))
+    for value in assembled.parameters():
         torch.nn.init.normal_(value)
-    return made
+    return assembled
 
 
 @pytest.mark.parametrize("numbers", [None, 0, 2])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_weights_and_gradients_are_those_of_padded_kernels(numbers: int | None, scaled: bool) -> None:
-    made = representation(numbers)
+    assembled = representation(numbers)
     if scaled:
-        made.scale(torch.tensor([1.0, 2.0, 3.0, 0.5]))
-    whole, padded = made.predict_whole(), made.grid.unpadded(made.predict())
-    assert whole is not None and torch.equal(whole, padded) and torch.equal(made.predict_weights(), padded)
+        assembled.scale(torch.tensor([1.0, 2.0, 3.0, 0.5]))
+    whole, padded = assembled.predict_whole(), assembled.grid.unpadded(assembled.predict())
+    assert whole is not None and torch.equal(whole, padded) and torch.equal(assembled.predict_weights(), padded)
     if numbers != 0:
-        factors, parameters = torch.randn(made.grid.weights), list(made.parameters())
+        factors, parameters = torch.randn(assembled.grid.weights), list(assembled.parameters())
         for one, other in zip(
             torch.autograd.grad(whole @ factors, parameters), torch.autograd.grad(padded @ factors, parameters), strict=True
         ):
@@ -42,17 +42,17 @@ def test_weights_and_gradients_are_those_of_padded_kernels(numbers: int | None, 
 
 
 def test_a_perceptron_of_the_coordinate_is_not_left_out() -> None:
-    made = representation(frequencies=3, hidden=4)
-    assert made.predict_whole() is None
-    torch.testing.assert_close(made.predict_weights(), made.grid.unpadded(made.predict()).detach())
+    assembled = representation(frequencies=3, hidden=4)
+    assert assembled.predict_whole() is None
+    torch.testing.assert_close(assembled.predict_weights(), assembled.grid.unpadded(assembled.predict()).detach())
 
 
 def test_what_a_base_adds_is_not_left_out() -> None:
-    made = representation()
-    without = made.predict_weights()
-    made.base = Ones(made.grid.outputs)
-    torch.testing.assert_close(made.predict_weights(), without + 1)
-    assert made.predict_whole() is None
+    assembled = representation()
+    without = assembled.predict_weights()
+    assembled.base = Ones(assembled.grid.outputs)
+    torch.testing.assert_close(assembled.predict_weights(), without + 1)
+    assert assembled.predict_whole() is None
 
 
 class Ones(torch.nn.Module):

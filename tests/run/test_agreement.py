@@ -29,13 +29,13 @@ def test_without_labels_an_image_belongs_to_the_class_that_the_original_predicts
 
 
 def test_the_interval_is_that_of_matched_proportions():
-    found = accuracy_difference([ClassCounts(0, 60, 50, 40, 35, 30), ClassCounts(1, 40, 40, 40, 40, 40)])
-    assert (found.lost, found.gained) == (10, 5)
-    assert found.points == pytest.approx(-5.0)
+    difference = accuracy_difference([ClassCounts(0, 60, 50, 40, 35, 30), ClassCounts(1, 40, 40, 40, 40, 40)])
+    assert (difference.lost, difference.gained) == (10, 5)
+    assert difference.points == pytest.approx(-5.0)
     # Agresti and Min (2005): 0.5 more in each cell, variance of a difference of matched proportions
     n, b, c = 102.0, 10.5, 5.5
     half = 1.959964 * math.sqrt(((b + c) / n - ((c - b) / n) ** 2) / n)
-    assert (found.low, found.high) == pytest.approx((100 * ((c - b) / n - half), 100 * ((c - b) / n + half)))
+    assert (difference.low, difference.high) == pytest.approx((100 * ((c - b) / n - half), 100 * ((c - b) / n + half)))
 
 
 def test_the_interval_covers_the_truth_in_19_of_20_samples():
@@ -44,15 +44,15 @@ def test_the_interval_covers_the_truth_in_19_of_20_samples():
     for _ in range(2000):
         draw = torch.rand(images, generator=generator)
         b, c = int((draw < lost).sum()), int((draw > 1 - gained).sum())
-        found = accuracy_difference([ClassCounts(0, images, images - b - c, images - c, images - b, images - b - c)])
-        covered += found.low <= 100 * (gained - lost) <= found.high
+        difference = accuracy_difference([ClassCounts(0, images, images - b - c, images - c, images - b, images - b - c)])
+        covered += difference.low <= 100 * (gained - lost) <= difference.high
     assert 0.93 <= covered / 2000 <= 0.98
 
 
 def test_networks_that_do_the_same_have_an_interval_around_zero_that_is_no_point():
-    found = accuracy_difference([ClassCounts(0, 50, 50, 40, 40, 40)])
-    assert found.points == 0
-    assert found.low < 0 < found.high
+    difference = accuracy_difference([ClassCounts(0, 50, 50, 40, 40, 40)])
+    assert difference.points == 0
+    assert difference.low < 0 < difference.high
 
 
 def test_batches_are_counted_together_and_other_outputs_not_at_all():

@@ -28,9 +28,9 @@ class Two(nn.Module):
         self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1)
 
     def forward(self, x: Tensor):
-        found = self.second(torch.tanh(self.first(x)))
-        sizes = found.mean((2, 3))
-        return {"sizes": sizes, "found": found} if self.form == "dict" else (sizes, found) if self.form == "tuple" else sizes
+        maps = self.second(torch.tanh(self.first(x)))
+        sizes = maps.mean((2, 3))
+        return {"sizes": sizes, "found": maps} if self.form == "dict" else (sizes, maps) if self.form == "tuple" else sizes
 
 
 @attrs.frozen

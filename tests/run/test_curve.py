@@ -54,6 +54,6 @@ def test_every_so_manieth_image_of_a_split_is_measured_over_the_whole_of_it(ever
         def batches(self, split: Any, batch: int, device: torch.device) -> Any:
             yield from ((torch.arange(a, b).view(-1, 1).float(), torch.arange(a, b)) for a, b in ((0, 5), (5, 7), (7, 20)))
 
-    found = list(outputs_of(torch.nn.Identity(), Numbered(), "heldout", torch.device("cpu"), every=every))
-    assert torch.cat([outputs for outputs, _ in found]).flatten().tolist() == list(range(0, 20, every))
-    assert torch.cat([targets for _, targets in found]).tolist() == list(range(0, 20, every))
+    pairs = list(outputs_of(torch.nn.Identity(), Numbered(), "heldout", torch.device("cpu"), every=every))
+    assert torch.cat([outputs for outputs, _ in pairs]).flatten().tolist() == list(range(0, 20, every))
+    assert torch.cat([targets for _, targets in pairs]).tolist() == list(range(0, 20, every))

@@ -44,44 +44,44 @@ def score(logits: Tensor, labels: Tensor | None, original: Tensor | None = None)
 def test_top1_agreement_and_kl_by_hand() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [5.0, 0.0, 0.0]])
     original = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 4.0], [0.0, 2.0, 0.0]])
-    found = score(logits, torch.tensor([0, 1, 1, 0]), original)
-    assert found.images == 4
-    assert found.top1 == 75.0  # rows 0, 1 and 3
-    assert found.top5 is None  # three classes
-    assert found.agreement == 50.0  # rows 0 and 2
+    scores = score(logits, torch.tensor([0, 1, 1, 0]), original)
+    assert scores.images == 4
+    assert scores.top1 == 75.0  # rows 0, 1 and 3
+    assert scores.top5 is None  # three classes
+    assert scores.agreement == 50.0  # rows 0 and 2
     total = 0.0
     for p, q in zip(original.tolist(), logits.tolist(), strict=True):
         sums = [sum(math.exp(x) for x in row) for row in (p, q)]
         total += sum(math.exp(a) / sums[0] * (a - math.log(sums[0]) - b + math.log(sums[1])) for a, b in zip(p, q, strict=True))
-    assert found.kl == pytest.approx(total / 4, rel=1e-9)
+    assert scores.kl == pytest.approx(total / 4, rel=1e-9)
 
 
 def test_top5_by_hand() -> None:
     rows = torch.arange(10.0).repeat(4, 1)  # the five most probable classes are 5 … 9
-    found = score(rows, torch.tensor([9, 5, 4, 0]))
-    assert found.top1 == 25.0
-    assert found.top5 == 50.0
-    assert found.agreement is None
-    assert found.kl is None
+    scores = score(rows, torch.tensor([9, 5, 4, 0]))
+    assert scores.top1 == 25.0
+    assert scores.top5 == 50.0
+    assert scores.agreement is None
+    assert scores.kl is None
 
 
 def test_top1_and_top5_against_sorting_each_row() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(300, 20), torch.randint(20, (300,))
-    found = score(logits, labels)
+    scores = score(logits, labels)
     ranks = [
         sorted(range(20), key=lambda i, row=row: -row[i]).index(label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
     ]
-    assert found.top1 == pytest.approx(100 * sum(rank == 0 for rank in ranks) / 300)
-    assert found.top5 == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 300)
+    assert scores.top1 == pytest.approx(100 * sum(rank == 0 for rank in ranks) / 300)
+    assert scores.top5 == pytest.approx(100 * sum(rank < 5 for rank in ranks) / 300)
 
 
 def test_equal_logits_agree_without_divergence() -> None:
     torch.manual_seed(0)
     logits = 30 * torch.randn(20, 10)
-    found = score(logits, None, logits)
-    assert (found.agreement, found.kl, found.top1) == (100.0, 0.0, None)
-    assert found.metrics() == {"agreement": 100.0, "kl": 0.0}
+    scores = score(logits, None, logits)
+    assert (scores.agreement, scores.kl, scores.top1) == (100.0, 0.0, None)
+    assert scores.metrics() == {"agreement": 100.0, "kl": 0.0}
 
 
 def test_checkpoints_are_compared_by_kl_then_agreement() -> None:
@@ -111,10 +111,10 @@ class Few(Data):
 def test_every_image_runs_in_eval_mode_and_in_order() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.BatchNorm1d(12), nn.Linear(12, 3)).train()
     images, labels = torch.randn(7, 3, 2, 2), torch.arange(7) % 3
-    found = list(outputs_of(network, Few(images, labels), "test", CPU, batch=3))
+    pairs = list(outputs_of(network, Few(images, labels), "test", CPU, batch=3))
     network.eval()
-    torch.testing.assert_close(torch.cat([a for a, _ in found]), torch.cat([network(image[None]) for image in images]).detach())
-    assert torch.equal(torch.cat([b for _, b in found]), labels)
+    torch.testing.assert_close(torch.cat([a for a, _ in pairs]), torch.cat([network(image[None]) for image in images]).detach())
+    assert torch.equal(torch.cat([b for _, b in pairs]), labels)
     assert next(outputs_of(network, Few(images, None), "test", CPU))[1] is None
 
 

@@ -137,7 +137,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 
 
 def test_the_environment_of_a_figure() -> None:
-    found = environment(torch.device("cpu"), torch.bfloat16)
-    assert (found["device"], found["dtype"], found["torch"]) == ("cpu", "bfloat16", torch.__version__)
-    assert found["processor"]
-    json.dumps(found)
+    facts = environment(torch.device("cpu"), torch.bfloat16)
+    assert (facts["device"], facts["dtype"], facts["torch"]) == ("cpu", "bfloat16", torch.__version__)
+    assert facts["processor"]
+    json.dumps(facts)

@@ -23,15 +23,15 @@ def load(**more):
 
 def test_the_file_holds_the_network_and_the_figures_are_its_own(tmp_path):
     experiment, registry = load()
-    found = train_original(experiment, registry, tmp_path / "o.safetensors")
+    trained = train_original(experiment, registry, tmp_path / "o.safetensors")
     network = experiment.architecture.build().eval()
     network.load_state_dict(read_state_dict(tmp_path / "o.safetensors"))
     data = experiment.task.open(experiment.architecture.preprocessing(), experiment.heldout, experiment.seed)
     right = total = 0
     for images, labels in data.batches("test", 97, torch.device("cpu")):
         right, total = right + int((network(images).argmax(1) == labels).sum()), total + len(labels)
-    assert found.score.top1 == pytest.approx(100 * right / total)
-    assert found.score.images == total == 397
+    assert trained.score.top1 == pytest.approx(100 * right / total)
+    assert trained.score.images == total == 397
     expected = 0.0  # eq. 6 in plain loops
     for parameter in network.parameters():
         if parameter.dim() == 4:
@@ -40,7 +40,7 @@ def test_the_file_holds_the_network_and_the_figures_are_its_own(tmp_path):
                 for c in range(kernels.shape[1] - 1):
                     for other in (kernels[f + 1, c], kernels[f, c + 1]):
                         expected += 1 - float(kernels[f, c] @ other / kernels[f, c].norm() / other.norm())
-    assert found.smoothness == pytest.approx(expected, rel=1e-6)
+    assert trained.smoothness == pytest.approx(expected, rel=1e-6)
     assert [file.name for file in tmp_path.iterdir()] == ["o.safetensors"]
 
 

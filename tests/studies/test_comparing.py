@@ -40,14 +40,14 @@ def opened(finished: Path) -> OpenRepresentation:
 
 @pytest.mark.parametrize("name", ["int8", "int3", "0.1 σ", "palette of 16"])
 def test_a_baseline_comes_out_of_its_file_as_it_was_rounded(opened: OpenRepresentation, tmp_path: Path, name: str) -> None:
-    (baseline,) = [found for found in baselines(opened) if found.name == name]
+    (baseline,) = [candidate for candidate in baselines(opened) if candidate.name == name]
     baseline.write(tmp_path / "file")
     rebuilt, original = baseline.read(tmp_path / "file"), network()
     absorbed = module._Source(opened).network  # batch norms are part of the kernels
     images = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(absorbed(images), original(images), rtol=1e-4, atol=1e-4)
     for parameter in ("conv1.weight", "layer2.0.conv2.weight", "linear.weight"):
-        weight, found = absorbed.state_dict()[parameter], rebuilt.state_dict()[parameter]
+        weight, rounded = absorbed.state_dict()[parameter], rebuilt.state_dict()[parameter]
         values = weight.flatten(1)
         if name.startswith("int"):
             step = values.abs().amax(1, keepdim=True) / (2 ** (int(name[3:]) - 1) - 1)
@@ -55,11 +55,11 @@ def test_a_baseline_comes_out_of_its_file_as_it_was_rounded(opened: OpenRepresen
             step = torch.full((len(values), 1), 0.1 * float(values.std(unbiased=False)))
         else:
             palette, numbers = palette_of(weight)
-            assert torch.equal(found.reshape(-1), palette[numbers])
-            assert len(found.unique()) <= 16
+            assert torch.equal(rounded.reshape(-1), palette[numbers])
+            assert len(rounded.unique()) <= 16
             continue
-        assert float(((found.flatten(1) - values).abs() / step).max()) < 0.5 * 1.02 + 127 * 0.0152  # steps lie on a grid of 3 %
-        assert float((found - weight).norm() / weight.norm()) < {"int8": 0.02, "int3": 0.35, "0.1 σ": 0.05}[name]
+        assert float(((rounded.flatten(1) - values).abs() / step).max()) < 0.5 * 1.02 + 127 * 0.0152  # steps lie on a grid of 3 %
+        assert float((rounded - weight).norm() / weight.norm()) < {"int8": 0.02, "int3": 0.35, "0.1 σ": 0.05}[name]
 
 
 def test_the_palette_is_that_of_even_values_and_never_further_than_they_are() -> None:

@@ -95,12 +95,14 @@ def test_figure_6_shows_the_kernels_of_one_channel(digits_run):
     opened = open_representation(digits_run)
     figure = plots.kernels(opened, "layer2.0.conv1", channel=1, side=8)
     weights = dict(opened.original.named_parameters())["layer2.0.conv1.weight"]  # [8, 4, 3, 3]: a 3 × 3 square holds 8
-    for axes, found in zip(figure.axes[:2], (weights, opened.artifact.representation.reconstruct()["layer2.0.conv1.weight"]), strict=True):
+    for axes, kernels in zip(
+        figure.axes[:2], (weights, opened.artifact.representation.reconstruct()["layer2.0.conv1.weight"]), strict=True
+    ):
         picture = torch.as_tensor(axes.get_images()[0].get_array().filled(float("nan")))
         assert picture.shape == (11, 11)
         for f in range(8):
             row, column = divmod(f, 3)
-            assert torch.equal(picture[4 * row : 4 * row + 3, 4 * column : 4 * column + 3].float(), found[f, 1].detach())
+            assert torch.equal(picture[4 * row : 4 * row + 3, 4 * column : 4 * column + 3].float(), kernels[f, 1].detach())
     with pytest.raises(ConfigError, match=r"channel 4 is outside 0 … 3 of layer2\.0\.conv1\.weight"):
         plots.kernels(opened, "layer2.0.conv1", channel=4)
     with pytest.raises(ConfigError, match="layer 'x' is not represented"):
@@ -125,9 +127,9 @@ def test_similarity_is_that_of_written_out_embeddings():
 
     cosines = [cosine(embed(c), embed(at)) for c in range(count)]
     low, high = min(cosines), max(cosines)
-    found = embedding_similarity(Positional(base=base, frequencies=7), count, at)
-    assert found.tolist() == pytest.approx([(value - low) / (high - low) for value in cosines], abs=1e-5)
-    assert float(found[at]) == pytest.approx(1.0)
+    similarity = embedding_similarity(Positional(base=base, frequencies=7), count, at)
+    assert similarity.tolist() == pytest.approx([(value - low) / (high - low) for value in cosines], abs=1e-5)
+    assert float(similarity[at]) == pytest.approx(1.0)
     with pytest.raises(ConfigError, match="channel 12 is outside 0 … 11"):
         embedding_similarity(Positional(), count, 12)
 

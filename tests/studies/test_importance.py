@@ -27,7 +27,7 @@ def test_relative_errors_are_those_of_plain_loops():
     truth, guess = torch.randn(3, 2, 2, 2, generator=source), torch.randn(3, 2, 2, 2, generator=source)
     truth[1] = 0
     truth[2, 0] = 0
-    found = relative_errors({"w": truth}, {"w": guess}, [LayerMapping("w", (3, 2, 2, 2), 0)])["w"]
+    errors = relative_errors({"w": truth}, {"w": guess}, [LayerMapping("w", (3, 2, 2, 2), 0)])["w"]
     total_wrong = total_there = 0.0
     for f in range(3):
         filter_wrong = filter_there = 0.0
@@ -35,16 +35,16 @@ def test_relative_errors_are_those_of_plain_loops():
             wrong = sum((float(guess[f, c, y, x]) - float(truth[f, c, y, x])) ** 2 for y in range(2) for x in range(2))
             there = sum(float(truth[f, c, y, x]) ** 2 for y in range(2) for x in range(2))
             if there == 0:
-                assert math.isnan(found.kernels[f, c])
+                assert math.isnan(errors.kernels[f, c])
             else:
-                assert float(found.kernels[f, c]) == pytest.approx(math.sqrt(wrong / there), rel=1e-12)
+                assert float(errors.kernels[f, c]) == pytest.approx(math.sqrt(wrong / there), rel=1e-12)
             filter_wrong, filter_there = filter_wrong + wrong, filter_there + there
         if filter_there == 0:
-            assert math.isnan(found.filters[f])
+            assert math.isnan(errors.filters[f])
         else:
-            assert float(found.filters[f]) == pytest.approx(math.sqrt(filter_wrong / filter_there), rel=1e-12)
+            assert float(errors.filters[f]) == pytest.approx(math.sqrt(filter_wrong / filter_there), rel=1e-12)
         total_wrong, total_there = total_wrong + filter_wrong, total_there + filter_there
-    assert found.layer == pytest.approx(math.sqrt(total_wrong / total_there), rel=1e-12)
+    assert errors.layer == pytest.approx(math.sqrt(total_wrong / total_there), rel=1e-12)
 
 
 def test_activations_are_averaged_over_images_and_their_number_is_kept():
@@ -57,33 +57,33 @@ def test_activations_are_averaged_over_images_and_their_number_is_kept():
     source = torch.Generator().manual_seed(4)
     images = torch.randn(10, 1, 3, 4, generator=source)
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
-    found = mean_activations(network, LayerMapping("0.weight", (2, 1, 1, 1), 0), Batches(), 7, torch.device("cpu"))
+    activations = mean_activations(network, LayerMapping("0.weight", (2, 1, 1, 1), 0), Batches(), 7, torch.device("cpu"))
     weight, bias = network[0].weight.detach().double(), network[0].bias.detach().double()
     for f in range(2):
         outputs = images[:7, 0].double() * weight[f, 0, 0, 0] + bias[f]
-        assert torch.allclose(found.maps[f].double(), outputs.mean(0), atol=1e-6)
-        assert float(found.strength[f]) == pytest.approx(float(outputs.abs().mean()), rel=1e-6)
+        assert torch.allclose(activations.maps[f].double(), outputs.mean(0), atol=1e-6)
+        assert float(activations.strength[f]) == pytest.approx(float(outputs.abs().mean()), rel=1e-6)
     assert not network[0]._forward_hooks
 
 
 def test_filters_are_ordered_by_error_and_everything_is_written(digits_run, tmp_path):
     opened = open_representation(digits_run)
-    found = importance(opened, "layer2.0.conv1", filters=2, images=50)
-    assert found.layer == "layer2.0.conv1.weight"
-    errors = found.errors[found.layer].filters.tolist()
+    study = importance(opened, "layer2.0.conv1", filters=2, images=50)
+    assert study.layer == "layer2.0.conv1.weight"
+    errors = study.errors[study.layer].filters.tolist()
     order = sorted(range(len(errors)), key=lambda index: errors[index])
-    assert found.lowest == order[:2]
-    assert found.highest == order[::-1][:2]
-    ranks = [[sorted(values).index(value) for value in values] for values in (errors, found.activations.strength.tolist())]
+    assert study.lowest == order[:2]
+    assert study.highest == order[::-1][:2]
+    ranks = [[sorted(values).index(value) for value in values] for values in (errors, study.activations.strength.tolist())]
     n = len(errors)
     difference = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
-    assert found.correlation == pytest.approx(1 - 6 * difference / (n * (n * n - 1)), abs=1e-9)  # Spearman's formula
-    found.save(tmp_path / "o")
+    assert study.correlation == pytest.approx(1 - 6 * difference / (n * (n * n - 1)), abs=1e-9)  # Spearman's formula
+    study.save(tmp_path / "o")
     tensors = load_file(str(tmp_path / "o" / "importance.safetensors"))
-    assert torch.equal(tensors["lowest"], found.activations.maps[found.lowest])
+    assert torch.equal(tensors["lowest"], study.activations.maps[study.lowest])
     assert tensors["kernels.conv1.weight"].shape == (4, 1)
     stored = json.loads((tmp_path / "o" / "importance.json").read_text())
-    assert stored["lowest"] == found.lowest
+    assert stored["lowest"] == study.lowest
     assert len(stored["errors"]) == len(opened.artifact.representation.grid.layers)
 
 
@@ -116,19 +116,19 @@ def test_filters_of_linear_layers_lines_and_volumes_have_activations():
     cpu = torch.device("cpu")
     linear = nn.Sequential(nn.Linear(6, 5))
     data = OneBatch(3, 6)  # three tokens
-    found = mean_activations(linear, TileMapping("0.weight", (5, 6), 0, tile=(2, 3)), data, 5, cpu)
+    activations = mean_activations(linear, TileMapping("0.weight", (5, 6), 0, tile=(2, 3)), data, 5, cpu)
     outputs = linear(data.inputs).double().detach()
-    assert found.maps.shape == (3, 2, 3)  # three rows of tiles, each of two features, over three tokens
-    assert torch.allclose(found.maps[0].double(), outputs.mean(0)[:, :2].T, atol=1e-6)
-    assert float(found.strength[1]) == pytest.approx(float(outputs[..., 2:4].abs().mean()), rel=1e-6)
+    assert activations.maps.shape == (3, 2, 3)  # three rows of tiles, each of two features, over three tokens
+    assert torch.allclose(activations.maps[0].double(), outputs.mean(0)[:, :2].T, atol=1e-6)
+    assert float(activations.strength[1]) == pytest.approx(float(outputs[..., 2:4].abs().mean()), rel=1e-6)
     line = nn.Sequential(nn.Conv1d(2, 3, 3))
     data = OneBatch(2, 9)
-    found = mean_activations(line, LineMapping("0.weight", (3, 2, 3), 0), data, 5, cpu)
-    assert torch.allclose(found.maps.double()[:, 0], line(data.inputs).double().mean(0), atol=1e-6)
+    activations = mean_activations(line, LineMapping("0.weight", (3, 2, 3), 0), data, 5, cpu)
+    assert torch.allclose(activations.maps.double()[:, 0], line(data.inputs).double().mean(0), atol=1e-6)
     volume = nn.Sequential(nn.Conv3d(1, 2, 3))
     data = OneBatch(1, 4, 5, 6)
-    found = mean_activations(volume, VolumeMapping("0.weight", (2, 1, 3, 3, 3), 0), data, 5, cpu)
-    assert torch.allclose(found.maps.double(), volume(data.inputs).double().mean(0).reshape(2, 2 * 3, 4), atol=1e-6)
+    activations = mean_activations(volume, VolumeMapping("0.weight", (2, 1, 3, 3, 3), 0), data, 5, cpu)
+    assert torch.allclose(activations.maps.double(), volume(data.inputs).double().mean(0).reshape(2, 2 * 3, 4), atol=1e-6)
 
 
 def test_a_table_of_embeddings_has_no_filters_to_look_at():

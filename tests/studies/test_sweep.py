@@ -44,10 +44,10 @@ QUICK = {"architecture.width": 2, "pretrain.epochs": 1, "phases.0.iterations": 4
 
 def test_the_interval_is_students_t():
     # by hand: mean 91.0, s = √(0.02 / 3) = 0.0816497; t(0.975; 3) = 3.182446 from a printed table; 3.182446 · s / 2
-    found = Mean.of([90.9, 91.0, 91.0, 91.1])
-    assert found.mean == pytest.approx(91.0, abs=1e-12)
-    assert found.interval == pytest.approx(0.1299228, abs=1e-6)
-    assert str(found) == "91.00 ± 0.13"
+    accuracy = Mean.of([90.9, 91.0, 91.0, 91.1])
+    assert accuracy.mean == pytest.approx(91.0, abs=1e-12)
+    assert accuracy.interval == pytest.approx(0.1299228, abs=1e-6)
+    assert str(accuracy) == "91.00 ± 0.13"
     assert Mean.of([2.0, 4.0]).interval == pytest.approx(12.706205, abs=1e-5)  # t(0.975; 1) · √2 / √2
     assert Mean.of([3.5]) == Mean(3.5, None, 1)
     assert str(Mean.of([3.5])) == "3.50"
@@ -83,11 +83,11 @@ def test_folders_have_readable_and_distinct_names():
 
 
 def test_runs_are_grouped_by_everything_but_the_seed():
-    def made(hidden, seed, top1):
+    def finished_run(hidden, seed, top1):
         blank = dict.fromkeys(("original_top1", "reconstructed_top5", "predictor_bytes", "total_bytes", "seconds"), 1.0)
         return {"values": {"seed": seed, "predictor.hidden": hidden}, **blank, "reconstructed_top1": top1}
 
-    runs = [made(8, 0, 10.0), made(9, 0, 30.0), made(8, 1, 20.0), made(9, 1, 30.0)]
+    runs = [finished_run(8, 0, 10.0), finished_run(9, 0, 30.0), finished_run(8, 1, 20.0), finished_run(9, 1, 30.0)]
     table = tabulate(["seed", "predictor.hidden"], runs)
     assert table.axes == ["predictor.hidden"]
     assert [(s.values["predictor.hidden"], s.figures["reconstructed_top1"].mean) for s in table.settings] == [(8, 15.0), (9, 30.0)]

@@ -21,10 +21,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_was_stored_comes_back() -> None:
     cache.store("a", TENSORS)
-    found = cache.load("a")
-    assert found is not None
-    assert found.keys() == TENSORS.keys()
-    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in TENSORS.items())
+    loaded = cache.load("a")
+    assert loaded is not None
+    assert loaded.keys() == TENSORS.keys()
+    assert all(torch.equal(loaded[name], value) and loaded[name].dtype == value.dtype for name, value in TENSORS.items())
     assert cache.load("b") is None
 
 

@@ -28,8 +28,8 @@ def written_again(text: str) -> Iterator[str]:
 
 
 def test_shared_words_are_written_in_one_place() -> None:
-    found = {str(path): list(written_again(path.read_text(encoding="utf-8"))) for path in PACKAGE.rglob("*.py") if path != HOME}
-    assert {path: words for path, words in found.items() if words} == {}
+    repeated = {str(path): list(written_again(path.read_text(encoding="utf-8"))) for path in PACKAGE.rglob("*.py") if path != HOME}
+    assert {path: words for path, words in repeated.items() if words} == {}
 
 
 @pytest.mark.parametrize("text", ["import difflib", "x = f', did you mean {name}?'", "raise E('cannot write x')"])

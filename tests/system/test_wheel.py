@@ -24,8 +24,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = folder.glob("*.whl")
-    return found
+    (file,) = folder.glob("*.whl")
+    return file
 
 
 def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
@@ -47,14 +47,14 @@ def test_the_installed_wheel_lists_presets_and_trains(wheel: Path, tmp_path: Pat
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
     ).stdout.strip()
     # torch and the rest come from the environment that runs the tests, by a .pth file; nern comes from the wheel
-    found = subprocess.run(
+    borrowed = subprocess.run(
         [sys.executable, "-c", "import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet", str(wheel)]
     done = subprocess.run(install, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    (Path(site) / "borrowed.pth").write_text(f"{found}\n")
+    (Path(site) / "borrowed.pth").write_text(f"{borrowed}\n")
     empty = tmp_path / "empty"
     empty.mkdir()
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"NERN_DISABLE_PLUGINS": "1"}

@@ -77,12 +77,12 @@ def test_builtin_components(kind):
 
 def choices(kind: str) -> list[Any]:
     """Every alternative of every option that is a choice between words or a switch, the rest at their defaults."""
-    found = []
+    parameters = []
     for entry in BUILTINS.entries(kind):
         for info in attrs.fields(attrs.resolve_types(entry.cls)):
             values = getattr(info.type, "__args__", ()) if "Literal" in str(info.type) else (True, False) if info.type is bool else ()
-            found += [pytest.param(entry, {info.name: value}, id=f"{entry.name}-{info.name}-{value}") for value in values]
-    return found
+            parameters += [pytest.param(entry, {info.name: value}, id=f"{entry.name}-{info.name}-{value}") for value in values]
+    return parameters
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def choices(kind: str) -> list[Any]:
 )
 def test_builtin_choices(entry, options):
     try:
-        made = component(entry, **options)
+        built = component(entry, **options)
     except ValueError:
         pytest.skip("this choice needs another option")
-    getattr(testing, f"check_{entry.kind}")(made)
+    getattr(testing, f"check_{entry.kind}")(built)
 
 
 @pytest.mark.parametrize("entry", of("task"))

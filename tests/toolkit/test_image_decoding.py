@@ -38,9 +38,9 @@ def test_images_of_more_than_eight_bits_keep_their_values(
 ) -> None:
     (tmp_path / "c").mkdir()
     Image.fromarray(pixels).save(tmp_path / "c" / name)
-    found = to_tensor(decode(tmp_path / "c" / name, channels), channels)
-    assert found.shape == (channels, 8, 8)
-    for channel in found:
+    decoded = to_tensor(decode(tmp_path / "c" / name, channels), channels)
+    assert decoded.shape == (channels, 8, 8)
+    for channel in decoded:
         np.testing.assert_allclose(channel, expected, atol=1e-3)
     preprocessing = Preprocessing((0.5,) * channels, (0.25,) * channels, (channels, 8, 8))
     inputs = preprocessing.normalise(read_folder(tmp_path, preprocessing)[0])
@@ -90,8 +90,8 @@ def test_colours_of_which_eight_bits_would_be_lost_are_refused(tmp_path: Path) -
     with pytest.raises(DataError, match=r"a\.tif has colours of 16 bits, of which TIFF files give 8 here; save it with 8 bits, or as PNG"):
         decode(tmp_path / "a.tif", 3)
     Image.fromarray(SIXTEEN).save(tmp_path / "grey.jp2")
-    found = to_tensor(decode(tmp_path / "grey.jp2", 1), 1)
-    assert found.dtype == torch.float32
+    decoded = to_tensor(decode(tmp_path / "grey.jp2", 1), 1)
+    assert decoded.dtype == torch.float32
 
 
 def test_they_are_resized_and_mixed_with_others(tmp_path: Path) -> None:

@@ -117,9 +117,9 @@ def test_crop_flip_shifts_by_up_to_the_margin_over_black_and_mirrors() -> None:
 
 def test_normalise_is_by_channel() -> None:
     preprocessing = Preprocessing((0.5, 0.25), (0.1, 0.2), (2, 6, 5))
-    found = preprocessing.normalise(images(3))
+    normalised = preprocessing.normalise(images(3))
     for channel, (mean, std) in enumerate([(0.5, 0.1), (0.25, 0.2)]):
-        np.testing.assert_allclose(found[:, channel], (images(3)[:, channel].numpy() / 255 - mean) / std, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(normalised[:, channel], (images(3)[:, channel].numpy() / 255 - mean) / std, rtol=1e-5, atol=1e-6)
 
 
 def numbered(count: int, first: int = 0) -> tuple[Tensor, Tensor]:
@@ -180,10 +180,10 @@ def write(path: Path, size: tuple[int, int] = (8, 8), seed: int = 0, mode: str =
 def test_a_folder_is_read_by_class_and_name(tmp_path: Path) -> None:
     pixels = {name: write(tmp_path / name, seed=i) for i, name in enumerate(["zebra/b.png", "zebra/a.bmp", "ant/c.PNG", "ant/a.ppm"])}
     (tmp_path / "ant" / "notes.txt").write_text("no image")
-    found, labels, classes = read_folder(tmp_path, PLAIN)
+    pictures, labels, classes = read_folder(tmp_path, PLAIN)
     assert classes == 2
     assert labels.tolist() == [0, 0, 1, 1]
-    for image, name in zip(found, ["ant/a.ppm", "ant/c.PNG", "zebra/a.bmp", "zebra/b.png"], strict=True):
+    for image, name in zip(pictures, ["ant/a.ppm", "ant/c.PNG", "zebra/a.bmp", "zebra/b.png"], strict=True):
         assert np.array_equal(image.permute(1, 2, 0), pixels[name])
 
 
@@ -210,13 +210,13 @@ def test_two_folders_that_agree_in_names_sizes_and_times_are_told_apart(tmp_path
 
 def test_grey_and_coloured_images_become_what_the_network_takes(tmp_path: Path) -> None:
     grey = write(tmp_path / "a" / "grey.png", mode="L")
-    found, _, _ = read_folder(tmp_path, PLAIN)
-    assert all(np.array_equal(channel, grey) for channel in found[0])
+    pictures, _, _ = read_folder(tmp_path, PLAIN)
+    assert all(np.array_equal(channel, grey) for channel in pictures[0])
     colour = write(tmp_path / "b" / "colour.png")
-    found, _, _ = read_folder(tmp_path, Preprocessing((0.5,), (0.5,), (1, 8, 8)))
-    assert np.array_equal(found[0, 0], grey)
+    pictures, _, _ = read_folder(tmp_path, Preprocessing((0.5,), (0.5,), (1, 8, 8)))
+    assert np.array_equal(pictures[0, 0], grey)
     luma = colour @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(found[1, 0].numpy() - luma).max() <= 1
+    assert np.abs(pictures[1, 0].numpy() - luma).max() <= 1
 
 
 def test_mistakes_in_folders_are_named(tmp_path: Path) -> None:

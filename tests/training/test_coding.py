@@ -23,14 +23,14 @@ def test_feedback_rounds_better_than_the_nearest_integers() -> None:
     mixing = torch.randn(24, 24, generator=generator)
     matrix = mixing @ mixing.T / 24
     value, diagonal = torch.randn(16, 24, generator=generator), matrix.diagonal().expand(16, 24).clone()
-    found = Curvature(diagonal, matrix)
+    full = Curvature(diagonal, matrix)
 
     def start(curvature: Curvature) -> tuple[torch.Tensor, torch.Tensor]:
         latent, (rows, columns) = start_values({"w": value}, {"w": curvature}, 16 * 24 * 1.5)["w"]
         return latent.round(), torch.exp(rows[:, None] + columns)
 
     errors, sizes = [], []
-    for curvature in (found, Curvature(diagonal, None)):
+    for curvature in (full, Curvature(diagonal, None)):
         integers, steps = start(curvature)
         error = (integers * steps - value).double()
         errors.append(float(torch.einsum("fi,ij,fj->", error, matrix.double(), error)))

@@ -75,11 +75,11 @@ def test_a_replayed_step_is_the_step(tmp_path: Path, overrides: dict[str, Any]) 
     replayed = trainer(tmp_path, **overrides)
     stand_in = StandIn([value for _, value in replayed.parameters])
     replayed.replayer.record = stand_in
-    found = run(replayed)
+    outcome = run(replayed)
     assert stand_in.recorded > 0
     assert stand_in.replayed >= stand_in.recorded
-    assert found[0] == expected[0]
-    for a, b in zip(found[1], expected[1], strict=True):
+    assert outcome[0] == expected[0]
+    for a, b in zip(outcome[1], expected[1], strict=True):
         assert torch.equal(a, b)
 
 
@@ -89,11 +89,11 @@ def test_a_cuda_graph_is_the_step(tmp_path: Path, overrides: dict[str, Any]) -> 
     expected = run(trainer(tmp_path, "cuda", cuda_graphs=False, **overrides))
     recorded = trainer(tmp_path, "cuda", **overrides)
     assert isinstance(recorded.replayer.record, CudaGraphs)
-    found = run(recorded)
+    outcome = run(recorded)
     assert recorded.replayer._recordings
-    for a, b in zip(found[0], expected[0], strict=True):
+    for a, b in zip(outcome[0], expected[0], strict=True):
         assert a == pytest.approx(b, rel=1e-3)
-    for a, b in zip(found[1], expected[1], strict=True):
+    for a, b in zip(outcome[1], expected[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
 
 
@@ -107,10 +107,10 @@ def test_what_cannot_be_recorded_runs_as_before_with_a_warning(tmp_path: Path) -
 
     other.replayer.record = refuse
     with pytest.warns(RuntimeWarning, match=r"cannot be recorded \(operation not permitted when stream is capturing\)") as caught:
-        found = run(other)
+        outcome = run(other)
     assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
-    assert found[0] == expected[0]
-    assert all(torch.equal(a, b) for a, b in zip(found[1], expected[1], strict=True))
+    assert outcome[0] == expected[0]
+    assert all(torch.equal(a, b) for a, b in zip(outcome[1], expected[1], strict=True))
 
 
 def test_every_kind_of_call_has_a_recording_of_its_own_up_to_a_limit() -> None:

@@ -40,9 +40,9 @@ GRID = KernelGrid((LayerMapping("a", (4, 3, 3, 3), 0), LayerMapping("b", (5, 4, 
 def registry(tmp_path: Path) -> Any:
     for name, code in EXAMPLES.items():
         (tmp_path / name).write_text(code, encoding="utf-8")
-    found = create_registry([str(tmp_path / name) for name in EXAMPLES], entry_points=False)
-    assert not found.failures
-    return found
+    with_examples = create_registry([str(tmp_path / name) for name in EXAMPLES], entry_points=False)
+    assert not with_examples.failures
+    return with_examples
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -67,9 +67,9 @@ def compare(weights: str) -> None:
     with processes(torch.device("cpu")) as group:
         for name, objective in OBJECTIVES.items():
             alone, expected = gradients(engine_of(weights, objective), Processes())
-            together, found = gradients(engine_of(weights, objective), group)
+            together, of_group = gradients(engine_of(weights, objective), group)
             size = torch.cat([value.flatten() for value in expected]).norm()
-            error = torch.cat([(a - b).flatten() for a, b in zip(expected, found, strict=True)]).norm() / size
+            error = torch.cat([(a - b).flatten() for a, b in zip(expected, of_group, strict=True)]).norm() / size
             worst = max(abs(together[key] / alone[key] - 1) for key in alone)
             measured = group.all_objects((name, float(size), float(error), worst))
             if group.first:
@@ -122,7 +122,7 @@ def test_two_processes_train_what_one_does_and_only_the_first_writes(tmp_path: P
     expected = alone.fit()
     arguments = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     command = ["-m", "nern", "train", "digits", f"output={tmp_path / 'together'}", "--json", *arguments]
-    found = json.loads(torchrun(2, *command).stdout)
+    result = json.loads(torchrun(2, *command).stdout)
     one, two = (Checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("alone", "together"))
     assert two.iteration == 12
     for name, value in one.parameters.items():
@@ -133,8 +133,8 @@ def test_two_processes_train_what_one_does_and_only_the_first_writes(tmp_path: P
     assert [(r["iteration"], sorted(r)) for r in records[0]] == [(r["iteration"], sorted(r)) for r in records[1]]
     for a, b in zip(*records, strict=True):
         assert b.get("losses", {}) == pytest.approx(a.get("losses", {}), rel=1e-3)
-    assert found["bytes"]["total"] == pytest.approx(expected.bytes.total, abs=64)  # times are written out
-    assert found["checkpoints"]["final"]["heldout"]["kl"] == pytest.approx(expected.checkpoints["final"]["heldout"]["kl"], rel=1e-2)
+    assert result["bytes"]["total"] == pytest.approx(expected.bytes.total, abs=64)  # times are written out
+    assert result["checkpoints"]["final"]["heldout"]["kl"] == pytest.approx(expected.checkpoints["final"]["heldout"]["kl"], rel=1e-2)
 
     refused = torchrun(2, *command, check=False)  # the folder holds a run now: the others do not wait for ever
     assert refused.returncode != 0

@@ -102,13 +102,13 @@ def trainer_of(
 
 def gradient_of_step(trainer: PhaseTrainer, step: int = 0) -> tuple[Tensor, dict[str, float]]:
     """The gradient that `trainer.step` hands to the optimiser [parameters] float64, and the losses that it reports."""
-    found = {}
+    gradients = {}
     for name, parameter in trainer.parameters:
-        parameter.register_post_accumulate_grad_hook(lambda p, name=name: found.update({name: p.grad.double().flatten()}))
+        parameter.register_post_accumulate_grad_hook(lambda p, name=name: gradients.update({name: p.grad.double().flatten()}))
     trainer.step(step)
     names = [name for name, _ in linear_names(trainer.context.representation.predictor)]
-    assert set(found) == set(names) == {name for name, _ in trainer.parameters}
-    return torch.cat([found[name] for name in names]), trainer.flush(step)
+    assert set(gradients) == set(names) == {name for name, _ in trainer.parameters}
+    return torch.cat([gradients[name] for name in names]), trainer.flush(step)
 
 
 def check(trainer: PhaseTrainer, network: nn.Module, inputs: Tensor, order: str, weights: tuple[float, float, float]) -> None:
@@ -124,8 +124,8 @@ def check(trainer: PhaseTrainer, network: nn.Module, inputs: Tensor, order: str,
         trainer.draw = lambda step: rows
     sample = None if rows is None else set(rows.tolist())
     expected, terms = reference_step(state, layers, inputs.double(), sample, order, weights, torch.relu if kinked else gelu)
-    found, losses = gradient_of_step(trainer)
-    assert float((found - expected).norm() / expected.norm()) < TOLERANCE
+    gradient, losses = gradient_of_step(trainer)
+    assert float((gradient - expected).norm() / expected.norm()) < TOLERANCE
     for name, value in terms.items():
         assert name not in losses or losses[name] == pytest.approx(value, rel=1e-5)
     total = sum(weight * value for weight, value in zip(weights, terms.values(), strict=True))
@@ -192,8 +192,8 @@ def test_reconstruction_alone_predicts_the_sample_only() -> None:
     loss = (squares[rows].sum() / mask[rows].sum()).sqrt()
     loss.backward()
     expected = torch.cat([p.grad.flatten() for pair in layers for p in pair])
-    found, reported = gradient_of_step(trainer, 3)
-    assert float((found - expected).norm() / expected.norm()) < TOLERANCE
+    gradient, reported = gradient_of_step(trainer, 3)
+    assert float((gradient - expected).norm() / expected.norm()) < TOLERANCE
     assert reported["reconstruction"] == pytest.approx(loss.item(), rel=1e-5)
 
 

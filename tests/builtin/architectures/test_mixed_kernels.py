@@ -45,10 +45,10 @@ def network() -> nn.Module:
 
 @pytest.fixture
 def grid(network: nn.Module) -> KernelGrid:
-    found = KernelGrid(tuple(map_layers(network, (3, 8, 8), "convolutions")))
-    assert [layer.parameter for layer in found.layers] == NAMES
-    assert (found.size, found.outputs, found.rows) == ((4, 7), 28, 18 + 6 + 12)
-    return found
+    kernel_grid = KernelGrid(tuple(map_layers(network, (3, 8, 8), "convolutions")))
+    assert [layer.parameter for layer in kernel_grid.layers] == NAMES
+    assert (kernel_grid.size, kernel_grid.outputs, kernel_grid.rows) == ((4, 7), 28, 18 + 6 + 12)
+    return kernel_grid
 
 
 def distance(a: list[float], b: list[float]) -> float:

@@ -89,9 +89,9 @@ def test_a_run_without_training_images_measures_the_real_network(
     top1, top5 = percentages(squeezenet_weights, sorted((some_imagenet / "val").glob("*/*")))
     assert 40 < top1 < top5  # 59.9 and 83.7 % on all thousand classes
     assert result.original_top1 == pytest.approx(top1)
-    found = json.loads((tmp_path / "run" / "result.json").read_text())["checkpoints"]
-    assert found["chosen"]["test"].keys() >= {"top1", "top5"}
-    assert found["chosen"]["heldout"].keys() == {"agreement", "kl"}  # chosen on noise, which has no labels
+    checkpoints = json.loads((tmp_path / "run" / "result.json").read_text())["checkpoints"]
+    assert checkpoints["chosen"]["test"].keys() >= {"top1", "top5"}
+    assert checkpoints["chosen"]["heldout"].keys() == {"agreement", "kl"}  # chosen on noise, which has no labels
     evaluation = engine.evaluate()
     assert evaluation.original is not None
     assert (evaluation.original.top1, evaluation.original.top5) == (pytest.approx(top1), pytest.approx(top5))

@@ -68,9 +68,9 @@ def test_layers_and_maps_of_a_network(name: str) -> None:
     inputs = torch.randn(2, *architecture.preprocessing().size)
     maps, logits = plain_maps(network, names, inputs)
     pair = NetworkPair(network, names, device=CPU)  # batch norms are folded where torch.fx can follow
-    found = pair.original(inputs, features=True)
-    assert relative(found.logits, logits) < 1e-4
-    for each, value in zip(names, found.features, strict=True):
+    outputs = pair.original(inputs, features=True)
+    assert relative(outputs.logits, logits) < 1e-4
+    for each, value in zip(names, outputs.features, strict=True):
         if each in maps:
             assert relative(value, maps[each]) < 1e-4, each
     assert len(set(names) & set(maps)) >= len(layers)  # behind every represented convolution stands a map
@@ -93,8 +93,8 @@ def plain_maps(network: nn.Module, names: list[str], inputs: Tensor) -> tuple[di
     return maps, logits
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float(((found.double() - expected).norm() / expected.norm().clamp_min(1e-12)).detach())
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float(((actual.double() - expected).norm() / expected.norm().clamp_min(1e-12)).detach())
 
 
 def test_residual_sums_are_what_blocks_activate() -> None:
@@ -105,9 +105,9 @@ def test_residual_sums_are_what_blocks_activate() -> None:
     assert names == [f"{block}.{part}" for block in blocks for part in ("bn1", "bn2", "sum")]
     inputs = torch.randn(2, 3, 32, 32)
     outputs, _ = plain_maps(network, blocks, inputs)
-    found = dict(zip(names, NetworkPair(network, names, device=CPU).original(inputs, features=True).features, strict=True))
+    maps = dict(zip(names, NetworkPair(network, names, device=CPU).original(inputs, features=True).features, strict=True))
     for block in blocks:
-        assert relative(F.relu(found[f"{block}.sum"]), outputs[block]) < 1e-5
+        assert relative(F.relu(maps[f"{block}.sum"]), outputs[block]) < 1e-5
 
 
 def test_a_block_with_two_sums_names_both() -> None:
@@ -117,9 +117,9 @@ def test_a_block_with_two_sums_names_both() -> None:
     assert names == ["patch_embed.proj", *(f"blocks.{block}.{part}" for block in range(12) for part in ("sum", "sum2"))]
     inputs = torch.randn(2, 3, 32, 32)
     outputs, _ = plain_maps(network, [f"blocks.{block}" for block in range(12)], inputs)
-    found = dict(zip(names, NetworkPair(network, names, device=CPU).original(inputs, features=True).features, strict=True))
+    maps = dict(zip(names, NetworkPair(network, names, device=CPU).original(inputs, features=True).features, strict=True))
     for block in range(12):
-        assert relative(found[f"blocks.{block}.sum2"], outputs[f"blocks.{block}"]) < 1e-5
+        assert relative(maps[f"blocks.{block}.sum2"], outputs[f"blocks.{block}"]) < 1e-5
 
 
 def test_activations_do_not_work_in_place() -> None:

@@ -153,8 +153,8 @@ def test_a_shared_weight_is_represented_once_and_stored_once() -> None:
     expected = copy.deepcopy(network)
     expected.tied.weight.data.copy_(changed)  # type: ignore[union-attr]
     for fold in (False, True):
-        found = NetworkPair(network, names, device=CPU, fold=fold).reconstructed(inputs, {"tied.weight": changed}, features=True)
-        torch.testing.assert_close(found.logits, expected(inputs))
+        outputs = NetworkPair(network, names, device=CPU, fold=fold).reconstructed(inputs, {"tied.weight": changed}, features=True)
+        torch.testing.assert_close(outputs.logits, expected(inputs))
 
     grid, registry = KernelGrid(layers), create_registry(entry_points=False)
     orders: list[Any] = [Unordered(layer.filters, layer.channels) for layer in layers]
