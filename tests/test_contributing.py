@@ -31,7 +31,7 @@ def test_the_map_names_every_room() -> None:
 
 
 @pytest.mark.parametrize("change", ["new", "gone"])
-def test_the_map_can_be_found_wrong(tmp_path: Path, change: str) -> None:
+def test_a_map_with_a_missing_or_a_superfluous_room_is_found(tmp_path: Path, change: str) -> None:
     package = tmp_path / "nern"
     package.mkdir()
     (package / "ordering.py").touch()

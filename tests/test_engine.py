@@ -26,7 +26,7 @@ from tests.helpers import DISTILLATION, RECONSTRUCTION, network, same, trained, 
 QUICK = {"phases.0.iterations": 3, "phases.1.iterations": 3}
 
 
-def test_what_a_user_does(tmp_path: Path) -> None:
+def test_a_user_trains_evaluates_saves_and_loads(tmp_path: Path) -> None:
     engine = Engine.from_yaml(write_experiment(tmp_path), {**QUICK, "evaluate_every": 2})
     with pytest.raises(ConfigError, match=r"there is no representation in .* yet"):
         engine.evaluate()

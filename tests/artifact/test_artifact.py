@@ -180,7 +180,7 @@ def resealed(whole: Path, path: Path, change: object = None, tensors: dict[str, 
     return path
 
 
-def test_a_resealed_copy_is_read(tmp_path: Path, whole: Path) -> None:
+def test_a_copy_with_a_new_checksum_is_read(tmp_path: Path, whole: Path) -> None:
     assert same(nern.load(resealed(whole, tmp_path / "m.nern")).reconstruct().state_dict(), nern.load(whole).reconstruct().state_dict())
 
 
@@ -197,7 +197,7 @@ def test_a_resealed_copy_is_read(tmp_path: Path, whole: Path) -> None:
     ],
     ids=["newer", "plugin", "architecture", "size", "value", "missing", "order"],
 )
-def test_what_does_not_fit_is_explained(tmp_path: Path, whole: Path, change: object, message: str) -> None:
+def test_a_file_that_does_not_fit_says_why(tmp_path: Path, whole: Path, change: object, message: str) -> None:
     with pytest.raises(ArtifactError, match=message) as caught:
         nern.load(resealed(whole, tmp_path / "m.nern", change))
     assert str(tmp_path / "m.nern") in str(caught.value)

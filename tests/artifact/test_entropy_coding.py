@@ -103,7 +103,7 @@ def test_tables_do_not_hang_on_the_last_bit_of_an_exponential() -> None:
         assert frequencies(level).min() >= 1
 
 
-def test_a_part_may_say_how_the_next_is_distributed() -> None:
+def test_integers_that_were_read_can_tell_how_the_next_are_distributed() -> None:
     values, levels = drawn(300)
     words = encode_integers((levels, np.full(300, 9)), (values, levels))
     for constriction in (True, False):
@@ -114,13 +114,13 @@ def test_a_part_may_say_how_the_next_is_distributed() -> None:
         reader.close()
 
 
-def test_gradients_of_the_bits() -> None:
+def test_gradients_of_the_bits_are_those_of_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
     values = (3 * torch.randn(40, generator=generator, dtype=torch.float64)).requires_grad_()
     logarithm = torch.randn(40, generator=generator, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(bits, (values, logarithm))
 
 
-def test_the_level_of_integers_gives_them_their_mean_size() -> None:
+def test_the_level_of_integers_is_the_logarithm_of_their_mean_size() -> None:
     values, _ = drawn(5000)
     assert GRID * level_of(torch.from_numpy(values)) == pytest.approx(math.log(np.abs(values).mean()), abs=GRID / 2)

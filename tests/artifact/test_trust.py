@@ -199,7 +199,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_costs_a_line(name: str, honest: Path, tmp_path: Path) -> None:
+def test_a_hostile_file_gives_a_short_error_and_takes_little_memory(name: str, honest: Path, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = resealed(honest, tmp_path / "m.nern", HOSTILE[name])
     with pytest.raises((ArtifactError, DataError)) as caught:
@@ -209,7 +209,7 @@ def test_a_hostile_file_costs_a_line(name: str, honest: Path, tmp_path: Path) ->
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
 
 
-def test_an_honest_file_is_read_as_before(honest: Path, tmp_path: Path) -> None:
+def test_an_honest_file_with_a_new_checksum_is_read(honest: Path, tmp_path: Path) -> None:
     artifact = load(resealed(honest, tmp_path / "m.nern", lambda about, tensors: None))
     assert isinstance(artifact, Artifact) and set(artifact.state_dict()) == set(artifact.reconstruct().state_dict())
 
@@ -227,7 +227,7 @@ def test_a_file_names_no_folder_and_fetches_nothing(
     assert load(weights).architecture.weights is None
 
 
-def test_the_budget_is_asked_before_memory_is(tmp_path: Path) -> None:
+def test_memory_is_counted_before_it_is_taken(tmp_path: Path) -> None:
     for make in (
         lambda: torch.randn(10**9, 3), lambda: torch.arange(10**10), lambda: nn.Linear(10**5, 10**5),
         lambda: torch.ones(1).expand(10**9).clone(),
@@ -260,7 +260,7 @@ def test_the_budget_of_an_operation_is_at_least_what_it_gives(operation: Any, mo
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases/hostile")
-def test_the_hostile_files() -> None:
+def test_hostile_files_give_short_errors() -> None:
     registry = create_registry(entry_points=False)
     for file in sorted(CASES.glob("*.nern")):
         if "pred-HANG" in file.name or file.name == "bomb-layers.nern":  # some seconds each

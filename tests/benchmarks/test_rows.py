@@ -22,7 +22,7 @@ def test_patterns_choose_presets_in_the_order_of_the_tables():
         rows.matching(["tabel1/*"])
 
 
-def test_results_name_no_place_of_this_machine(tmp_path):
+def test_results_hold_no_path_of_this_machine(tmp_path):
     words = ["digits", *SMALL, "--seeds", "0,2", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "threads=1"]
     assert rows.main(words) == 0
     files = sorted((tmp_path / "results").iterdir())
@@ -64,7 +64,7 @@ def test_two_rows_side_by_side_are_the_runs_they_would_be_alone(tmp_path):
     assert kept[1]["checkpoints"] == json.loads((tmp_path / "alone" / "result.json").read_text())["checkpoints"]
 
 
-def test_places_become_placeholders():
+def test_paths_become_placeholders_in_a_result():
     result = dict.fromkeys(
         ("original_top1", "reconstructed_top1", "seconds", "iterations", "bytes", "checkpoints", "smoothness", "environment"), 1
     )
@@ -91,6 +91,6 @@ def test_a_row_that_fails_does_not_stop_the_others(tmp_path, capsys):
         (["nothing"], "there is no preset"),
     ],
 )
-def test_mistakes(words, message, capsys):
+def test_mistakes_in_the_words_of_the_command_are_named(words, message, capsys):
     assert rows.main(words) == 2
     assert message in capsys.readouterr().err

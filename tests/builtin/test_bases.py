@@ -75,7 +75,7 @@ def test_layers_of_zeros_stay_zeros() -> None:
     assert not module(torch.arange(GRID.rows)).any()
 
 
-def test_it_is_refused_where_small_kernels_are_no_middles() -> None:
+def test_a_quantised_base_is_refused_where_small_kernels_are_not_the_middles_of_large_ones() -> None:
     with pytest.raises(nern.ConfigError, match="base quantised: small_kernels must be centre, got max"):
         QuantisedBase().build(attrs.evolve(GRID, small_kernels="max"))
     assert QuantisedBase().build(KernelGrid(GRID.layers[:1], "max")) is not None
@@ -169,7 +169,7 @@ def test_a_file_whose_base_is_of_another_size_is_refused(tmp_path: Path) -> None
         nern.load(tmp_path / "wrong.nern")
 
 
-def test_predictors_of_whole_filters_have_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictors_of_whole_filters_can_have_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = MLP.build
 
     def whole(self: MLP, inputs: int, outputs: int) -> nn.Module:
@@ -247,7 +247,7 @@ class WrongBase(nern.Base):
         ("grows", "a file is read into what build"),
     ],
 )
-def test_check_base_fails(mistake: str, message: str) -> None:
+def test_check_base_finds_every_mistake_of_a_base(mistake: str, message: str) -> None:
     check_base(WrongBase())
     with pytest.raises(AssertionError, match=message):
         check_base(WrongBase(mistake=mistake))

@@ -71,7 +71,7 @@ def test_option_a_takes_every_second_pixel_and_pads_with_zeros() -> None:
 @pytest.mark.parametrize(
     ("options", "shape"), [({"classes": 100}, (2, 100)), ({"channels": 1, "size": 8, "mean": [0.3], "std": [0.4]}, (2, 10))]
 )
-def test_classes_and_inputs(options: dict[str, object], shape: tuple[int, int]) -> None:
+def test_options_set_the_number_of_classes_and_the_size_of_inputs(options: dict[str, object], shape: tuple[int, int]) -> None:
     component = CifarResNet(depth=8, **options)
     preprocessing = component.preprocessing()
     assert component.build().eval()(torch.zeros(2, *preprocessing.size)).shape == shape

@@ -184,7 +184,7 @@ def test_every_optimiser_reduces_a_loss(component: Optimizer) -> None:
     warmup=st.integers(0, 20),
     schedule=st.sampled_from(["cosine", "linear", "exponential", "constant"]),
 )
-def test_schedules(lr: float, part: float, step: int, total: int, warmup: int, schedule: str) -> None:
+def test_schedules_follow_their_formulas(lr: float, part: float, step: int, total: int, warmup: int, schedule: str) -> None:
     final = lr * part
     component = AdamW(lr=lr, final_lr=final, schedule=schedule, warmup=warmup)
     x = min(step / total, 1)

@@ -180,7 +180,7 @@ def test_folders_give_train_heldout_and_test(test: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", ["train", "test"])
-def test_half_a_folder_does_until_the_other_half_is_needed(there: str, tmp_path: Path) -> None:
+def test_a_folder_with_one_split_is_enough_until_the_other_split_is_needed(there: str, tmp_path: Path) -> None:
     data = ImageFolder(root=str(make(tmp_path, {there: 2}))).open(CIFAR, 0.0, 0)
     assert data.splits == {there}
     missing = "test" if there == "train" else "train"

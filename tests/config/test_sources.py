@@ -53,7 +53,7 @@ def test_an_override_needs_a_path_and_an_equals_sign(text: str) -> None:
     ],
     ids=["syntax", "twice", "key", "code", "nul"],
 )
-def test_bad_yaml_is_placed(text: str, message: str) -> None:
+def test_errors_in_yaml_name_the_file_and_the_place(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_yaml(text, "x.yaml")
 

@@ -175,14 +175,14 @@ def test_scaling_vectors_changes_no_path() -> None:
     assert torch.equal(greedy_path(vectors), greedy_path(vectors * 2.0 ** torch.randint(-9, 9, (200, 1))))
 
 
-def test_sets_are_walked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_set_of_vectors_has_a_path_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = torch.stack([make(kind, 30, 9, 5) for kind in KINDS])
     monkeypatch.setattr(paths, "_TABLE", 2 * 30**2)
     assert greedy_paths(sets).tolist() == [brute_force(vectors) for vectors in sets]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_paths_of_nearly_nothing(count: int) -> None:
+def test_paths_through_two_vectors_or_fewer_keep_their_order(count: int) -> None:
     assert greedy_path(torch.randn(count, 9)).tolist() == list(range(count))
     assert shorter_path(torch.randn(count, 9), torch.arange(count)).tolist() == list(range(count))
 
@@ -252,7 +252,7 @@ def test_local_search_shortens_real_paths(resnet20_weights: Path) -> None:
 
 
 @pytest.mark.parametrize("dimensions", [3, 40])
-def test_nearest_others(dimensions: int) -> None:
+def test_nearest_gives_the_closest_other_vectors(dimensions: int) -> None:
     points = paths.units(make("normal", 50, dimensions, 6).double().numpy())
     neighbours, table = nearest(points, 6), 1 - points @ points.T
     np.fill_diagonal(table, np.inf)

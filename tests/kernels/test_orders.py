@@ -75,7 +75,7 @@ def test_entries_are_packed_most_significant_bit_first() -> None:
 
 
 @pytest.mark.parametrize(("choices", "bits"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (2**18, 18), (2**18 + 1, 19)])
-def test_bits_per_entry(choices: int, bits: int) -> None:
+def test_an_entry_takes_the_logarithm_of_its_choices_in_whole_bits(choices: int, bits: int) -> None:
     assert bits_per_entry(choices) == bits
 
 

@@ -148,7 +148,7 @@ def test_torchvision_networks_fold_to_the_same_function() -> None:
         assert float((a.double() - b).norm() / b.norm()) < 1e-5
 
 
-def test_only_lone_pairs_are_folded() -> None:
+def test_a_batch_norm_is_folded_only_where_it_alone_reads_a_convolution_of_its_own() -> None:
     network = prepared(Odd())
     scales = fold_batch_norms(network)
     assert set(scales) == {"biased.weight", "grouped.weight", "by_name.weight"}

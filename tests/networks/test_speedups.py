@@ -175,7 +175,7 @@ def test_the_chosen_pair_computes_what_the_plain_network_computes(build: type[Pl
         assert lines[0].startswith("the network runs without channels-last memory, with which ")
 
 
-def test_what_is_lost_is_said_with_the_reason() -> None:
+def test_a_speedup_that_is_given_up_is_named_with_the_reason() -> None:
     for build, reason in ((Viewing, "it fails (view size is not compatible"), (Strided, "its outputs differ by ")):
         _, lines = fastest_pair(made(build), [], ["conv1.weight"])
         assert lines == [line for line in lines if line.startswith(f"the network runs without channels-last memory, with which {reason}")]
@@ -221,7 +221,7 @@ def test_a_network_that_cannot_run_is_refused() -> None:
         fastest_pair(made(Failing), [], ["conv1.weight"])
 
 
-def test_the_layout_for_measuring_and_for_training_is_one_that_the_network_bears() -> None:
+def test_the_memory_layout_is_one_in_which_the_network_runs() -> None:
     assert memory_layout(made(Plain), images()) == torch.channels_last
     assert memory_layout(made(Viewing), images()) == torch.contiguous_format
     assert memory_layout(made(Strided), images()) == torch.contiguous_format

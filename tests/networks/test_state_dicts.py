@@ -53,20 +53,20 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".th", ".bin"])
 @pytest.mark.parametrize("form", WRAPPED)
-def test_torch_files(form: str, suffix: str, tmp_path: Path) -> None:
+def test_torch_files_are_read(form: str, suffix: str, tmp_path: Path) -> None:
     state = state_of(resnet())
     torch.save(WRAPPED[form](state), tmp_path / f"weights{suffix}")
     assert same(read_state_dict(tmp_path / f"weights{suffix}"), state)
 
 
-def test_torch_files_in_the_old_format(tmp_path: Path) -> None:
+def test_torch_files_in_the_old_format_are_read(tmp_path: Path) -> None:
     state = state_of(resnet())
     torch.save({"state_dict": state}, tmp_path / "old.th", _use_new_zipfile_serialization=False)
     assert same(read_state_dict(tmp_path / "old.th"), state)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_safetensors(prefix: str, tmp_path: Path) -> None:
+def test_safetensors_are_read(prefix: str, tmp_path: Path) -> None:
     state = state_of(resnet())
     save_file({prefix + name: value for name, value in state.items()}, str(tmp_path / "weights.safetensors"))
     loaded = read_state_dict(tmp_path / "weights.safetensors")
@@ -123,7 +123,7 @@ def test_a_missing_file_is_named_with_its_nearest_neighbour(tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
 @given(part=st.floats(0, 0.999))
 @settings(max_examples=15)
-def test_a_truncated_file(kind: str, part: float, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_truncated_file_is_refused(kind: str, part: float, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("cut") / ("weights.safetensors" if kind == "safetensors" else "weights.pth")
     if kind == "safetensors":
         save_file(state_of(resnet()), str(path))
@@ -136,13 +136,13 @@ def test_a_truncated_file(kind: str, part: float, tmp_path_factory: pytest.TempP
 
 
 @given(data=st.binary(max_size=200), suffix=st.sampled_from([".pt", ".th", ".safetensors"]))
-def test_any_bytes(data: bytes, suffix: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_files_of_random_bytes_are_refused(data: bytes, suffix: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("junk") / f"weights{suffix}"
     path.write_bytes(data)
     refused(resnet(), path)
 
 
-def test_a_web_page_in_place_of_the_weights(tmp_path: Path) -> None:
+def test_a_web_page_in_place_of_the_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_text("<!DOCTYPE html><html><body>404</body></html>\n" * 50)
     refused(resnet(), tmp_path / "weights.pth")
 
@@ -162,7 +162,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {}, {"a": torch.zeros(2), "b": "text"}, torch.zeros(3)], ids=str)
-def test_a_file_without_a_state_dict(value: Any, tmp_path: Path) -> None:
+def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "weights.pt")
     assert "holds no state dict" in refused(resnet(), tmp_path / "weights.pt")
 
@@ -184,7 +184,7 @@ def test_another_architecture_is_told_by_shapes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite(value: float, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     state = state_of(resnet())
     state["layer2.0.conv1.weight"][0, 0, 0, 0] = value
     torch.save(state, tmp_path / "weights.pt")

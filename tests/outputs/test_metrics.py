@@ -67,7 +67,7 @@ def test_a_function_is_averaged_over_images() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_kinds_keep_their_contract(kind, outputs, targets):
+def test_kinds_of_outputs_keep_their_contract(kind, outputs, targets):
     check_outputs(kind, outputs, targets)
 
 

@@ -81,7 +81,7 @@ def test_what_represent_says_of_a_network_is_what_export_takes(tmp_path: Path, c
     assert "--arguments are those of the network that --model names" in capsys.readouterr().err
 
 
-def test_what_cannot_be_exported_is_said(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported_is_refused_with_the_reason(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = nern.load(file)
     with pytest.raises(ConfigError, match=r"m\.tflite: the file must end in \.onnx, \.pt2"):
         nern.export(artifact, tmp_path / "m.tflite")

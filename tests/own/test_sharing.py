@@ -61,7 +61,7 @@ def test_a_result_is_shared_and_read_back(hub: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in card  # nothing of this machine's places
 
 
-def test_what_the_hub_refuses_is_one_line(hub: Path, tmp_path: Path) -> None:
+def test_a_refusal_of_the_hub_becomes_an_error_of_one_line(hub: Path, tmp_path: Path) -> None:
     result = nern.represent(cnn(), images(), overrides=SHORT, output=tmp_path / "run", quiet=True)
     with pytest.raises(ArtifactError, match=r"the Hub does not take somebody-else/x \(403 Forbidden\); see to the name"):
         result.push_to_hub("somebody-else/x")

@@ -203,11 +203,11 @@ def test_copies_take_fewer_bytes_and_are_measured_as_stored(tmp_path: Path, form
         ({"predictor": {"name": "codes"}, "embedding": {"name": "learned", "features": 1}}, "needs the embedding 'codes'"),
     ],
 )
-def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_with_entropy_coding_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         engine(tmp_path, **changes).fit()
 
 
-def test_a_size_needs_the_format() -> None:
+def test_a_size_in_bytes_needs_entropy_coding() -> None:
     with pytest.raises(ConfigError, match="storage: entropy only"):
         Engine.from_yaml("digits", {"bytes": 1000})

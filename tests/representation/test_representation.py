@@ -80,7 +80,7 @@ def test_weights_pass_each_output_its_own_gradient() -> None:
 
 @pytest.mark.parametrize("embedding", [Positional(), Positional(coordinates="per-layer"), Fourier(features=8)], ids=lambda e: str(e)[:40])
 @given(seed=st.integers(0, 1000), count=st.integers(0, 20))
-def test_some_rows_are_predicted_as_among_all(embedding: Embedding, seed: int, count: int) -> None:
+def test_a_few_rows_are_predicted_as_they_are_among_all(embedding: Embedding, seed: int, count: int) -> None:
     representation, _, _ = parts(NoSmoother(), embedding=embedding)
     rows = torch.randint(representation.grid.rows, (count,), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():

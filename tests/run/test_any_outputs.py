@@ -138,7 +138,7 @@ def test_targets_without_parts_are_refused():
         Parts({"sizes": Numbers()}).check_targets({"sizes": torch.zeros(3)}, torch.zeros(3))
 
 
-def test_other_metrics_and_another_choice(tmp_path):
+def test_metrics_and_the_metric_to_choose_by_can_be_named(tmp_path):
     run = engine(tmp_path, metrics={"mse": {}}, choose_by="mse", phases=[{"iterations": 3, "batch": 8}], heldout=0.2)
     result = run.fit()
     assert result.choice == {"mse": "lower"}

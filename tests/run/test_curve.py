@@ -44,7 +44,7 @@ def test_points_of_the_curve_lie_evenly_and_change_nothing_else(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("every", [1, 3, 7])
-def test_every_so_manieth_image_of_a_split_is_measured_over_the_whole_of_it(every: int) -> None:
+def test_every_nth_image_is_counted_over_all_batches_of_a_split(every: int) -> None:
     class Numbered(Data):
         splits = frozenset({"heldout"})
 

@@ -49,7 +49,7 @@ def test_a_run_is_not_started_twice(run: RunFolder) -> None:
         run.check(resolved(), resume=False)
 
 
-def test_there_has_to_be_something_to_resume(tmp_path: Path) -> None:
+def test_resuming_where_there_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere holds no run \(there is no .*config\.yaml\)"):
         RunFolder(tmp_path / "nowhere").check(resolved(), resume=True)
 
@@ -62,7 +62,7 @@ def test_there_has_to_be_something_to_resume(tmp_path: Path) -> None:
     ],
     ids=lambda overrides: next(iter(overrides)),
 )  # fmt: skip
-def test_place_length_and_observers_may_change(run: RunFolder, overrides: dict[str, object]) -> None:
+def test_place_length_and_observers_may_change_when_a_run_is_resumed(run: RunFolder, overrides: dict[str, object]) -> None:
     run.check(resolved(**overrides), resume=True)
 
 
@@ -85,7 +85,7 @@ def test_any_other_setting_is_refused_by_its_path(run: RunFolder, overrides: dic
     assert f"was started with another {named}; resume it as it was" in str(caught.value)
 
 
-def test_every_free_setting_exists() -> None:
+def test_every_setting_that_may_change_exists() -> None:
     from attrs import fields
 
     from nern.config.experiment import Experiment
@@ -100,7 +100,7 @@ def test_a_configuration_that_was_broken_by_hand_is_named(run: RunFolder, conten
         run.check(resolved(), resume=True)
 
 
-def test_steps_that_are_done_again_leave_the_metrics(run: RunFolder) -> None:
+def test_lines_of_steps_that_will_be_done_again_are_taken_out_of_the_metrics(run: RunFolder) -> None:
     for iteration in range(1, 6):
         run.log({"iteration": iteration, "losses": {"total": 1 / iteration}})
     with run.metrics.open("a") as file:
@@ -120,7 +120,7 @@ def test_opening_sweeps_what_a_killed_process_left(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_and_the_old_handler_comes_back(number: signal.Signals) -> None:
+def test_a_signal_requests_a_stop_and_the_old_handler_comes_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest() as stop:
         assert not stop.requested
@@ -136,7 +136,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_environment_of_a_figure() -> None:
+def test_the_environment_of_a_figure_names_device_type_and_processor() -> None:
     facts = environment(torch.device("cpu"), torch.bfloat16)
     assert (facts["device"], facts["dtype"], facts["torch"]) == ("cpu", "bfloat16", torch.__version__)
     assert facts["processor"]

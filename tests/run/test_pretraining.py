@@ -99,7 +99,7 @@ def test_another_experiment_never_goes_on_from_a_foreign_checkpoint(tmp_path):
     assert checkpoint_of(tmp_path / "o.pt", *load(**{"predictor.hidden": 7})) in places
 
 
-def test_the_verb(tmp_path, capsys):
+def test_the_verb_trains_and_prints_the_accuracy(tmp_path, capsys):
     words = [f"{key}={json.dumps(value)}" for key, value in SMALL.items()]
     assert run(["pretrain", "digits", *words, "pretrain.epochs=1", "-o", str(tmp_path / "o.pth"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)

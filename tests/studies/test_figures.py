@@ -173,7 +173,7 @@ def test_every_figure_has_a_command_that_writes_png_and_svg(digits_run, tmp_path
     assert (tmp_path / "new" / "again.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_mistakes(tmp_path, capsys):
+def test_files_that_cannot_be_plotted_are_named(tmp_path, capsys):
     assert run(["plot", "pruning", str(tmp_path), "-o", "x"]) == 2
     assert re.search(r"cannot read .*pruning\.json: there is no such file; name the folder of a nern prune", capsys.readouterr().err)
     (tmp_path / "pruning.json").write_text("{")

@@ -69,7 +69,7 @@ def test_commas_make_axes_but_not_inside_brackets():
         ("seed", "override 'seed' must look like key.sub=value"),
     ],
 )
-def test_lists_that_are_wrong(text, message):
+def test_wrong_lists_of_values_are_refused(text, message):
     with pytest.raises(ConfigError) as error:
         parse_grid([text])
     assert str(error.value) == message

@@ -53,6 +53,6 @@ def test_first_line_of_errors_with_and_without_text() -> None:
     assert first_line(ValueError()) == "ValueError"
 
 
-def test_some_of_a_list() -> None:
+def test_a_long_list_ends_with_the_number_of_what_is_left_out() -> None:
     assert some(["a", "b"]) == "a, b"
     assert some(["a", "b", "c", "d", "e"], 3, "; ") == "a; b; c and 2 more"

@@ -94,7 +94,7 @@ def test_colours_of_which_eight_bits_would_be_lost_are_refused(tmp_path: Path) -
     assert decoded.dtype == torch.float32
 
 
-def test_they_are_resized_and_mixed_with_others(tmp_path: Path) -> None:
+def test_images_of_sixteen_bits_are_resized_and_stand_beside_others(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / split / "c").mkdir(parents=True)
         Image.fromarray(np.full((20, 24), 257 * 77, dtype=np.uint16)).save(tmp_path / split / "c" / "a.png")
@@ -115,7 +115,7 @@ def test_numbers_without_a_known_range_are_refused(pixels: np.ndarray, tmp_path:
         decode(tmp_path / "a.tif", 3)
 
 
-def test_a_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_with_too_many_pixels_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "test" / "c" / "scan.png"
     file.parent.mkdir(parents=True)
     Image.new("L", (64, 64)).save(file)

@@ -158,7 +158,7 @@ def test_inputs_are_a_function_of_seed_and_step() -> None:
     assert not torch.equal(first(0), first(1))
 
 
-def test_what_is_missing_is_said() -> None:
+def test_a_missing_folder_is_named_when_its_images_are_needed() -> None:
     data = ImageData(None, numbered(3), PLAIN, classes=3, heldout=0.1, seed=0, missing="data folder D has no train/ folder")
     assert data.splits == {"test"}
     for use in (lambda: data.inputs(2, 0, CPU), data.labelled, lambda: list(data.batches("heldout", 2, CPU))):

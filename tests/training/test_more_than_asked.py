@@ -161,7 +161,7 @@ def test_old_predictors_are_called_as_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("embedding", [Positional(), Positional(combine="sum"), Positional(coordinates="global"),
                                        Positional(coordinates="per-layer"), Learned(), Fourier()], ids=str)  # fmt: skip
-def test_kernels_between_kernels(embedding: Any) -> None:
+def test_kernels_can_be_predicted_between_the_coordinates_of_the_grid(embedding: Any) -> None:
     torch.manual_seed(0)
     orders = [Unordered(layer.filters, layer.channels) for layer in GRID.layers]
     representation: Representation = assemble(GRID, orders, embedding, MLP(hidden=8)).eval()
@@ -175,7 +175,7 @@ def test_kernels_between_kernels(embedding: Any) -> None:
     assert not torch.equal(between, representation.predict_at(torch.tensor([[0.0, 1.0, 0.0]])))
 
 
-def test_four_coordinates(registry: Any, tmp_path: Path) -> None:
+def test_kernels_may_have_four_coordinates(registry: Any, tmp_path: Path) -> None:
     cls = registry.find("architecture", "twins").cls
     for seed in (0, 1):
         torch.manual_seed(seed)

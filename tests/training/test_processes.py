@@ -86,7 +86,7 @@ def torchrun(count: int, *arguments: str, check: bool = True) -> subprocess.Comp
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
-def test_every_thing_has_one_process(count: int, size: int) -> None:
+def test_every_item_falls_to_one_process_and_shares_are_about_equal(count: int, size: int) -> None:
     shares = [Processes(rank, size).share(count) for rank in range(size)]
     assert [index for share in shares for index in range(count)[share]] == list(range(count))
     lengths = [share.stop - share.start for share in shares]
@@ -184,7 +184,7 @@ DISTILLATIONS = [
 
 
 @pytest.mark.parametrize("loss", DISTILLATIONS, ids=str)
-def test_losses_that_say_so_are_means_over_images(loss: KnowledgeDistillation | FeatureMapDistillation) -> None:
+def test_losses_say_rightly_whether_they_are_means_over_images(loss: KnowledgeDistillation | FeatureMapDistillation) -> None:
     original, other = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def value(part: slice) -> float:

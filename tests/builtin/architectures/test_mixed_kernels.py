@@ -90,7 +90,7 @@ def test_kernels_are_drawn_by_their_own_norm(network: nn.Module, grid: KernelGri
     assert uniform is not None and sorted(uniform.tolist()) == list(range(grid.rows))
 
 
-def test_statistics_are_of_real_weights(network: nn.Module, grid: KernelGrid) -> None:
+def test_statistics_are_taken_over_weights_without_padding(network: nn.Module, grid: KernelGrid) -> None:
     orders = [CrossFilter().order(network.state_dict()[layer.parameter].flatten(2)) for layer in grid.layers]
     real = OriginalKernels(grid, dict(network.state_dict()), orders, CPU).weights_in_rows()
     everything = torch.cat([network.state_dict()[name].flatten() for name in NAMES])

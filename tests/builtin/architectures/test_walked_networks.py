@@ -150,7 +150,7 @@ def test_norms_that_activate_are_compared_before_the_activation() -> None:
         ("timm-vit", "centre", ["patch_embed.*"]),
     ],
 )
-def test_three_steps_and_the_way_back(
+def test_networks_train_for_three_steps_and_are_rebuilt_from_the_file(
     name: str, small_kernels: str, patterns: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     architecture = NETWORKS[name]

@@ -269,7 +269,7 @@ def test_impossible_options_are_refused(make: Any, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_weights_of_a_library_come_from_where_it_keeps_them(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_come_from_the_folder_of_their_library(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     architecture = Torchvision(model="squeezenet1_1", pretrained=True)
     assert architecture.has_weights
