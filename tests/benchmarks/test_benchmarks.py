@@ -154,9 +154,9 @@ def test_error_is_that_of_the_weights(tmp_path: Path) -> None:
 
 def test_gpu_benchmark_walks_its_path_on_a_cpu_and_says_where_there_is_no_gpu() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--presets", "resnet20-cifar10", "--batch", "2", "--steps", "1"]
-    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, cwd=report.ROOT)
-    assert done.returncode == 0, done.stderr
-    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| resnet20-cifar10 ")]
+    process = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, cwd=report.ROOT)
+    assert process.returncode == 0, process.stderr
+    (row,) = [line for line in process.stdout.splitlines() if line.startswith("| resnet20-cifar10 ")]
     cells = [float(cell) for cell in row.split("|")[2:-1]]
     assert all(cell >= 0 for cell in cells) and cells[0] > 0 and cells[1] > 0
     if not torch.cuda.is_available():

@@ -149,8 +149,8 @@ def test_wandb_run_files_hold_every_number_of_the_run(tmp_path: Path, registry: 
 def wandb_records(file: Path) -> list[dict[str, Any]]:
     """The records of a run file, up to the one with which the run ended, as the client's own reader gives them."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--follow", "--idle-timeout", "60s", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
 def contents(records: list[dict[str, Any]], kind: str, part: str) -> list[dict[str, Any]]:

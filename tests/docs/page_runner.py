@@ -43,17 +43,17 @@ def run_shell(block: Block, following: Block | None, place: str) -> None:
     """Run a block, follow its `cd`, and hold exit code and output against what the page says."""
     script = f"set -euo pipefail\ntrap 'pwd > \"$WHERE\"' EXIT\n{block.code}"
     where = Path(os.environ["WHERE"])
-    done = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    print(done.stdout, flush=True)
+    process = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(process.stdout, flush=True)
     os.chdir(where.read_text().strip())
     expected = 2 if block.mark == "fails" else 0
-    if done.returncode != expected:
-        sys.exit(f"{place}: exit code {done.returncode}, expected {expected}")
+    if process.returncode != expected:
+        sys.exit(f"{place}: exit code {process.returncode}, expected {expected}")
     if block.mark == "fails":
         if following is None or following.language != "text":
             sys.exit(f"{place}: a command that fails needs a text block with its message behind it")
         for line in following.code.splitlines():
-            if line not in done.stdout:
+            if line not in process.stdout:
                 sys.exit(f"{place}: the output lacks {line!r}")
 
 

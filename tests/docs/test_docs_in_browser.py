@@ -50,10 +50,10 @@ const measure = page => new Promise(done => {
   document.body.append(frame);
 });
 (async () => {
-  const found = [];
-  for (const page of PAGES) found.push(await measure(page));
+  const records = [];
+  for (const page of PAGES) records.push(await measure(page));
   document.body.innerHTML = "<pre id=found></pre>";
-  document.getElementById("found").textContent = JSON.stringify(found);
+  document.getElementById("found").textContent = JSON.stringify(records);
 })();
 </script></body>"""
 
@@ -117,9 +117,9 @@ def test_pages_fit_a_screen(browser: str, served: tuple[Path, str], docs_site: P
 def test_the_search_of_a_site_on_the_disk_finds_pages(browser: str, docs_site: Path, tmp_path: Path) -> None:
     switches = [*SWITCHES, f"user-data-dir={tmp_path / 'profile'}", "dump-dom"]
     page = f"file://{docs_site / 'method' / 'losses.html'}?q=ordering"
-    done = subprocess.run([browser, *(f"--{switch}" for switch in switches), page], capture_output=True, text=True, timeout=240)
-    assert re.search(r'md-search-result__meta">\d+ matching documents', done.stdout)
-    assert done.stdout.count('class="md-search-result__item"') > 3
+    process = subprocess.run([browser, *(f"--{switch}" for switch in switches), page], capture_output=True, text=True, timeout=240)
+    assert re.search(r'md-search-result__meta">\d+ matching documents', process.stdout)
+    assert process.stdout.count('class="md-search-result__item"') > 3
 
 
 def test_what_sticks_out_is_found(browser: str, served: tuple[Path, str], tmp_path: Path) -> None:

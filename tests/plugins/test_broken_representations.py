@@ -49,14 +49,14 @@ def spare(kernels: str) -> str:
             return N(inputs, outputs)"""
 
 
-def mapping(body: str, layers: str = "found") -> str:
-    """An architecture whose layers have a method of their own, or are an expression of the found ones."""
+def mapping(body: str, layers: str = "mapped") -> str:
+    """An architecture whose layers have a method of their own, or are given by an expression of the `mapped` ones."""
     return f"""
         def layers(self, network, calls=[]):
             calls.append(1)
             class L(nern.LayerMapping):
                 {body}
-            found = [L(l.parameter, l.shape, l.layer) for l in super().layers(network)]
+            mapped = [L(l.parameter, l.shape, l.layer) for l in super().layers(network)]
             return {layers}"""
 
 
@@ -93,7 +93,7 @@ BROKEN: Table = {
         "example raises": ("def example_inputs(self, batch=2): boom()", RAISED),
         "join": (mapping("def join(self, kernels): return super().join(kernels.flip(0))"), "must give back what split() was given"),
         "coordinates": (mapping("def coordinates(self): return super().coordinates() * 0"), "two kernels have the same"),
-        "changing layers": (mapping("pass", "found[::-1] if len(calls) % 2 else found"), "when it is called again"),
+        "changing layers": (mapping("pass", "mapped[::-1] if len(calls) % 2 else mapped"), "when it is called again"),
     },
     "embedding": {
         "builds nothing": ("def build(self, grid): pass", DIM + "nothing"),

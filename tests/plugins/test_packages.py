@@ -42,8 +42,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packages")
     for source in (ROOT, *PACKAGES.values()):
         build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "wheels"), str(source)]
-        done = subprocess.run(build, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
+        process = subprocess.run(build, capture_output=True, text=True, timeout=300)
+        assert process.returncode == 0, process.stdout + process.stderr
     wheels = sorted(map(str, (folder / "wheels").glob("*.whl")))
     assert len(wheels) == 1 + len(PACKAGES)
     venv.create(folder / "venv", system_site_packages=True, symlinks=True)
@@ -52,16 +52,16 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outside = sorted({sysconfig.get_paths()[name] for name in ("purelib", "platlib")})
     (site / "outside.pth").write_text("\n".join(outside) + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(interpreter), "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed"]
-    done = subprocess.run([*pip, *wheels], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run([*pip, *wheels], capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout + process.stderr
     return interpreter
 
 
 def call(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NERN_DISABLE_PLUGINS")}
-    done = subprocess.run([str(python), *arguments], capture_output=True, text=True, cwd=folder, env=clean, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    process = subprocess.run([str(python), *arguments], capture_output=True, text=True, cwd=folder, env=clean, timeout=600)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process
 
 
 def test_environment_has_the_wheels(python, tmp_path):

@@ -25,5 +25,5 @@ def test_scaffolds_and_packages_pass_strict_types(tmp_path: Path) -> None:
     modules += [package / package.name.replace("-", "_") for package in sorted((ROOT / "plugins").iterdir()) if package.is_dir()]
     environment = {**os.environ, "MYPYPATH": os.pathsep.join([str(ROOT), *(str(module.parent) for module in modules)])}
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(ROOT / ".mypy_cache" / "plugins")]
-    done = subprocess.run([*command, *map(str, modules)], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run([*command, *map(str, modules)], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=600)
+    assert process.returncode == 0, process.stdout + process.stderr

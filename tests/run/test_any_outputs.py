@@ -30,7 +30,7 @@ class Two(nn.Module):
     def forward(self, x: Tensor):
         maps = self.second(torch.tanh(self.first(x)))
         sizes = maps.mean((2, 3))
-        return {"sizes": sizes, "found": maps} if self.form == "dict" else (sizes, maps) if self.form == "tuple" else sizes
+        return {"sizes": sizes, "maps": maps} if self.form == "dict" else (sizes, maps) if self.form == "tuple" else sizes
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ class Sizes(nern.Task):
         return data
 
     def outputs(self):
-        keys = {"dict": ("sizes", "found"), "tuple": (0, 1)}
+        keys = {"dict": ("sizes", "maps"), "tuple": (0, 1)}
         return Numbers() if self.form == "one" else Parts({key: Numbers() for key in keys[self.form]})
 
 
@@ -123,7 +123,7 @@ def test_regression_is_measured_by_squares_and_chooses_the_nearest(tmp_path):
 def test_dictionaries_and_tuples_train_are_measured_and_rebuilt(form, tmp_path):
     run = engine(tmp_path, form, phases=[{"iterations": 4, "batch": 8}])
     result = run.fit()
-    key = "found" if form == "dict" else "1"
+    key = "maps" if form == "dict" else "1"
     assert f"{key}/mse_original" in result.checkpoints["chosen"]["test"]
     assert f"{key}/mse" not in result.checkpoints["chosen"]["test"]  # the targets have no such part
     rebuilt = nern.load(result.artifact, run.registry).reconstruct()

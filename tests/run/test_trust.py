@@ -215,9 +215,11 @@ def test_the_hostile_checkpoints(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_stdout_is_one_line() -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "nern", "presets"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == ["nern: cannot write to stdout (No space left on device); free space, or send the output elsewhere"]
+        process = subprocess.run([sys.executable, "-m", "nern", "presets"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [
+        "nern: cannot write to stdout (No space left on device); free space, or send the output elsewhere"
+    ]
 
 
 @pytest.mark.parametrize("override", [{"optimizer.lr": 1e300}, {"threads": 10**9}, {"losses.reconstruction.weight": 1e300}])

@@ -43,9 +43,9 @@ def test_every_kind_installs_and_passes_its_tests(tmp_path):
     tests = [str(package / "tests") for package in packages]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
     pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir", str(tmp_path)]
-    done = subprocess.run([*pytest_, *tests], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{2 * len(KINDS)} passed" in done.stdout
+    process = subprocess.run([*pytest_, *tests], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert f"{2 * len(KINDS)} passed" in process.stdout
     lint = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,I,B,UP", "--line-length", "140", *map(str, packages)],
         capture_output=True,

@@ -198,6 +198,6 @@ def test_matplotlib_is_imported_only_to_draw_and_its_absence_is_explained():
         "import sys; import nern.studies.figures, nern.cli.main; assert 'matplotlib' not in sys.modules; sys.modules['matplotlib'] = None; "
     )
     code += "from nern.cli.main import run; sys.exit(run(['plot', 'embeddings', '-o', 'x']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert 'pip install "nern[plot]"' in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert 'pip install "nern[plot]"' in process.stderr

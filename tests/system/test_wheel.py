@@ -22,8 +22,8 @@ pytest.importorskip("hatchling", reason="needs the packages of nern[test]")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout + process.stderr
     (file,) = folder.glob("*.whl")
     return file
 
@@ -52,8 +52,8 @@ def test_the_installed_wheel_lists_presets_and_trains(wheel: Path, tmp_path: Pat
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet", str(wheel)]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(install, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
     (Path(site) / "borrowed.pth").write_text(f"{borrowed}\n")
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -80,9 +80,9 @@ def torchrun(count: int, *arguments: str, check: bool = True) -> subprocess.Comp
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *arguments]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert not check or done.returncode == 0, done.stderr[-4000:]
-    return done
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert not check or process.returncode == 0, process.stderr[-4000:]
+    return process
 
 
 @given(st.integers(0, 40), st.integers(1, 9))

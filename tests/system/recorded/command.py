@@ -17,6 +17,6 @@ def command_line(*arguments: str) -> str:
         AssertionError: it failed; holds its messages.
     """
     place = {**os.environ, "PYTHONPATH": str(REPOSITORY), "NERN_DISABLE_PLUGINS": "1"}
-    done = subprocess.run([sys.executable, "-m", "nern", *arguments], env=place, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run([sys.executable, "-m", "nern", *arguments], env=place, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
