@@ -485,6 +485,11 @@ class Data(Shown, ABC):
 class Task(ABC):
     """A source of images or other examples."""
 
+    gives_images: ClassVar[bool] = False
+    """Whether inputs are always images of the size that the preprocessing names, float32 [b, c, h, w]: whether the network takes such
+    images is then checked before any is opened, by `nern config`, too.
+    """
+
     def check(self, preprocessing: Preprocessing) -> None:
         """Raise an error for options with which `open` cannot work, without looking at images; by default none is raised.
 

@@ -26,15 +26,17 @@ from nern.run.original import Original, OriginalSource
 from nern.run.packing import like_at_the_end, pack
 from nern.run.phases import start_phase
 from nern.run.pretraining import must_have_targets
-from nern.run.task_data import check_data, first_measured, preprocessing_of
+from nern.run.task_data import check_data, check_own_data, first_measured, not_taken, preprocessing_of
 from nern.run.trial import check_architecture, check_components, check_losses, check_measures, check_metrics, check_phase, check_state
-from nern.support.contracts import ContractError, at_work, is_own
+from nern.support.contracts import ContractError, at_work, broken, is_own
 from nern.training.step import StepContext, term_runs_networks
 
 #: Largest sum of squares of one parameter: the squares of a network's parameters are added up in float32.
 LARGEST_SUM_OF_SQUARES = 1e36
 #: Steps of reconstruction after which outputs are usually finite; named where they are not at the start.
 LATER = 500
+#: What to do where a network takes something else than images, which most of nern's tasks give.
+OTHER_INPUTS = "take a task that gives such inputs, or hand them over in Python with nern.represent(model, data=…)"
 
 
 def check_run(
@@ -45,7 +47,7 @@ def check_run(
     *,
     registry: Registry,
     predicts: bool = True,
-) -> None:
+) -> tuple[StepContext, nn.Module]:
     """Check everything that would end a run at its start; nothing is written or trained.
 
     Every phase is started once, without making a step, on the original network with its kernels in their own order. An original
@@ -56,6 +58,9 @@ def check_run(
         open_task: function that opens the images of a task; with None, images are not checked.
         registry: where the components come from.
         predicts: whether to look, too, at what needs a prediction of every kernel, which takes about as long as a step.
+
+    Returns:
+        The context of training, with fresh weights and the kernels in their own order, and the original network.
 
     Raises:
         ConfigError: an option is impossible, or the network cannot be represented.
@@ -103,6 +108,8 @@ def check_run(
         if wrong:
             raise wrong[0]
         outputs = _outputs(network, experiment)
+        if preprocessing is not None:
+            mistakes += _refused_images(experiment, network, preprocessing)
         with located("architecture"):
             original = Original.unordered(network, dtypes, experiment)
         context = context_of(original)
@@ -147,6 +154,8 @@ def check_run(
         raise mistakes[0]
     if mistakes:
         raise type(mistakes[0])("\n".join(dict.fromkeys(str(mistake) for mistake in mistakes))) from mistakes[0]
+    assert context is not None
+    return context, original.network
 
 
 def _as_config_error(mistake: ContractError) -> ConfigError:
@@ -193,6 +202,23 @@ def _outputs(network: nn.Module, experiment: Experiment) -> Any:
     if not all(bool(value.isfinite().all()) for value in tensors_of(outputs)):
         raise DataError("the original network's outputs are not finite; its weights are damaged, or too large for float32")
     return outputs
+
+
+def _refused_images(experiment: Experiment, network: nn.Module, preprocessing: Preprocessing) -> Iterator[DataError]:
+    """The tasks that give images of the architecture's size where the network takes other inputs, which its example inputs are."""
+    takes, images = experiment.architecture.example_inputs(1), torch.zeros(1, *preprocessing.size)
+    if isinstance(takes, torch.Tensor) and takes.shape == images.shape and takes.dtype == images.dtype:
+        return
+    for place, task in _tasks(experiment):
+        if task.gives_images:
+            try:
+                with torch.no_grad():
+                    call(network, images)
+            except Exception as error:
+                one = tensors_of(takes)
+                same = len(one) == 1 and one[0].dim() == images.dim() and one[0].is_floating_point()
+                way = "set architecture.size to the size that it takes" if same else OTHER_INPUTS
+                yield not_taken(f"{place}: its images", images, error, way, takes)
 
 
 def check_numbers(network: nn.Module) -> None:
@@ -283,6 +309,17 @@ def _check_task(
     kind.check(outputs, data.classes)
     if not is_own(task) and not is_own(data):
         return check_data(task, data, kind, original.network, experiment.phases[0].batch, device)
+    if is_own(data):
+        phases = [phase for phase in experiment.phases if (phase.inputs or experiment.task) is task]
+        training = any(map(experiment.runs_networks, phases))
+        try:
+            takes = experiment.architecture.example_inputs(2)
+            way = "set architecture.size to the size that it takes" if task.gives_images else "give examples that it takes"
+            check_own_data(data, original.network, takes, training, way, device)
+        except DataError as error:
+            if is_own(task):
+                raise
+            raise broken(task, "task", f"open() gives data that the run cannot use: {error}") from error
     if task is experiment.task and not all(map(is_own, measures_of(experiment).metrics.values())):
         return first_measured(task, data, kind, original.network, device)
     return []

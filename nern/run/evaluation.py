@@ -17,7 +17,7 @@ from nern.networks.speedups import memory_layout
 from nern.outputs.kinds import OutputKind
 from nern.outputs.metric import Measures, figure_of
 from nern.outputs.nested import call, count, laid_out, map_tensors, part, tensors_of, to_float32
-from nern.run.task_data import pair_of
+from nern.run.task_data import not_taken, pair_of
 from nern.support.contracts import at_work, broken, described_value, is_own
 from nern.support.messages import did_you_mean, first_line
 from nern.support.seeding import seeded
@@ -132,14 +132,19 @@ def outputs_of(
 
 
 def _outputs(network: nn.Module, inputs: Any, data: Data, split: str) -> Any:
-    """What a network gives; data of a plugin that it cannot take are named."""
+    """What a network gives.
+
+    Raises:
+        DataError: it does not take such data; those of a plugin are named.
+    """
     try:
         return call(network, inputs)
     except (NernError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if is_own(data):
-            raise
+            way = "set architecture.size to the size that it takes, or take other data"
+            raise not_taken(f"the {split} examples", inputs, error, way) from error
         given = ", ".join(map(described_value, tensors_of(inputs)))
         problem = f"batches('{split}', …) must give inputs that the network takes, gave {given} ({first_line(error)})"
         raise broken(data, "task", problem, data) from error

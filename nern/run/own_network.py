@@ -30,6 +30,7 @@ from nern.outputs.nested import call, map_tensors, tensors_of
 from nern.registry.discovery import create_registry
 from nern.registry.registry import Registry
 from nern.support.contracts import at_work
+from nern.support.messages import first_line
 from nern.toolkit.class_folders import class_folders, files_beside, has_class_folders
 from nern.toolkit.given import Examples, TensorExamples, examples_of
 from nern.toolkit.image_decoding import image_suffixes
@@ -199,6 +200,11 @@ class OwnNetwork:
             return {"name": "uniform-noise"} if self.data is None else self._folder(Path(self.data))
         inputs, targets = examples[torch.arange(min(2, len(examples)))]
         bytes_ = isinstance(inputs, Tensor) and inputs.dtype == torch.uint8
+        if test is not None:
+            tested = test[torch.arange(1)][0]
+            if bytes_ != (isinstance(tested, Tensor) and tested.dtype == torch.uint8):
+                one, other = ("data", "test") if bytes_ else ("test", "data")
+                raise DataError(f"the inputs of {one} are bytes (uint8) and those of {other} are not: give both in the same type")
         if bytes_ and (self.mean is None or self.std is None):
             raise DataError("the inputs are bytes (uint8): give mean and std of their channels in [0, 1], or normalised inputs")
         if bytes_:
@@ -207,7 +213,9 @@ class OwnNetwork:
         try:
             outputs = self._outputs(inputs)
         except Exception as error:
-            raise DataError(f"the network cannot take the data: inputs {_shapes(inputs)} ({str(error).splitlines()[0]})") from error
+            numbers = [value for value in tensors_of(inputs) if not value.is_floating_point()]
+            way = "float32 inputs" if numbers else "inputs of the shape that it was trained on"
+            raise DataError(f"the network cannot take the data: inputs {_shapes(inputs)} ({first_line(error)}); give it {way}") from error
         whole = isinstance(examples, TensorExamples) and isinstance(test, (TensorExamples, type(None)))
         size = sum(part.bytes for part in (examples, test) if isinstance(part, TensorExamples))
         root = str((place / "data.safetensors").absolute()) if whole and size <= KEPT_BYTES else None

@@ -20,6 +20,7 @@ from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.smoothness import grid_smoothness, weights_smoothness
 from nern.networks.speedups import memory_layout
 from nern.networks.state_dicts import write_state_dict
+from nern.networks.tracing import cannot_take
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.nested import call, laid_out, lay_out
 from nern.registry.registry import Registry
@@ -77,8 +78,12 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     data = open_task(experiment.task, experiment.architecture, experiment.heldout, experiment.seed)
     with seeded(experiment.seed, "original"):
         network = experiment.architecture.built()
-    with torch.no_grad():
-        outputs = call(network.eval(), experiment.architecture.example_inputs(1))
+    inputs = experiment.architecture.example_inputs(1)
+    try:
+        with torch.no_grad():
+            outputs = call(network.eval(), inputs)
+    except Exception as problem:
+        raise cannot_take(inputs, problem) from problem
     experiment.task.outputs().check(outputs, data.classes)
     checkpoint = checkpoint_of(path, experiment, registry)
     folder, calls = path.absolute().parent, ObserverCalls(registry)

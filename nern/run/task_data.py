@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from nern.errors import NernError
+from nern.errors import DataError, NernError
 from nern.interfaces import Architecture, Data, Preprocessing, Task
 from nern.options import located
 from nern.outputs.kinds import OutputKind
 from nern.outputs.nested import call, count, map_tensors, part, tensors_of, to_float32
 from nern.support.contracts import at_work, broken, described_value
+from nern.support.messages import first_line
 from nern.support.seeding import seeded
 
 SPLITS = {"train", "heldout", "test"}
@@ -94,6 +96,52 @@ def first_measured(task: Task, data: Data, kind: OutputKind, network: nn.Module,
     splits: tuple[Literal["heldout", "test"], ...] = ("heldout", "test")
     with torch.random.fork_rng():
         return [_first(task, data, split, network, kind, device) for split in splits if split in data.splits]
+
+
+def check_own_data(data: Data, network: nn.Module, takes: Any, training: bool, way: str, device: torch.device) -> None:
+    """Run the network on two examples of every split of data that nern itself reads, and that may be anybody's.
+
+    Args:
+        takes: inputs that the network takes.
+        training: whether training examples are needed, too.
+        way: what the user can do where the network does not take them.
+
+    Raises:
+        DataError: the network does not take them, or they are not finite.
+    """
+    splits: tuple[Literal["heldout", "test"], ...] = ("heldout", "test")
+    with seeded(0, "tried"):
+        given: dict[str, Any] = {split: next(iter(data.batches(split, 2, device)))[0] for split in splits if split in data.splits}
+        if training and "train" in data.splits:
+            drawn = data.inputs(2, 0, device)(0)
+            given["training"] = drawn[0] if data.gives_targets else drawn
+    for name, inputs in given.items():
+        if not all(bool(value.isfinite().all()) for value in tensors_of(inputs)):
+            raise DataError(f"the {name} examples hold numbers that are not finite; remove such examples")
+        try:
+            with torch.no_grad():
+                call(network.to(device), inputs)
+        except Exception as error:
+            raise not_taken(f"the {name} examples", inputs, error, way, takes) from error
+
+
+def not_taken(what: str, inputs: Any, error: Exception, way: str, takes: Any = None) -> DataError:
+    """The error to report where a network fails on examples.
+
+    Args:
+        what: the examples, in the plural.
+        way: what the user can do.
+        takes: inputs that the network takes; None where they are not known.
+    """
+    known = "" if takes is None else f"; it takes {_listed(takes)}"
+    return DataError(f"{what} are {_listed(inputs)}, and the network does not take them ({first_line(error)}){known}: {way}")
+
+
+def _listed(inputs: Any) -> str:
+    """`[2, 1, 8, 8] float32`, as messages describe the inputs of a network; with names where it has several by name."""
+    if isinstance(inputs, Mapping):
+        return ", ".join(f"{name} {described_value(value)}" for name, value in inputs.items())
+    return ", ".join(map(described_value, tensors_of(inputs)))
 
 
 def _check_training(task: Task, data: Data, network: nn.Module, batch: int, device: torch.device) -> None:
@@ -188,9 +236,8 @@ def _run(task: Task, data: Data, what: str, inputs: Any, network: nn.Module, dev
         with torch.no_grad():
             return map_tensors(torch.Tensor.cpu, to_float32(call(network.to(device), inputs)))
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        given = ", ".join(map(described_value, tensors_of(inputs)))
-        raise broken(task, "task", f"{what} must give inputs that the network takes, gave {given} ({reason})", data) from error
+        problem = f"must give inputs that the network takes, gave {_listed(inputs)} ({first_line(error)})"
+        raise broken(task, "task", f"{what} {problem}", data) from error
 
 
 def _check_targets(task: Task, data: Data, what: str, targets: Any, number: int) -> None:

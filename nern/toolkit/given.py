@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from nern.errors import DataError
+from nern.errors import DataError, NernError
 from nern.interfaces import Data, Preprocessing
 from nern.outputs.nested import count, map_tensors, moved, tensors_of, to_float32
+from nern.support.contracts import raised
+from nern.support.messages import first_line, some
 from nern.support.seeding import derive, generator, seeded
 from nern.toolkit.images import EpochOrder
 
@@ -75,7 +77,25 @@ class DatasetExamples(Examples):
         return len(self.dataset)
 
     def __getitem__(self, indices: Tensor) -> tuple[Any, Tensor | None]:
-        return inputs_and_targets(self.collate([self.dataset[int(index)] for index in indices]), self.arguments)
+        examples = [self._example(index) for index in indices.tolist()]
+        try:
+            batch = self.collate(examples)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            which = some(list(map(str, indices.tolist())))
+            raise DataError(
+                f"examples {which} of the data set make no batch ({first_line(error)}); give all examples one shape and type"
+            ) from error
+        return inputs_and_targets(batch, self.arguments)
+
+    def _example(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except (NernError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise DataError(f"example {index} of the data set cannot be read: it {raised(error)}") from error
 
 
 @attrs.frozen(eq=False)
@@ -245,6 +265,16 @@ class GivenData(Data):
     def sizes(self) -> dict[str, int]:
         """Number of examples of each part."""
         return {name: len(part) for name, part in self._parts.items()}
+
+    def check(self) -> None:
+        """Check that all examples in memory are finite."""
+        for name, part in (("data", self._parts["train"]), ("test", self._parts["test"])):
+            examples = part.whole if isinstance(part, Some) else part
+            for values in tensors_of(examples.inputs) if isinstance(examples, TensorExamples) else ():
+                wrong = [] if not values.is_floating_point() else (~values.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+                if wrong:
+                    more = f", and {len(wrong) - 1} more do" if wrong[1:] else ""
+                    raise DataError(f"example {wrong[0]} of {name} holds numbers that are not finite{more}; remove them")
 
     def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Any]:
         part = self._parts["train"]

@@ -120,6 +120,17 @@ def check_image(file: Path, channels: int) -> None:
         decode(file, channels)
 
 
+def shape_of(file: Path) -> tuple[int, int] | None:
+    """Height and width of an image as its header says them; None where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except Exception:  # a damaged file can raise anything, depending on its format
+        return None
+
+
 class _Unscaled(Exception):
     """The range of an image's values is unknown: nothing says which value is white."""
 

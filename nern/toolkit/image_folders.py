@@ -17,7 +17,7 @@ from nern.interfaces import Data, Preprocessing
 from nern.support import cache
 from nern.support.messages import some
 from nern.toolkit.class_folders import class_folders, class_names, files_beside, has_class_folders, list_images, say_left_out, walk_images
-from nern.toolkit.image_decoding import decode, to_tensor
+from nern.toolkit.image_decoding import decode, shape_of, to_tensor
 from nern.toolkit.images import Augment, FileData, ImageData, stacked
 
 log = logging.getLogger("nern")
@@ -54,6 +54,41 @@ def check_root(root: str | None) -> None:
         raise OptionError("root", f"data folder {root} {_no_splits(Path(root))}")
 
 
+def check_channels(preprocessing: Preprocessing) -> None:
+    """Check that a network takes images of as many channels as files have.
+
+    Raises:
+        DataError: it takes neither 1 nor 3.
+    """
+    if preprocessing.size[0] not in (1, 3):
+        raise DataError(
+            f"image files have 1 or 3 channels, the network takes {preprocessing.size[0]}; give such inputs in Python "
+            "(nern.represent(model, data=…)), or write a task for them (nern new-plugin NAME --kind task)"
+        )
+
+
+def check_images(root: Path, preprocessing: Preprocessing) -> None:
+    """Check the channels of the images below `root`, and the size of the first training image; for `Task.check`.
+
+    Raises:
+        DataError: the network takes other images.
+    """
+    check_channels(preprocessing)
+    first = next(walk_images(root / "train", Counter()), None)
+    shape = None if first is None or preprocessing.resize is not None else shape_of(first)
+    if first is not None and shape is not None and shape != preprocessing.size[1:]:
+        raise other_size(first, shape, preprocessing)
+
+
+def other_size(file: Path, shape: tuple[int, int], preprocessing: Preprocessing) -> DataError:
+    """The error to report for an image whose height and width are not those that the network takes."""
+    _, height, width = preprocessing.size
+    return DataError(
+        f"{file} has {shape[1]} × {shape[0]} pixels, the network takes {width} × {height}; "
+        "resize the images, or set architecture.size (and architecture.resize, which resizes photographs)"
+    )
+
+
 def decoded(files: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
     """Decode images of the network's own size [n, c, h, w], or take them from the cache; see `read_folder`."""
     size = preprocessing.size
@@ -65,11 +100,8 @@ def decoded(files: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
             return images
         images_read = list(pool.map(lambda file: to_tensor(decode(file, size[0]), size[0]), files))
     for file, image in zip(files, images_read, strict=True):
-        if tuple(image.shape) != size:
-            raise DataError(
-                f"{file} has {image.shape[2]} × {image.shape[1]} pixels, the network takes {size[2]} × {size[1]}; "
-                "resize the images, or set architecture.size (and architecture.resize, which resizes photographs)"
-            )
+        if tuple(image.shape[1:]) != size[1:]:
+            raise other_size(file, (image.shape[1], image.shape[2]), preprocessing)
     images = stacked(images_read)
     cache.store(key, {"images": images})
     return images

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from nern import Data, DataError, Preprocessing, Task, hookimpl, option
-from nern.toolkit.image_folders import check_root, open_folders
+from nern.toolkit.image_folders import check_images, check_root, open_folders
 from nern.toolkit.images import ImageData
 
 
@@ -22,11 +22,18 @@ class Cifar10(Task):
     root: str | None = option(None, help="folder that holds the data set")
     augment: Literal["none", "flip", "crop-flip"] = option("crop-flip", help="augmentation of training images")
     download: bool = option(False, help="fetch the published archive into root where it is missing")
+    gives_images: ClassVar[bool] = True
     published: ClassVar[tuple[str, str, int]] = ("CIFAR10", "cifar-10-batches-py", 10)
 
     def check(self, preprocessing: Preprocessing) -> None:
         if self.root is None or not self.download:
             check_root(self.root)
+        if self.root is not None and (self.download or (Path(self.root) / self.published[1]).is_dir()):
+            if preprocessing.size != (3, 32, 32):
+                size = " × ".join(map(str, preprocessing.size))
+                raise DataError(f"{self.published[0]} has images of 3 × 32 × 32, the network takes {size}: set architecture.size=32")
+        elif self.root is not None:
+            check_images(Path(self.root), preprocessing)
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         name, folder, classes = self.published

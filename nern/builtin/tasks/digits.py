@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import attrs
 import torch
@@ -16,6 +17,8 @@ TEST_IMAGES = 397
 @attrs.frozen
 class Digits(Task):
     """1,797 digits of 8 × 8 grey pixels (Alpaydin & Kaynak 1998), 397 of them the test set."""
+
+    gives_images: ClassVar[bool] = True
 
     def check(self, preprocessing: Preprocessing) -> None:
         if preprocessing.size != (1, 8, 8):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import attrs
 
 from nern import Data, OptionError, Preprocessing, Task, hookimpl, option
-from nern.toolkit.image_folders import check_root, open_folders
+from nern.toolkit.image_folders import check_images, check_root, open_folders
 
 
 @attrs.frozen
@@ -24,6 +25,7 @@ class ImageFolder(Task):
     )
     labels: bool = option(True, help="false for images without classes, anywhere below train/ and test/; there is no accuracy then")
     test: str | None = option(None, help="folder in root that holds the test images; null for the first of test, val, valid, validation")
+    gives_images: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:
         if self.classes is not None and not self.labels:
@@ -31,6 +33,7 @@ class ImageFolder(Task):
 
     def check(self, preprocessing: Preprocessing) -> None:
         check_root(self.root)
+        check_images(Path(self.root or ""), preprocessing)
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         return open_folders(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 import torch
@@ -41,6 +41,8 @@ class UniformNoise(Task):
 
     scale: float = option(1.0, help="half the width of the interval", check=above(0))
 
+    gives_images: ClassVar[bool] = True
+
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
             return (2 * torch.rand(shape, generator=source, device=source.device) - 1) * self.scale
@@ -53,6 +55,8 @@ class NormalNoise(Task):
     """Normalised inputs drawn from N(0, 1)."""
 
     scale: float = option(1.0, help="standard deviation", check=above(0))
+
+    gives_images: ClassVar[bool] = True
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
@@ -78,6 +82,8 @@ class ColouredNoise(Task):
         check=at_least(0),
     )
     shared: float = option(0.8, help="part of the variance that all channels have in common", check=[at_least(0), at_most(1)])
+
+    gives_images: ClassVar[bool] = True
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from nern import Data, DataError, Preprocessing, Task, at_least, below, generator, hookimpl, option
 from nern.toolkit.class_folders import files_beside, list_images, say_left_out, walk_images
 from nern.toolkit.image_decoding import image_suffixes
+from nern.toolkit.image_folders import check_channels
 from nern.toolkit.images import FileData
 
 
@@ -45,6 +46,10 @@ class Photographs(Task):
     )
     augment: Literal["none", "flip", "crop-flip"] = option("none", help="augmentation of training images")
     tested: float = option(0.1, help="fraction of the images that is the test set", check=[at_least(0), below(1)])
+    gives_images: ClassVar[bool] = True
+
+    def check(self, preprocessing: Preprocessing) -> None:
+        check_channels(preprocessing)
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         if self.root is None:
