@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import attrs
 import torch
 from torch import nn
 
@@ -42,8 +43,10 @@ from nern.run.plan import Plan, make_plan
 from nern.run.pretraining import pretrain_in_run
 from nern.run.results import Evaluation, Result
 from nern.run.starting import start
+from nern.run.thread_count import chosen_threads, work_of_step
 from nern.support.memory import keep_freed_memory
 from nern.support.showing import Shown
+from nern.support.threads import with_threads
 from nern.training.processes import Processes, processes
 from nern.training.step import StepContext
 
@@ -212,9 +215,10 @@ class Engine(Shown):
             network = self.source.load()[0]
             rebuilt.check_original(network)
         task = self.experiment.task
-        comparison = Comparison(network, self._open(task), split, self.device, task.outputs(), measures_of(self.experiment))
-        reconstructed = comparison.score(rebuilt.reconstruct().float())
-        return Evaluation(comparison.original, reconstructed)
+        with with_threads(self.experiment.threads):
+            comparison = Comparison(network, self._open(task), split, self.device, task.outputs(), measures_of(self.experiment))
+            reconstructed = comparison.score(rebuilt.reconstruct().float())
+            return Evaluation(comparison.original, reconstructed)
 
     def reconstruct(self) -> nn.Module:
         """The reconstructed network, in eval mode, with the original state dict's names, shapes and dtypes."""
@@ -305,19 +309,39 @@ class Engine(Shown):
     def _context(self, original: Original, representation: Representation | None = None) -> StepContext:
         return self._assembly.context(original, self.processes, representation)
 
+    def _checked(self, resume: bool) -> Experiment:
+        """The experiment, if nothing speaks against it, with its number of threads where that is to be one."""
+        tried = check_run(self.experiment, self.source, self._context, self._open, registry=self.registry)
+        experiment = self.experiment
+        if experiment.threads or self.device.type != "cpu" or self.processes.size > 1:
+            return experiment
+        if resume and self.run.config.is_file():  # other threads would give other bits
+            return attrs.evolve(experiment, threads=self.run.threads())
+        work = work_of_step(experiment, *tried)
+        threads = chosen_threads(work)
+        if threads is not None:
+            log.warning(
+                "nern: one CPU thread, since a step of %.2g multiply-adds is too small to be divided; threads=%d takes all",
+                work, torch.get_num_threads(),
+            )  # fmt: skip
+        return attrs.evolve(experiment, threads=threads)
+
     # -- fitting -------------------------------------------------------------------------------------------------
 
     def _fit(self, resume: bool, stop: StopRequest) -> Result:
         began = time.monotonic()
         if self.device.type == "cpu":
             keep_freed_memory()
-        experiment = self.experiment
         if self.processes.first:
-            check = partial(check_run, experiment, self.source, self._context, self._open, registry=self.registry)
-            start(experiment, self.registry, self.run, check, resume, self._held)
-            if not self.source.available:
-                data = self._open(experiment.task)
-                pretrain_in_run(self.source, data, self._calls, self.registry, self.device, stop)
+            check = partial(self._checked, resume)
+            self.experiment = start(self.experiment, self.registry, self.run, check, resume, self._held)
+        with with_threads(self.experiment.threads):
+            return self._trained(resume, stop, began)
+
+    def _trained(self, resume: bool, stop: StopRequest, began: float) -> Result:
+        experiment = self.experiment
+        if self.processes.first and not self.source.available:
+            pretrain_in_run(self.source, self._open(experiment.task), self._calls, self.registry, self.device, stop)
         self.processes.wait()
         with self.processes.first_goes_first():
             original = self._prepare(stop)

@@ -132,7 +132,11 @@ class Experiment:
         True,
         help="record a step on a GPU once and replay it; false where a component's work depends on more than its input tensors",
     )
-    threads: int | None = option(None, help="CPU threads; null leaves torch's choice", check=[at_least(1), at_most(1024)])
+    threads: int | None = option(
+        None,
+        help="CPU threads; null takes one where the steps of a run are so small that more do not help, and otherwise torch's choice",
+        check=[at_least(1), at_most(1024)],
+    )
     output: str = option("runs/{name}", help="run directory; {name} stands for the preset's or file's name")
     plugins: list[str] = option(factory=list, help="local plugins: Python files, relative to this file, or module names")
 

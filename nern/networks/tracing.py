@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from nern.errors import ConfigError
 from nern.networks.building import copied
@@ -118,6 +119,21 @@ def trace_forward(network: nn.Module, inputs: Any) -> list[Event]:
             continue
         return events
     raise cannot_take(inputs, reason) from reason
+
+
+def multiply_adds(network: nn.Module, inputs: Any) -> float:
+    """The multiply-adds of one forward pass in eval mode, in convolutions and matrix products; the network itself is not changed."""
+
+    def counted(device: torch.device | str) -> float:
+        copy = copied(network, partial(_moved, device=device)).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            call(copy, moved(inputs, device))
+        return float(counter.get_total_flops()) / 2
+
+    try:
+        return counted("meta")
+    except Exception:  # the network needs values
+        return counted(next(network.parameters()).device)
 
 
 def cannot_take(inputs: Any, error: Exception) -> ConfigError:

@@ -104,6 +104,11 @@ class RunFolder:
                 raise ConfigError(f"{self.path} is in use by a run ({error}); wait for it, stop it, or set output") from error
             yield
 
+    def threads(self) -> int | None:
+        """The number of CPU threads that the run's configuration names; None where it leaves it to torch."""
+        named = read_yaml_file(self.config).get("threads")
+        return named if isinstance(named, int) else None
+
     def must_exist(self) -> None:
         """Raises ConfigError where the folder holds no run."""
         if not self.config.is_file():

@@ -11,11 +11,13 @@ from nern.registry.registry import Registry
 from nern.run.folder import RunFolder
 
 
-def start(experiment: Experiment, registry: Registry, folder: RunFolder, check: Callable[[], None], resume: bool, held: ExitStack) -> None:
-    """Start or resume a run in a folder.
+def start(
+    experiment: Experiment, registry: Registry, folder: RunFolder, check: Callable[[], Experiment], resume: bool, held: ExitStack
+) -> Experiment:
+    """Start or resume a run in a folder; returns the experiment as the folder records it.
 
     Args:
-        check: raises an error where the experiment cannot be run; called before anything is written.
+        check: gives the experiment to record, or raises an error where it cannot be run; called before anything is written.
         held: gets the lock of the folder, which is thus released when it closes.
 
     Raises:
@@ -26,10 +28,11 @@ def start(experiment: Experiment, registry: Registry, folder: RunFolder, check: 
     if resume and folder.config.is_file():
         held.enter_context(folder.held(make=False))
     folder.check(resolved, resume, registry)
-    check()
+    experiment = check()
     if not resume:
         held.enter_context(folder.held(make=True))
         folder.check(resolved, resume)  # another run may have been started here in the meantime
     folder.open(to_yaml(experiment, registry))
     for component in (experiment.architecture, experiment.task):
         component.keep(folder.path)
+    return experiment

@@ -75,6 +75,17 @@ def in_parallel(jobs: Sequence[Callable[[], T]], report: Callable[[int], None] |
 
 
 @contextmanager
+def with_threads(number: int | None) -> Iterator[None]:
+    """Let torch compute on so many CPU threads while a block runs; with None, on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _counting(progress: _Progress) -> Iterator[None]:
     token = _progress.set(progress)
     try:
