@@ -37,7 +37,7 @@ from nern.run.loop import TrainingLoop
 from nern.run.observers import ObserverCalls
 from nern.run.original import Original, OriginalSource
 from nern.run.own_network import OwnNetwork
-from nern.run.packing import like_at_the_end, pack
+from nern.run.packing import like_at_the_end, pack, without_zeros
 from nern.run.phases import tune
 from nern.run.plan import Plan, make_plan
 from nern.run.pretraining import pretrain_in_run
@@ -276,10 +276,17 @@ class Engine(Shown):
         return self._prepare()
 
     def untrained(self, original: Original, representation: Representation | None = None) -> Artifact:
-        """An untrained artifact with the same contents as that of `fit`: its file has the same size, unless numbers are entropy-coded."""
+        """An untrained artifact with the contents of that of `fit`: the size of its file is that of the trained one, or a little more.
+
+        With entropy-coded numbers the size depends on the training.
+        """
+        experiment = self.experiment
         if representation is None:
             representation = self._context(original).representation
-        return pack(self.experiment, original, representation.eval(), self.registry, like_at_the_end(measures_of(self.experiment).metrics))
+        if experiment.storage != "entropy":
+            without_zeros(representation.predictor)  # its biases begin as zeros, of which a file would hold only the places
+        figures = like_at_the_end(measures_of(experiment).metrics, chosen=experiment.evaluate_every > 0)
+        return pack(experiment, original, representation.eval(), self.registry, figures)
 
     def tune(self, representation: Representation, steps: int, after: Callable[[], None]) -> None:
         """Train a representation further, in place, as in the last phase; `after` is called after every step."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+from torch import nn
+
 from nern.artifact.absorbed import Absorbed
 from nern.artifact.artifact import Artifact
 from nern.config.experiment import Experiment
@@ -82,8 +85,19 @@ def coded_budget(
     return 8 * (experiment.bytes - total) + exact
 
 
-def like_at_the_end(metrics: Iterable[str] = ("top1", "top5", "agreement", "kl")) -> dict[str, Any]:
-    """Placeholder figures, as long as the final ones: the file holds them, so its size depends on them."""
-    figures = dict.fromkeys(metrics, 91.2345)
-    record = {"iteration": 1000, "heldout": figures, "test": figures}
-    return {"final": record, "chosen": record}
+def like_at_the_end(metrics: Iterable[str] = ("top1", "top5", "agreement", "kl"), chosen: bool = False) -> dict[str, Any]:
+    """Placeholder figures, as long as the final ones can be: the file holds them, so its size depends on them.
+
+    Args:
+        chosen: whether a checkpoint other than the last one may be chosen, whose figures the file then holds, too.
+    """
+    figures = dict.fromkeys(metrics, 1.23457e-05)
+    final, other = ({"iteration": step, "heldout": figures, "test": figures} for step in (100_000, 99_999))
+    return {"final": final, "chosen": other if chosen else final}
+
+
+@torch.no_grad()
+def without_zeros(predictor: nn.Module) -> None:
+    """Make the zeros of an untrained predictor small numbers, as training does."""
+    for parameter in predictor.parameters():
+        parameter[parameter == 0] = 1e-4

@@ -265,14 +265,14 @@ def test_what_is_impossible_is_said_before_anything_runs(model: Any, data: Any, 
 
 
 def test_the_plan_tells_sizes_that_the_file_has(tmp_path: Path) -> None:
-    engine = nern.Engine.from_model(cnn(), images(), SHORT, output=tmp_path / "run")
+    engine = nern.Engine.from_model(cnn(), images(), {**SHORT, "predictor.hidden": 40}, output=tmp_path / "run")
     plan = engine.plan()
     assert plan.represented == {"0.weight": 54, "3.weight": 432, "5.weight": 1152}
     assert sum(plan.represented.values()) + sum(plan.copied.values()) == sum(v.numel() for v in cnn().state_dict().values())
     assert "3 layers with 1,638 weights are represented" in str(plan)
     assert plan.original is not None
     result = engine.fit()
-    assert result.bytes.total == pytest.approx(plan.bytes.total, rel=0.02)
+    assert 0.98 * plan.bytes.total <= result.bytes.total <= plan.bytes.total
     assert result.bytes.predictor == plan.bytes.predictor
     assert result.original_top1 == plan.original.top1
 
