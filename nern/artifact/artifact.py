@@ -114,7 +114,7 @@ class Artifact(Shown):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in list(tested.items())[:3])
         weights = sum(entry.numel for entry in self.entries)
         lines = [f"Artifact of {network}: {weights:,} numbers in {len(self.entries)} entries", repr(self.representation)]
-        return "\n".join([*lines, *([f"on the test images: {figures}"] if figures else [])])
+        return "\n".join([*lines, *([f"on the test set: {figures}"] if figures else [])])
 
     @property
     def architecture(self) -> Architecture:

@@ -208,7 +208,7 @@ def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], di
                 more = "".join(f"   {key} {value:.2f}" for key, value in others.items() if key != "kl")
             else:
                 more = "".join(f"   {figure(key, value)}" for key, value in others.items())
-            click.echo(f"{name:<13}  {figure(first, value)}{more}   ({score.images:,} images)")
+            click.echo(f"{name:<13}  {figure(first, value)}{more}   ({score.images:,} examples)")
         else:
             click.echo(f"{name:<13}  not measured: name its weights with architecture.weights=FILE")
 

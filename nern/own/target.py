@@ -79,14 +79,14 @@ class TargetBytes(Target):
 class TargetDrop(Target):
     """The smallest file whose headline figure is at most so many points worse than the original's, found by short runs.
 
-    The short runs are judged on held-out images. A short run is a little worse than a full run, so that the size found is usually
+    The short runs are judged on held-out examples. A short run is a little worse than a full run, so that the size found is usually
     slightly too large, not too small.
     """
 
     trains: ClassVar[bool] = True
     """The size is found by short runs of training."""
     points: float = 1.0
-    """Largest loss in the headline figure, in its own points."""
+    """By how much the headline figure may be worse than the original's: points of top-1, or a difference of the mean squared error."""
     runs: int = 5
     """Most short runs of the search."""
     part: float = 0.2
@@ -105,8 +105,9 @@ class TargetDrop(Target):
         most, what = good, "bytes" if coded else "hidden size"
         tried: dict[int, float] = {}
         for _ in range(self.runs):
-            tried[hidden] = drop = self._drop(experiment, registry, hidden)
-            say(f"{what} {hidden}: {drop:.2f} points below the original on held-out images, in a short run")
+            name, drop = self._drop(experiment, registry, hidden)
+            tried[hidden] = drop
+            say(f"{what} {hidden}: {name} is {_apart(drop)} than the original's on held-out examples, in a short run")
             good, bad = (min(good, hidden), bad) if drop <= self.points else (good, max(bad, hidden))
             if bad == 0:
                 following = hidden * 7 // 10
@@ -119,10 +120,11 @@ class TargetDrop(Target):
                 break
         if good == most:
             good = min(tried, key=lambda size: tried[size])
-            say(f"no size that was tried is within {self.points:g} points; the best, {good}, is taken for the whole run")
+            say(f"no size that was tried is at most {self.points:g} worse; the best, {good}, is taken for the whole run")
         return _sized(experiment, good)
 
-    def _drop(self, experiment: Experiment, registry: Registry, hidden: int) -> float:
+    def _drop(self, experiment: Experiment, registry: Registry, hidden: int) -> tuple[str, float]:
+        """The headline figure's name, and by how much it is worse than the original's after a short run."""
         phases = [attrs.evolve(phase, iterations=max(1, round(phase.iterations * self.part))) for phase in experiment.phases]
         output = str(Path(experiment.output) / "sizes" / str(hidden))
         batches = max(min(2, experiment.curvature_batches), round(experiment.curvature_batches * self.part))
@@ -131,16 +133,20 @@ class TargetDrop(Target):
         engine.fit(resume=engine.run.config.exists())
         headline = engine.evaluate("heldout").headline
         if headline is None:
-            raise DataError("nothing can be measured on the held-out images")
+            raise DataError("nothing can be measured on the held-out examples")
         name, before, after = headline
-        return (before - after) if measures_of(short).metrics[name].better == "higher" else (after - before)
+        return name, (before - after) if measures_of(short).metrics[name].better == "higher" else (after - before)
 
     def verdict(self, result: Result) -> str:
-        drop = result.drop
-        if drop is None:
-            return f"asked for {self.points:g} points; there are no test images to measure the drop on"
-        more = "" if drop <= self.points else ", more than asked for"
-        return f"asked for {self.points:g} points, reached {drop:.2f} on the test images{more}"
+        if result.drop is None or result.headline is None:
+            return f"asked for at most {self.points:g} worse than the original; there are no test examples to measure that on"
+        reached = f"on the test examples it is {_apart(result.drop)}"
+        return f"asked for {result.headline[0]} at most {self.points:g} worse than the original's; {reached}"
+
+
+def _apart(drop: float) -> str:
+    """How much worse or better a figure is, such as `0.35 worse`."""
+    return f"{abs(drop):.2f} {'worse' if drop > 0 else 'better'}"
 
 
 def hidden_of(experiment: Experiment) -> int:

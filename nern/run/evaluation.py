@@ -128,7 +128,7 @@ def outputs_of(
             outputs = _outputs(network, laid_out(part(inputs, chosen), layout), data, split)
             yield _on_cpu(to_float32(outputs)), _on_cpu(part(targets, chosen))
     if layout is None:
-        raise DataError(f"the task has no {split} images")
+        raise DataError(f"the task has no {split} examples")
 
 
 def _outputs(network: nn.Module, inputs: Any, data: Data, split: str) -> Any:

@@ -225,9 +225,9 @@ class TrainingLoop:
             self.calls.nern_original_measured(split=split, images=score.images, metrics=metrics)
             if is_chance(score, comparison.outputs):
                 log.warning(
-                    "nern: the original network is right on %.2f %% of %d %s images, which is no better than chance (%.2f %%): look at the "
-                    "classes and their order (task.classes), at mean, std and size of its inputs (architecture.*), and at its weights",
-                    score.top1, score.images, split, 100 / comparison.outputs,
+                    "nern: the original network is right on %.2f %% of %d %s examples, which is no better than chance (%.2f %%): look at "
+                    "the classes and their order (task.classes), at mean, std and size of its inputs (architecture.*), and at its weights",
+                    score.top1, score.images, "held-out" if split == "heldout" else split, 100 / comparison.outputs,
                 )  # fmt: skip
 
     def _evaluate(self, phase: Phase) -> None:

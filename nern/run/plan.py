@@ -40,7 +40,7 @@ class Plan:
     """Name of an entry of the state dict → how many numbers it has."""
     predictor: str
     bytes: Bytes
-    """Sizes of the file; exact unless the number format is `entropy`."""
+    """Sizes of the file, which may become a little smaller; of entropy-coded numbers an estimate."""
     seconds: float
     """Estimated training time on this machine, from a few trial steps of each phase."""
     original: Score | None
@@ -74,8 +74,10 @@ class Plan:
         if self.original is not None:
             name, value = self.original.headline
             figure = "not measured: there are no labels" if value is None else f"{name} {value:.4g}"
-            images = f"{self.original.images:,} test images" if self.whole else f"the first {self.original.images:,} test images alone"
-            lines.insert(0, f"original network on {images}: {figure}")
+            examples = (
+                f"{self.original.images:,} test examples" if self.whole else f"the first {self.original.images:,} test examples alone"
+            )
+            lines.insert(0, f"original network on {examples}: {figure}")
         return [*lines, *self.notes]
 
     def _parts(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nern.errors import DataError
 from nern.studies.curves import Curves, Points, thinned
 from nern.studies.drawing import colours, empty_figure, in_style, legend_beside, new_figure
+from nern.studies.wording import with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from nern.studies.importance import LayerErrors
     from nern.studies.kernel_choice import ChosenKernel
-
-HELDOUT_LABELS = {"kl": "KL divergence from the original, nats", "top1": "top-1, %", "agreement": "agreement with the original, %"}
 
 
 @in_style
@@ -62,7 +61,7 @@ def heldout(runs: Mapping[str, Curves], measure: str = "top1") -> Figure:
         width = 1.5 + 2 * (len(runs) - 1 - above)  # runs may share their first phase: where lines coincide, the lower one is wider
         axes.plot(*_columns(thinned(points)), color=colour, label=label, marker=".", linewidth=width)
     shade_phases(axes, list(runs.values()))
-    axes.set(xlabel="step", ylabel=f"held-out {HELDOUT_LABELS.get(measure, measure)}")
+    axes.set(xlabel="step", ylabel=f"held-out {with_unit(measure)}")
     legend_beside(axes)
     return figure
 

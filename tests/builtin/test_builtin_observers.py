@@ -284,7 +284,7 @@ def test_a_notebook_shows_one_bar_that_is_drawn_anew(
     assert any('value="50" max="100"' in page and "kd 0.25" in page for page in shown)
     assert shown[-1].count("<progress") == 1
     assert 'value="1" max="1"' in shown[-1]
-    assert "held-out images at step 1050: top1 91.5" in shown[-1]
+    assert "held-out examples at step 1050: top1 91.5" in shown[-1]
     assert "&lt;b&gt;: step 0 of 1100" in shown[-1]  # text from outside is text
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(ipython, "get_ipython", lambda: None)
@@ -301,4 +301,4 @@ def test_epochs_of_the_original_network_and_measurements_are_said(capsys: pytest
     first, epoch, *measuring = capsys.readouterr().err.splitlines()
     assert first == "training the original network: epoch 0 of 15"
     assert epoch.startswith("pretrain: epoch 3 of 15  ")
-    assert measuring == ["measuring the test images: the original network", "measuring the test images: the network of step 9"]
+    assert measuring == ["measuring the test examples: the original network", "measuring the test examples: the network of step 9"]

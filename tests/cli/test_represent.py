@@ -59,7 +59,7 @@ def test_a_class_in_a_file_with_a_helper_beside_it(folder: Path, capsys: Capture
     assert run([*words(folder, "-o", "net.nern", "--run", "tries/first"), *FAST]) == 0
     said = capsys.readouterr().err
     assert "Net: 2 layers with 174 weights are represented" in said
-    assert "original network on 2 test images" in said
+    assert "original network on 2 test examples" in said
     state, original = nern.load("net.nern").state_dict(), read_state_dict(folder / "net.pth")
     assert {name: value.shape for name, value in state.items()} == {name: value.shape for name, value in original.items()}
     assert torch.equal(state["stem.bias"], original["stem.bias"])

@@ -21,7 +21,7 @@ def test_bytes_are_hit_within_five_per_cent(recipe: str, asked: int, overrides: 
     model = nn.Sequential(*list(cnn())[:4], nn.Flatten(), nn.Linear(288, 64), nn.ReLU(), nn.Linear(64, 4))
     target = nern.TargetBytes(asked)
     result = nern.represent(model, images(), recipe=recipe, target=target, overrides=overrides, output=tmp_path / "run", quiet=True)
-    assert abs((tmp_path / "run" / "model.nern").stat().st_size - asked) <= 0.05 * asked
+    assert 0.95 * asked <= (tmp_path / "run" / "model.nern").stat().st_size <= asked * (1.0 if recipe == "fast" else 1.05)
     assert target.verdict(result) == f"asked for {asked:,} bytes, reached {result.bytes.total:,}"
 
 
@@ -40,9 +40,10 @@ def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys
     said = capsys.readouterr().err
     tried = sorted(int(folder.name) for folder in (tmp_path / "run" / "sizes").iterdir())
     assert 1 <= len(tried) <= 2
-    assert all(f"hidden size {hidden}: " in said for hidden in tried)
+    assert all(f"hidden size {hidden}: top1 is " in said for hidden in tried)
     assert result.drop is not None
-    assert f"asked for 60 points, reached {result.drop:.2f} on the test images" in said
+    how = f"{abs(result.drop):.2f} {'worse' if result.drop > 0 else 'better'}"
+    assert f"asked for top1 at most 60 worse than the original's; on the test examples it is {how}" in said
 
 
 def test_targets_refuse_what_is_impossible(tmp_path: Path) -> None:

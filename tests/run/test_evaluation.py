@@ -120,7 +120,7 @@ def test_every_image_runs_in_eval_mode_and_in_order() -> None:
 
 def test_no_images_and_another_number_of_classes_are_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-    with pytest.raises(DataError, match="the task has no test images"):
+    with pytest.raises(DataError, match="the task has no test examples"):
         Comparison(None, Few(torch.zeros(0, 3, 2, 2), None), "test", CPU, ClassLogits()).score(network)
     with pytest.raises(DataError, match=r"the task has 3 classes and the network 2 outputs.*task\.classes.*architecture\.classes"):
         Comparison(None, Few(torch.zeros(3, 3, 2, 2), torch.tensor([0, 1, 2])), "test", CPU, ClassLogits()).score(network)

@@ -114,7 +114,7 @@ def test_the_original_is_measured_on_as_many_images_as_there_is_time_for(tmp_pat
     assert len(list(hurried.batches("test", 500, device))) == 1
     assert not hurried.whole
     monkeypatch.setattr(planning, "MEASURING_SECONDS", -1.0)
-    assert "original network on the first 3 test images alone: top1" in str(engine.plan())
+    assert "original network on the first 3 test examples alone: top1" in str(engine.plan())
 
 
 def test_a_rough_order_has_the_size_of_the_right_one_and_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_without_a_terminal_progress_is_plain_lines_on_stderr(finished: tuple[Pa
     assert "\r" not in done.stderr
     step = r"^reconstruction, phase 1 of 2: step 1 of 12  [\d.]+ steps/s  \d+:\d\d left in this phase  reconstruction [\d.e-]+"
     assert re.search(step, done.stderr, re.MULTILINE)
-    assert re.search(r"^held-out images at step 24: top1 [\d.]+", done.stderr, re.MULTILINE)
+    assert re.search(r"^held-out examples at step 24: top1 [\d.]+", done.stderr, re.MULTILINE)
 
 
 def test_a_run_that_was_moved_and_renamed_measures_the_same(

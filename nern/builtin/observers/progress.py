@@ -76,12 +76,15 @@ class ProgressBar(Observer):
     def nern_ordering(self, done: int, total: int) -> None:
         if time.monotonic() - self._state.shown >= self.every:
             self._state.shown = time.monotonic()
-            self._say(f"ordering: {done} of {total} kernels")
+            self._say(f"ordering: {done:,} of {total:,} kernels")
 
     @hookimpl
     def nern_original_measured(self, split: str, images: int, metrics: dict[str, float]) -> None:
         if metrics:
-            self._say(f"original on {images} {split} images: " + "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+            self._say(
+                f"original on {images:,} {SPLITS.get(split, split)} examples: "
+                + "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            )
 
     @hookimpl
     def nern_step(self, phase: str, iteration: int, total: int, losses: dict[str, float]) -> None:
@@ -109,7 +112,7 @@ class ProgressBar(Observer):
     @hookimpl
     def nern_measuring(self, phase: str, iteration: int, split: str) -> None:
         state = self._state
-        what = f"measuring the {SPLITS.get(split, split)} images"
+        what = f"measuring the {SPLITS.get(split, split)} examples"
         if state.bar is not None and state.task is not None:
             state.bar.update(state.task, description=what, left="", losses="")
         elif state.notebook is not None:
@@ -120,7 +123,7 @@ class ProgressBar(Observer):
     @hookimpl
     def nern_evaluated(self, iteration: int, split: str, metrics: dict[str, float]) -> None:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self._say(f"{SPLITS.get(split, split)} images at step {iteration}: {figures}")
+        self._say(f"{SPLITS.get(split, split)} examples at step {iteration}: {figures}")
 
     @hookimpl
     def nern_run_finished(self) -> None:

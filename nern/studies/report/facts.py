@@ -46,6 +46,7 @@ class RunFacts:
     worst: Sequence[ChosenKernel]
     without_errors: str  # the reason why errors are None
     paper: PaperRow | None
+    better: Mapping[str, str] = attrs.field(factory=dict)  # figure → its better direction; empty where it is not recorded
 
     @property
     def headline(self) -> str:
@@ -64,6 +65,14 @@ class RunFacts:
         """The headline figure of the reconstructed network less that of the original one; None where one lacks it."""
         values = [network.get(self.headline) for network in (self.reconstructed, self.original)]
         return None if None in values else values[0] - values[1]  # type: ignore[operator]
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the reconstruction is `better` or `worse` by the headline figure; None where they are equal or that is not known."""
+        direction = self.better.get(self.headline)
+        if not self.change or direction is None:
+            return None
+        return "better" if (self.change > 0) == (direction == "higher") else "worse"
 
 
 def read_facts(place: Path, label: str, weights: str | None = None, plugins: Sequence[str] = (), disabled: Sequence[str] = ()) -> RunFacts:
@@ -108,6 +117,7 @@ def _of_run(run: RunFolder, label: str, opened: OpenRepresentation | None, reaso
     return RunFacts(
         label, text, result["bytes"], original, chosen, accuracy_difference(counts), counts, about, result["environment"],
         read_curves(run.path) if run.metrics.is_file() else None, *_errors(opened), reason, paper_row(config, artifact.registry),
+        result.get("better") or {},
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from nern.studies import run_figures
 from nern.studies.curves import Curves, labelled
 from nern.studies.drawing import COLOURS, svg_text
 from nern.studies.report.facts import RunFacts, read_facts
+from nern.studies.wording import called, written
 from nern.support.files import write_text
 from nern.support.messages import cannot_write
 from nern.support.version import __version__
@@ -27,7 +28,7 @@ PARTS = {
     "base": (COLOURS[4], "what is added to predictions"),
     "ordering": (COLOURS[1], "which kernel belongs to which coordinate"),
     "zeros": (COLOURS[3], "which weights stay zero"),
-    "copied": (COLOURS[2], "parameters that are not represented, such as batch norms and the classifier"),
+    "copied": (COLOURS[2], "parameters that are not represented, such as biases and batch norms"),
     "header": (COLOURS[6], "names, shapes and the configuration"),
 }
 
@@ -102,7 +103,10 @@ def render(runs: Sequence[RunFacts]) -> str:
         kernels={run.label: pictures.kernels(run) for run in runs},
         classes={run.label: _classes(run) for run in runs},
         any_difference=any(run.difference for run in runs),
+        any_agreement=any("agreement" in run.reconstructed for run in runs),
         any_paper=any(run.paper for run in runs),
+        called=called,
+        written=written,
         all_classifiers=all(run.headline == "top1" for run in runs),
     )
     return text
@@ -127,12 +131,13 @@ class Pictures:
         if lossy:
             what = "Loss terms" if len(lossy) == 1 else "Total loss"
             drawn.append((f"{what} by step, logarithmic; every other phase is shaded.", self._svg(run_figures.losses(lossy))))
-        named = {"kl": "KL divergence from the original network", "top1": "Accuracy"}
         others = [measure for curves in runs.values() for measure in curves.heldout]
-        for measure, name in {**named, **{measure: measure for measure in others if measure not in named}}.items():
+        for measure in dict.fromkeys(["kl", "top1", *others]):
             measured = {label: curves for label, curves in runs.items() if curves.heldout.get(measure)}
             if measured:
-                drawn.append((f"{name} on held-out training images.", self._svg(run_figures.heldout(measured, measure))))
+                drawn.append(
+                    (f"On held-out examples of the training data: {called(measure)}.", self._svg(run_figures.heldout(measured, measure)))
+                )
                 break
         return drawn
 

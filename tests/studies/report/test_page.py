@@ -166,11 +166,15 @@ def test_every_figure_stands_beside_that_of_the_original(regression):
     result = json.loads((folder / "result.json").read_text())
     before, after = result["original"], result["checkpoints"]["chosen"]["test"]
     assert set(before) == set(after) == {"mse", "mse_original"}
+    named = {"mse": "mean squared error", "mse_original": "mean squared difference from the original's outputs"}
     for name in before:
-        assert f"{name} {before[name]:.4g} {after[name]:.4g}" in text
-    assert f"original, mse {before['mse']:.4g}" in text
-    assert f"difference {after['mse'] - before['mse']:+.4g}".replace("-", "−") in text
-    assert "mse on held-out training images" in text
+        assert f"{named[name]} {before[name]:.4g} {after[name]:.4g}" in text
+    assert f"original, mean squared error {before['mse']:.4g}" in text
+    difference = f"difference {after['mse'] - before['mse']:+.4g} ".replace("-", "−")
+    assert difference + f"the reconstruction is {'worse' if after['mse'] > before['mse'] else 'better'}" in text
+    assert "On held-out examples of the training data: mean squared error." in text
+    shown = text.partition("Configuration")[0].lower()
+    assert not [word for word in ("agreement", "images", "accuracy", "top-1") if word in shown]
 
 
 def test_errors_of_a_network_in_memory_are_drawn_and_its_activations_are_refused(regression, tmp_path, capsys):
