@@ -104,6 +104,7 @@ class TargetDrop(Target):
             good = 1 << 40
         most, what = good, "bytes" if coded else "hidden size"
         tried: dict[int, float] = {}
+        say(f"the {what} is found by at most {self.runs} short runs, each of {self.part:.0%} of the steps")
         for _ in range(self.runs):
             name, drop = self._drop(experiment, registry, hidden)
             tried[hidden] = drop

@@ -40,6 +40,7 @@ def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys
     said = capsys.readouterr().err
     tried = sorted(int(folder.name) for folder in (tmp_path / "run" / "sizes").iterdir())
     assert 1 <= len(tried) <= 2
+    assert "the hidden size is found by at most 2 short runs, each of 10% of the steps" in said
     assert all(f"hidden size {hidden}: top1 is " in said for hidden in tried)
     assert result.drop is not None
     how = f"{abs(result.drop):.2f} {'worse' if result.drop > 0 else 'better'}"

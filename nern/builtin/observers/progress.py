@@ -74,7 +74,7 @@ class ProgressBar(Observer):
 
     @hookimpl
     def nern_ordering(self, done: int, total: int) -> None:
-        if time.monotonic() - self._state.shown >= self.every:
+        if done and time.monotonic() - self._state.shown >= self.every:  # without an ordering nothing is ever done
             self._state.shown = time.monotonic()
             self._say(f"ordering: {done:,} of {total:,} kernels")
 
