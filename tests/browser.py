@@ -28,9 +28,9 @@ def find_browser() -> str:
 
 
 def answer_of(browser: str, page: str, profile: Path, *more: str) -> Any:
-    """Open a page and read the JSON that its script wrote into `<pre id="found">`."""
+    """Open a page and read the JSON that its script wrote into `<pre id="answer">`."""
     switches = [*SWITCHES, f"user-data-dir={profile}", "dump-dom", *more]
     process = subprocess.run([browser, *(f"--{switch}" for switch in switches), page], capture_output=True, text=True, timeout=240)
-    match = re.search(r'<pre id="found">(.*?)</pre>', process.stdout, re.DOTALL)
+    match = re.search(r'<pre id="answer">(.*?)</pre>', process.stdout, re.DOTALL)
     assert match, f"the browser did not finish: {process.stderr[-2000:]}"
     return json.loads(html.unescape(match[1]))

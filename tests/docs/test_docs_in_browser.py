@@ -52,8 +52,8 @@ const measure = page => new Promise(done => {
 (async () => {
   const records = [];
   for (const page of PAGES) records.push(await measure(page));
-  document.body.innerHTML = "<pre id=found></pre>";
-  document.getElementById("found").textContent = JSON.stringify(records);
+  document.body.innerHTML = "<pre id=answer></pre>";
+  document.getElementById("answer").textContent = JSON.stringify(records);
 })();
 </script></body>"""
 

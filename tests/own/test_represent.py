@@ -133,8 +133,8 @@ def test_a_short_training_brings_a_network_close_to_its_original(tmp_path: Path)
     model, (inputs, labels) = cnn(), images(200)
     longer = {"phases.reconstruction.iterations": 150, "phases.distillation.iterations": 100, "predictor.hidden": 48}
     result = represent(model, (inputs, labels), tmp_path, overrides=longer)
-    found = nern.load(result.artifact, into=cnn())
-    agreement = (found(inputs).argmax(1) == model.eval()(inputs).argmax(1)).double().mean()
+    rebuilt = nern.load(result.artifact, into=cnn())
+    agreement = (rebuilt(inputs).argmax(1) == model.eval()(inputs).argmax(1)).double().mean()
     assert agreement > 0.8
     assert result.iterations == 250
 
@@ -316,9 +316,9 @@ def test_an_own_class_goes_on_from_its_run_folder_in_another_process(tmp_path: P
     def call(*words: str, cwd: Path = elsewhere) -> str:
         import os
 
-        found = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment})
-        assert not found.returncode, found.stderr
-        return found.stdout
+        process = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment})
+        assert not process.returncode, process.stderr
+        return process.stdout
 
     call("script.py", cwd=tmp_path)
     run = tmp_path / "run"

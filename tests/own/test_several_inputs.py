@@ -109,7 +109,7 @@ def test_one_input_that_is_no_image(tmp_path: Path) -> None:
     assert engine.evaluate().original_top1 == result.original_top1
 
 
-def test_what_is_no_input_is_said(tmp_path: Path) -> None:
+def test_what_is_no_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must be called image, .*, or as the network's argument \(picture, words\)"):
         inputs_and_targets({"sound": torch.zeros(2)}, ["picture", "words"])
     image, tokens, labels = parts()

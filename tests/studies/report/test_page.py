@@ -149,15 +149,15 @@ def test_a_network_that_was_handed_over_in_memory_has_a_page_with_its_errors(reg
     model, folder, text = regression
     wrong = nern.load(folder / "model.nern").state_dict()
     truth = model.state_dict()
-    found = read_facts(folder, "mine").errors
-    assert set(found) == {"0.weight", "2.weight"}
-    for name, errors in found.items():
+    errors_by_layer = read_facts(folder, "mine").errors
+    assert set(errors_by_layer) == {"0.weight", "2.weight"}
+    for name, errors in errors_by_layer.items():
         a, b = truth[name].double(), wrong[name].double()
         assert errors.layer == pytest.approx(float((a - b).norm() / a.norm()), rel=1e-5)
     assert "Best and worst kernels" in text
     assert "112 of 129 numbers" in text
     alone = read_facts(folder / "model.nern", "file", str(folder / "original.safetensors"))
-    assert alone.errors["2.weight"].layer == found["2.weight"].layer
+    assert alone.errors["2.weight"].layer == errors_by_layer["2.weight"].layer
     assert alone.bytes["total"] == (folder / "model.nern").stat().st_size
 
 
@@ -264,18 +264,18 @@ def test_the_verb_and_the_method_write_the_same_page(digits_run, tmp_path, capsy
     assert run(["report", str(digits_run), "-o", str(tmp_path / "new" / "report.html")]) == 0
     written = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     assert capsys.readouterr().out == f"{tmp_path / 'new' / 'report.html'}: {len(written.encode()):,} bytes\n"
-    made = nern.report(digits_run)
-    assert made.html == written
-    assert "srcdoc=" in made._repr_html_()
-    assert "<script" not in made._repr_html_()
+    report_page = nern.report(digits_run)
+    assert report_page.html == written
+    assert "srcdoc=" in report_page._repr_html_()
+    assert "<script" not in report_page._repr_html_()
 
 
-def test_its_libraries_are_imported_only_for_a_page_and_their_absence_is_explained(digits_run):
+def test_jinja_and_matplotlib_are_imported_only_for_a_page_and_their_absence_is_explained(digits_run):
     code = "import sys, nern.cli.main, nern.studies.report.page; assert not {'jinja2', 'matplotlib'} & set(sys.modules); "
     code += f"sys.modules['jinja2'] = None; sys.exit(nern.cli.main.run(['report', {str(digits_run)!r}, '-o', 'x.html']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert 'pip install "nern[report]"' in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert 'pip install "nern[report]"' in process.stderr
 
 
 # Loads the report at the width of a screen and of a phone, in light and in dark colours, and reports what a reader sees.
@@ -294,15 +294,15 @@ frame.onload = () => {
     for (let up = e.parentElement; up; up = up.parentElement) if (/auto|scroll/.test(style(up).overflowX)) return true;
   };
   const boxes = all("svg text").map(e => e.getBoundingClientRect()).filter(box => box.width);
-  const found = {
+  const measures = {
     svgs: all("svg").length, dark: luminance(ground) < 0.2, text: contrast(style(inside.querySelector("p")).color, ground),
     least: Math.min(...all("svg text").map(e => contrast(style(e).fill, ground))), smallest: Math.min(...boxes.map(b => b.height)),
     bars: all(".bar span").map(e => e.getBoundingClientRect().width),
     wide: all("main *").filter(e => !e.closest("svg") && e.getBoundingClientRect().right > WIDTH + 1 && !scrolls(e))
       .map(e => e.outerHTML.slice(0, 80)),
   };
-  document.body.innerHTML = "<pre id=found></pre>";
-  document.getElementById("found").textContent = JSON.stringify(found);
+  document.body.innerHTML = "<pre id=answer></pre>";
+  document.getElementById("answer").textContent = JSON.stringify(measures);
 };
 </script></body>"""
 
