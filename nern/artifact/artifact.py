@@ -150,14 +150,16 @@ class Artifact(Shown):
         self._architecture = architecture
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The reconstructed network's complete state dict, with original names, shapes and dtypes, on the CPU.
+        """The reconstructed network's complete state dict, with original names, shapes and dtypes, contiguous on the CPU.
 
         The network is not built: neither its class nor the plugin that offers it is needed.
         """
         predicted = {name: value.cpu() for name, value in self.representation.reconstruct().items()}
         layers, copied = self.representation.grid.layers, self.copied_entries()
         return {
-            entry.name: (copied[entry.name] if entry.layer is None else predicted[layers[entry.layer].parameter]).to(entry.dtype, copy=True)
+            entry.name: (copied[entry.name] if entry.layer is None else predicted[layers[entry.layer].parameter])
+            .to(entry.dtype)
+            .clone(memory_format=torch.contiguous_format)  # weights of transposed convolutions are predicted in another order
             for entry in self.entries
         }
 

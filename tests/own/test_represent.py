@@ -11,6 +11,7 @@ from typing import Any, Literal
 import attrs
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -117,6 +118,14 @@ def test_tiles_at_an_edge_count_as_the_weights_that_they_hold(tmp_path: Path) ->
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))  # 10 rows do not divide into tiles of 3
     file = nern.load(represent(model, images(), tmp_path).artifact)
     assert describe_artifact(file)["represented"].endswith("1,476 of 1,490 numbers")
+
+
+def test_the_state_dict_of_a_file_can_be_saved_whatever_the_layers(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(4, 6, 3, stride=2), nn.Flatten(), nn.Linear(1734, 4))
+    result = represent(model, images(), tmp_path)
+    state = nern.load(result.artifact).state_dict()
+    save_file(state, tmp_path / "weights.safetensors")  # which refuses what is not contiguous
+    assert same(load_file(tmp_path / "weights.safetensors"), nern.load(result.artifact, into=model).state_dict())
 
 
 def test_labels_need_not_show_every_class(tmp_path: Path) -> None:
