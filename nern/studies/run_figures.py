@@ -23,21 +23,24 @@ if TYPE_CHECKING:
 def losses(runs: Mapping[str, Curves]) -> Figure:
     """Losses over the steps on a logarithmic scale, with the phases shaded; label → curves.
 
-    One run shows every term of its loss, several runs show their totals.
+    One run shows every term of its loss, several runs show their totals. Phases have losses of their own: lines end where a phase ends.
 
     Raises:
         DataError: a run has written no losses yet.
     """
     lines: dict[str, Points] = {}
+    ends: dict[str, list[int]] = {}
     for label, curves in runs.items():
         if not curves.losses:
             raise DataError(f"{label} has written no losses yet; it does so every log_every steps")
         terms = curves.losses if len(runs) == 1 else {"total": curves.losses.get("total", next(iter(curves.losses.values())))}
-        lines |= {name if len(runs) == 1 else label: points for name, points in terms.items()}
+        named = {name if len(runs) == 1 else label: points for name, points in terms.items()}
+        lines, ends = {**lines, **named}, {**ends, **dict.fromkeys(named, [phase.last for phase in curves.phases])}
     figure, (axes,) = new_figure()
     for colour, (name, points) in zip(colours(len(lines)), lines.items(), strict=True):
         positive = [(step, value) for step, value in thinned(points) if value > 0]
-        axes.plot(*_columns(positive), color=colour, label=name, linewidth=1.4, marker="." if len(positive) < 30 else None)
+        drawn = _columns(_apart(positive, ends[name]))
+        axes.plot(*drawn, color=colour, label=name, linewidth=1.4, marker="." if len(positive) < 30 else None)
     shade_phases(axes, list(runs.values()))
     axes.set_yscale("log")
     axes.set(xlabel="step", ylabel="loss")
@@ -132,6 +135,12 @@ def chosen_kernels(best: Sequence[ChosenKernel], worst: Sequence[ChosenKernel]) 
         half.suptitle(title, fontsize=10)
         half.colorbar(image, ax=grid, label="weight")
     return figure
+
+
+def _apart(points: Points, ends: Sequence[int]) -> Points:
+    """The points, with a gap after every end of a phase."""
+    gaps = [(end, math.nan) for end in ends if any(step <= end for step, _ in points) and any(step > end for step, _ in points)]
+    return sorted([*points, *gaps], key=lambda point: (point[0], math.isnan(point[1])))
 
 
 def _columns(points: Points) -> tuple[list[int], list[float]]:

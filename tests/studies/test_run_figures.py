@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -28,6 +30,17 @@ def test_the_axis_holds_the_longest_of_several_runs(draw):
         assert axes.get_xlim() == (0, 1000)
         assert [text.get_text() for text in axes.texts] == ["distillation"]  # the other is too short for its name
         assert len(axes.patches) == 1
+
+
+def test_losses_of_two_phases_are_not_joined():
+    both = curves([("reconstruction", 0, 100), ("distillation", 100, 200)], (50, 3.0), (100, 2.0), (150, 9.0), (200, 8.0))
+    (axes,) = run_figures.losses({"one": both}).axes
+    steps, values = axes.lines[0].get_data()
+    assert list(steps) == [50, 100, 100, 150, 200]
+    assert [math.isnan(value) for value in values] == [False, False, True, False, False]
+    first = curves([("reconstruction", 0, 100)], (50, 3.0), (100, 2.0))
+    (axes,) = run_figures.losses({"one": first}).axes
+    assert list(axes.lines[0].get_xdata()) == [50, 100]
 
 
 def test_phases_of_other_runs_are_not_shaded_as_if_they_were_shared():

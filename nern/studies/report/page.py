@@ -130,7 +130,7 @@ class Pictures:
         lossy = {label: curves for label, curves in runs.items() if curves.losses}
         if lossy:
             what = "Loss terms" if len(lossy) == 1 else "Total loss"
-            drawn.append((f"{what} by step, logarithmic; every other phase is shaded.", self._svg(run_figures.losses(lossy))))
+            drawn.append((f"{what} by step, logarithmic. Every phase has a loss of its own.", self._svg(run_figures.losses(lossy))))
         others = [measure for curves in runs.values() for measure in curves.heldout]
         for measure in dict.fromkeys(["kl", "top1", *others]):
             measured = {label: curves for label, curves in runs.items() if curves.heldout.get(measure)}
