@@ -113,7 +113,7 @@ class TargetDrop(Target):
             if bad == 0:
                 following = hidden * 7 // 10
             elif good == most:
-                following = hidden * 14 // 10
+                following = hidden * (20 if drop > 2 * self.points else 14) // 10
             else:
                 following = round((good * bad) ** 0.5)
             hidden = max(SMALLEST, following)

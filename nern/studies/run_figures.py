@@ -35,7 +35,7 @@ def losses(runs: Mapping[str, Curves]) -> Figure:
             raise DataError(f"{label} has written no losses yet; it does so every log_every steps")
         terms = curves.losses if len(runs) == 1 else {"total": curves.losses.get("total", next(iter(curves.losses.values())))}
         named = {name if len(runs) == 1 else label: points for name, points in terms.items()}
-        lines, ends = {**lines, **named}, {**ends, **dict.fromkeys(named, [phase.last for phase in curves.phases])}
+        lines, ends = {**lines, **named}, {**ends, **{name: [phase.last for phase in curves.phases] for name in named}}
     figure, (axes,) = new_figure()
     for colour, (name, points) in zip(colours(len(lines)), lines.items(), strict=True):
         positive = [(step, value) for step, value in thinned(points) if value > 0]

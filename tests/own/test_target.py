@@ -11,6 +11,7 @@ from torch import nn
 
 import nern
 from nern.errors import ConfigError, OptionError
+from nern.run.own_network import OwnNetwork
 from tests.own.test_represent import SHORT, cnn, images
 
 CODED = {"phases.distillation.iterations": 150, "phases.distillation.batch": 8, "observers": {}}
@@ -45,6 +46,16 @@ def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys
     assert result.drop is not None
     how = f"{abs(result.drop):.2f} {'worse' if result.drop > 0 else 'better'}"
     assert f"asked for top1 at most 60 worse than the original's; on the test examples it is {how}" in said
+
+
+def test_sizes_grow_faster_far_from_the_wanted_drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a drop of 90 over the hidden size; 3 points are reached at 30."""
+    experiment, registry = OwnNetwork(cnn(), images()).experiment({**SHORT, "predictor.hidden": 8}, output=tmp_path / "run")
+    monkeypatch.setattr(nern.TargetDrop, "_drop", lambda self, experiment, registry, hidden: ("top1", 90 / hidden))
+    said: list[str] = []
+    found = nern.TargetDrop(points=3.0).experiment(experiment, registry, said.append)
+    assert [int(line.split()[2].rstrip(":")) for line in said[1:]] == [8, 16, 22, 30, 26]
+    assert found.predictor.hidden == 30  # type: ignore[attr-defined]
 
 
 def test_targets_refuse_what_is_impossible(tmp_path: Path) -> None:
