@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
@@ -19,11 +20,17 @@ from nern.errors import ConfigError, NernError, OptionError
 
 _NERN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_BETWEEN = tuple(os.path.dirname(str(find_spec(name).origin)) + os.sep for name in ("pluggy", "attr", "cattrs"))  # type: ignore[union-attr]
 _PYTHON = sysconfig.get_path("stdlib") + os.sep
 
 #: Class of a component → (extension point, `package:name`), of every component that was ever registered.
 _OWNERS: weakref.WeakKeyDictionary[type, tuple[str, str]] = weakref.WeakKeyDictionary()
+
+
+@functools.cache
+def _between() -> tuple[str, ...]:
+    """Folders of packages through which calls of components go; looked up at an error only, since files are read without some of them."""
+    specs = [find_spec(name) for name in ("pluggy", "attr", "cattrs")]
+    return tuple(os.path.dirname(str(spec.origin)) + os.sep for spec in specs if spec is not None)
 
 
 class ContractError(ConfigError):
@@ -183,7 +190,7 @@ def place_of_code(problem: str, *things: Any) -> str:
 
 def _is_outside(file: str) -> bool:
     """Whether a file is none of nern's, of torch's, of pluggy's, of attrs' or of Python's own, and no code without a file."""
-    if file.startswith((_NERN, _TORCH, *_BETWEEN, "<")):
+    if file.startswith((_NERN, _TORCH, *_between(), "<")):
         return False
     return not file.startswith(_PYTHON) or "-packages" in file[len(_PYTHON) :]
 
