@@ -107,6 +107,9 @@ def test_noise_follows_seed_and_step_and_has_no_test_set(task: Task) -> None:
     assert all(targets is None for _, targets in data.batches("heldout", 64, CPU))
     with pytest.raises(DataError, match="noise has no test set; measure with another task"):
         list(data.batches("test", 64, CPU))
+    fewer = attrs.evolve(task, heldout_images=100).open(CIFAR, 0.1, 3)
+    assert torch.equal(images(fewer, "heldout")[:64], held[:64])
+    assert len(images(fewer, "heldout")) == 100
 
 
 # -- digits ------------------------------------------------------------------------------------------------------------

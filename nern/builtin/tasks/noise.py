@@ -12,8 +12,6 @@ from torch import Tensor
 
 from nern import Data, DataError, Preprocessing, Task, above, at_least, at_most, generator, hookimpl, option
 
-HELDOUT_IMAGES = 1024
-
 
 class NoiseData(Data):
     """Endless noise; its held-out set has no labels, and there is no test set."""
@@ -21,8 +19,10 @@ class NoiseData(Data):
     classes = None
     splits = frozenset({"train", "heldout"})
 
-    def __init__(self, draw: Callable[[tuple[int, ...], torch.Generator], Tensor], size: tuple[int, int, int], seed: int) -> None:
-        self._draw, self._size, self._seed = draw, size, seed
+    def __init__(
+        self, draw: Callable[[tuple[int, ...], torch.Generator], Tensor], size: tuple[int, int, int], seed: int, heldout: int
+    ) -> None:
+        self._draw, self._size, self._seed, self._heldout = draw, size, seed, heldout
 
     def inputs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], Tensor]:
         return lambda step: self._draw((batch, *self._size), generator(seed, "noise", step, device=device))
@@ -30,13 +30,22 @@ class NoiseData(Data):
     def batches(self, split: Literal["heldout", "test"], batch: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor | None]]:
         if split == "test":
             raise DataError("noise has no test set; measure with another task: nern evaluate RUN task.name=cifar10 task.root=DIR")
-        for start in range(0, HELDOUT_IMAGES, batch):
-            count = min(batch, HELDOUT_IMAGES - start)
+        for start in range(0, self._heldout, batch):
+            count = min(batch, self._heldout - start)
             yield self._draw((count, *self._size), generator(self._seed, "heldout", start, device=device)), None
 
 
 @attrs.frozen
-class UniformNoise(Task):
+class Noise(Task):
+    """What all noise has: a held-out set that is as large as the option says."""
+
+    heldout_images: int = option(
+        1024, help="images on which the network is measured to choose a checkpoint; fewer save time with a slow network", check=at_least(1)
+    )
+
+
+@attrs.frozen
+class UniformNoise(Noise):
     """Normalised inputs drawn from U[-1, 1]."""
 
     scale: float = option(1.0, help="half the width of the interval", check=above(0))
@@ -47,11 +56,11 @@ class UniformNoise(Task):
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
             return (2 * torch.rand(shape, generator=source, device=source.device) - 1) * self.scale
 
-        return NoiseData(draw, preprocessing.size, seed)
+        return NoiseData(draw, preprocessing.size, seed, self.heldout_images)
 
 
 @attrs.frozen
-class NormalNoise(Task):
+class NormalNoise(Noise):
     """Normalised inputs drawn from N(0, 1)."""
 
     scale: float = option(1.0, help="standard deviation", check=above(0))
@@ -62,11 +71,11 @@ class NormalNoise(Task):
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
             return torch.randn(shape, generator=source, device=source.device) * self.scale
 
-        return NoiseData(draw, preprocessing.size, seed)
+        return NoiseData(draw, preprocessing.size, seed, self.heldout_images)
 
 
 @attrs.frozen
-class ColouredNoise(Task):
+class ColouredNoise(Noise):
     """Normalised inputs that are smooth like photographs, each to another degree: normal noise in which slow waves are stronger.
 
     The amplitude of a wave falls with a power of its frequency, as it does in photographs (Field 1987; Baradad et al. 2021, sec. 3.2),
@@ -95,7 +104,7 @@ class ColouredNoise(Task):
             noise = smooth(math.sqrt(self.shared) * common + math.sqrt(1 - self.shared) * own, falloff)
             return self.scale * noise / noise.flatten(1).std(1).clamp_min(1e-12).reshape(-1, *[1] * (len(shape) - 1))
 
-        return NoiseData(draw, preprocessing.size, seed)
+        return NoiseData(draw, preprocessing.size, seed, self.heldout_images)
 
 
 def smooth(white: Tensor, falloff: Tensor) -> Tensor:

@@ -58,9 +58,8 @@ def percentages(weights: Path, files: Sequence[Path]) -> tuple[float, float]:
 
 @pytest.mark.slow
 def test_a_run_without_training_images_measures_the_real_network(
-    some_imagenet: Path, small_imagenet: Path, squeezenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    some_imagenet: Path, small_imagenet: Path, squeezenet_weights: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("nern.builtin.tasks.noise.HELDOUT_IMAGES", 4)
     experiment = {
         "architecture": {
             "name": "squeezenet", "model": "squeezenet1_0", "layers": ["features.[34].*.weight"], "weights": str(squeezenet_weights),
@@ -72,7 +71,7 @@ def test_a_run_without_training_images_measures_the_real_network(
         "sampler": {"name": "uniform", "batch": 512},
         "phases": [
             {"name": "reconstruction", "iterations": 2, "losses": {"reconstruction": {}}},
-            {"name": "distillation", "iterations": 2, "batch": 2, "inputs": {"name": "uniform-noise"}},
+            {"name": "distillation", "iterations": 2, "batch": 2, "inputs": {"name": "uniform-noise", "heldout_images": 4}},
         ],
         "losses": {"reconstruction": {}, "kd": {}, "fmd": {}},
         "optimizer": {"name": "adamw", "lr": 1e-3},

@@ -151,16 +151,15 @@ def test_norms_that_activate_are_compared_before_the_activation() -> None:
     ],
 )
 def test_networks_train_for_three_steps_and_are_rebuilt_from_the_file(
-    name: str, small_kernels: str, patterns: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small_kernels: str, patterns: list[str], tmp_path: Path
 ) -> None:
     architecture = NETWORKS[name]
     network = built(architecture)
     write_tensors(tmp_path / "original.safetensors", network.state_dict())
-    monkeypatch.setattr("nern.builtin.tasks.noise.HELDOUT_IMAGES", 4)
     options = {"name": name.split("-")[0], "model": architecture.model, "size": architecture.size, "classes": 10}  # type: ignore[attr-defined]
     experiment = {
         "architecture": {**options, "layers": patterns, "weights": str(tmp_path / "original.safetensors")},
-        "task": {"name": "uniform-noise"},
+        "task": {"name": "uniform-noise", "heldout_images": 4},
         "embedding": {"name": "positional", "frequencies": 2},
         "predictor": {"name": "mlp", "hidden": 4},
         "smoother": {"name": "none"},
