@@ -89,6 +89,12 @@ class Experiment:
     curvature_batches: int = option(
         500, help="batches of images on which storage entropy measures how much each number matters, before it rounds", check=at_least(0)
     )
+    curvature: Literal["numbers", "layers"] = option(
+        "numbers",
+        help="for what storage entropy measures how much it matters: for the numbers of a layer one by one, so that steps and rounding "
+        "suit the images that are measured; or for a layer as a whole, which then has one step and is rounded to the nearest: what is "
+        "measured on noise holds for photographs in this way alone",
+    )
     fold_batch_norms: bool = option(
         False,
         help="make the scales of batch norms part of the represented kernels before them, so that only their biases are copied",

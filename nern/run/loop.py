@@ -143,7 +143,8 @@ class TrainingLoop:
             images = phase_inputs(experiment, phase, index, self.context, self.open_task) if experiment.runs_networks(phase) else None
             room = room_for_codes(experiment, self.original, representation, self.registry)
             with seeded(experiment.seed, "coding"):
-                start_coding(self.context, images, experiment.curvature_batches, room, partial(self._end_if_asked, stop))
+                batches, by_layer = experiment.curvature_batches, experiment.curvature == "layers"
+                start_coding(self.context, images, batches, room, partial(self._end_if_asked, stop), by_layer)
             self.processes.same(representation.parameters())
             self.best = None  # earlier checkpoints were measured before coding, with numbers that no file can hold
         exact = float(stored_bits(representation, self.original.grid.weights, 0, 0).exact)

@@ -5,6 +5,9 @@ drawn from its own predictions, which needs no labels of the data (Kunstner et a
 factors by axis, fitted to the inverse square root of the information's diagonal, so that all steps cost about the same accuracy.
 Integers are rounded one after the other, and the following ones compensate the error of each (Frantar et al. 2022, GPTQ), where the
 second moments of a filter's gradients take the place of the Hessian.
+
+All of this holds for the images on which it is measured. Where these are noise, only the mean information of a layer still holds for
+photographs: a layer then has a single step, and integers are rounded to the nearest.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch.nn import functional as F
 
 from nern.outputs.kinds import ClassLogits, OutputKind
 from nern.outputs.nested import count, map_tensors, part
-from nern.representation.entropy import code_parameters, fitted_levels, outer_sum
+from nern.representation.entropy import STEP_GRID, code_parameters, fitted_levels, outer_sum
 from nern.representation.laplace import LARGEST, bits
 from nern.support.seeding import generator
 from nern.training.step import StepContext
@@ -55,6 +58,7 @@ def start_coding(
     batches: int,
     budget: float | None,
     between: Callable[[], None] = lambda: None,
+    by_layer: bool = False,
 ) -> None:
     """Turn the representation's parameters into coded ones, with their initial steps and integers.
 
@@ -63,10 +67,13 @@ def start_coding(
         batches: number of image batches on which the curvature is measured.
         budget: total bits that all parameters should take; None for 1.5 per represented weight.
         between: is called after each of these batches, and may raise what ends the run.
+        by_layer: whether all errors in a layer count equally: its curvature is the mean over the layer, and no error is fed back.
     """
     representation = context.representation
     named = {name: value for name, value in representation.named_parameters() if value.is_floating_point() and value.numel()}
     curvatures = measure(context, named, inputs, batches, between)
+    if by_layer:
+        curvatures = {name: averaged(curvature) for name, curvature in curvatures.items()}
     values = {name: value.detach().float().cpu() for name, value in named.items()}
     wanted = budget or BITS * context.kernels.grid.weights
     code_parameters(representation, {name: tuple(part) for name, part in start_values(values, curvatures, wanted).items()})  # type: ignore[misc]
@@ -119,6 +126,11 @@ def measure(
     }
 
 
+def averaged(curvature: Curvature) -> Curvature:
+    """The mean curvature of a parameter, in the place of every entry's own, and without second moments."""
+    return Curvature(torch.full_like(curvature.diagonal, float(curvature.diagonal.double().mean())), None)
+
+
 def probed(kind: OutputKind, outputs: Any, source: torch.Generator) -> Tensor:
     """A random loss whose mean squared gradient is the curvature.
 
@@ -148,8 +160,16 @@ def start_values(
     shapes = {name: step_shape(curvatures[name].diagonal) for name in values if name not in vectors}
     for_vectors = sum(_size(latent.round()) for latent, _ in vectors.values())
 
+    def factors(name: str, scale: float) -> list[Tensor]:
+        wanted = _factors(values[name], shapes[name], scale)
+        # The file holds rounded logarithms of steps: rounded after the integers are chosen, a single step would scale its whole layer
+        return wanted if curvatures[name].matrix is not None else [(part / STEP_GRID).round() * STEP_GRID for part in wanted]
+
+    def steps(name: str, scale: float) -> Tensor:
+        return outer_sum(factors(name, scale)).exp()
+
     def nearest(scale: float) -> float:
-        return for_vectors + sum(_size((values[name] / _steps(values[name], shape, scale)).round()) for name, shape in shapes.items())
+        return for_vectors + sum(_size((values[name] / steps(name, scale)).round()) for name in shapes)
 
     low, high = -20.0, 20.0
     for _ in range(24):
@@ -159,9 +179,7 @@ def start_values(
     matrices = {}
     entries = max(1, sum(values[name].numel() for name in shapes))
     for _ in range(3):  # error feedback costs some more bits
-        matrices = {
-            name: _fed_back(values[name], _steps(values[name], shape, scale), curvatures[name].matrix) for name, shape in shapes.items()
-        }
+        matrices = {name: _fed_back(values[name], steps(name, scale), curvatures[name].matrix) for name in shapes}
         size = for_vectors + sum(_size(integers) for integers, _ in matrices.values())
         if abs(size / wanted - 1) < 0.01:
             break
@@ -172,7 +190,7 @@ def start_values(
             started[name] = vectors[name]
         else:
             integers, latent = matrices[name]
-            started[name] = (integers + (latent - integers).clamp(-REACH, REACH), _factors(values[name], shapes[name], scale))
+            started[name] = (integers + (latent - integers).clamp(-REACH, REACH), factors(name, scale))
     return started
 
 
@@ -190,10 +208,6 @@ def _factors(value: Tensor, shape: list[Tensor], scale: float) -> list[Tensor]:
     wanted = [shape[0] + scale, *shape[1:]]
     most = (value.abs() / outer_sum(wanted).exp()).flatten(1).amax(1)
     return [wanted[0] + (most / ROOM).clamp_min(1).log(), *wanted[1:]]
-
-
-def _steps(value: Tensor, shape: list[Tensor], scale: float) -> Tensor:
-    return outer_sum(_factors(value, shape, scale)).exp()
 
 
 def _all_zero(values: Mapping[str, Tensor], shapes: Mapping[str, list[Tensor]]) -> float:

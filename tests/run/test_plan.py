@@ -95,6 +95,14 @@ def test_a_part_of_the_steps_is_a_part_of_the_curvature_too(tmp_path: Path) -> N
     assert own.experiment({"curvature_batches": 7}, output=tmp_path / "run")[0].curvature_batches == 7
 
 
+def test_without_images_what_matters_is_measured_for_whole_layers(tmp_path: Path) -> None:
+    for recipe, data, curvature in (("small", None, "layers"), ("small", images(), "numbers"), ("fast", None, "numbers")):
+        own = OwnNetwork(cnn(), data, recipe=recipe, size=(1, 8, 8))
+        assert own.experiment(output=tmp_path / "run")[0].curvature == curvature
+    own = OwnNetwork(cnn(), recipe="small", size=(1, 8, 8))
+    assert own.experiment({"curvature": "numbers"}, output=tmp_path / "run")[0].curvature == "numbers"
+
+
 def test_times_are_extrapolated_on_a_line_that_never_falls() -> None:
     assert _extrapolated({2: 1.0, 8: 4.0}, 128) == pytest.approx(4 + 0.5 * 120)
     assert _extrapolated({2: 4.0, 8: 3.0}, 128) == 3.0

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from nern import Engine, Interrupted
+from nern.builtin.embeddings.codes import cosines
 from nern.builtin.losses.rate import Rate, SteeredRate
 from nern.interfaces import LossContext
-from nern.representation.entropy import StoredBits
-from nern.training.coding import DAMPING, Curvature, probed, start_values, step_shape
+from nern.representation.entropy import StoredBits, coded_parameters
+from nern.training.coding import DAMPING, Curvature, averaged, probed, start_values, step_shape
 from tests.coded_run import PHASE, engine
 
 
@@ -38,6 +39,35 @@ def test_feedback_rounds_better_than_the_nearest_integers() -> None:
     assert errors[0] < 0.8 * errors[1]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
     assert DAMPING < 0.1
+
+
+@pytest.mark.parametrize("curvature", ["numbers", "layers"])
+def test_a_layer_as_a_whole_has_one_step_and_is_rounded_to_the_nearest(tmp_path: Path, curvature: str) -> None:
+    still = {**PHASE, "iterations": 1, "optimizer": {"name": "adamw", "lr": 1e-12}}
+    run = engine(tmp_path, curvature=curvature, phases=[still], bytes=4200)
+    run.fit()
+    original = dict(run.prepared().network.state_dict())
+    layers = [parameter for parameter in coded_parameters(run.representation) if "codes" in parameter.name]
+    spreads = [float(parameter.code.log_steps().detach().std()) for parameter in layers]
+    steps = [float(parameter.code.log_steps().detach().mean()) for parameter in layers]
+    assert max(steps) - min(steps) > 0.1  # each layer has its own
+    if curvature == "numbers":
+        assert min(spreads) > 0.05
+        return
+    assert max(spreads) < 1e-5
+    for parameter, layer in zip(layers, run.representation.grid.layers, strict=True):
+        waves = torch.kron(cosines(layer.kernel[0]), cosines(layer.kernel[1])).float()
+        codes = original[layer.parameter].flatten(2) @ waves.T  # the parameter's own frequencies stand in another order
+        step = parameter.code.log_steps().detach().exp()
+        rounded = parameter.code.counts(parameter.latent).detach() * step
+        assert float((rounded.sort().values - codes.sort().values).abs().max()) <= 0.501 * float(step.max())
+
+
+def test_the_mean_curvature_is_that_of_all_numbers() -> None:
+    diagonal = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
+    mean = averaged(Curvature(diagonal, torch.eye(4)))
+    torch.testing.assert_close(mean.diagonal, diagonal.mean().expand(5, 4))
+    assert mean.matrix is None
 
 
 def test_a_long_measurement_of_the_curvature_is_announced(
