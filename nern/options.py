@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ def describe(cls: type) -> list[OptionInfo]:
     for field in option_fields(cls):
         default: Any = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-            default = default.factory()
+            default = "computed from the other options" if default.takes_self else default.factory()
         described.append(OptionInfo(option_name(field), type_name(hints[field.name]), default, field.metadata.get("help", "")))
     return described
 
@@ -105,10 +106,14 @@ def problem_with_options(cls: type) -> str | None:
         hints = typing.get_type_hints(cls)
     except (NameError, AttributeError, TypeError) as error:
         return f"whose class {cls.__name__} names a type that is not there at run time ({error}); import it outside of TYPE_CHECKING"
+    except Exception as error:  # an annotation in quotes may be any code
+        return f"whose class {cls.__name__} has an annotation that is no type ({type(error).__name__}: {error})"
     for field in option_fields(cls):
         name = option_name(field)
         if field.name not in hints:
             return f"whose option '{name}' has no type; write {name}: float = nern.option(…)"
+        if not isinstance(field.metadata.get("help", ""), str):
+            return f"whose option '{name}' has a help that is no text"
         default: Any = field.default
         if default is attrs.NOTHING:
             continue
@@ -130,7 +135,9 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    return type(value) in (bool, int, float, str, type(None)) or attrs.has(type(value))
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) in (bool, int, str, type(None)) or attrs.has(type(value))
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -149,7 +156,8 @@ def _fits(hint: Any, value: Any) -> bool:
 
 def summary(cls: type) -> str:
     """The first line of a component's own docstring, or an empty string."""
-    return (inspect.cleandoc(cls.__dict__.get("__doc__") or "").splitlines() or [""])[0]
+    text = cls.__dict__.get("__doc__")
+    return (inspect.cleandoc(text).splitlines() or [""])[0] if isinstance(text, str) else ""
 
 
 def type_name(hint: Any) -> str:
@@ -160,7 +168,7 @@ def type_name(hint: Any) -> str:
     if hint is type(None):
         return "null"
     if origin in (list, tuple):
-        return f"list of {type_name(arguments[0])}"
+        return f"list of {type_name(arguments[0])}" if arguments else "empty list"
     if origin is dict:
         return f"mapping of {type_name(arguments[1])}"
     if arguments:

@@ -23,6 +23,7 @@ from nern.support.version import __version__
 
 if TYPE_CHECKING:
     from nern.engine import Engine
+    from nern.options import OptionInfo
 
 
 @click.group(
@@ -260,19 +261,20 @@ def plugins(plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) 
             say(f"{heading}: {line}")
 
 
-def _described(registry: Any) -> dict[str, Any]:
-    import attrs
+def _option(option: OptionInfo) -> dict[str, Any]:
+    """An option as JSON can hold it: a default that is a component becomes a mapping of its options."""
+    default = None if option.required else attrs.asdict(option)["default"]
+    return {"name": option.name, "type": option.type, "required": option.required, "default": default, "help": option.help}
 
+
+def _described(registry: Any) -> dict[str, Any]:
     from nern.options import describe
 
     components = [
         {
             "kind": entry.kind, "name": entry.name, "package": entry.package, "version": entry.version,
             "plugin": entry.plugin, "summary": entry.summary,
-            "options": [
-                {"name": o.name, "type": o.type, "required": o.required, "default": None if o.required else o.default, "help": o.help}
-                for o in describe(entry.cls)
-            ],
+            "options": [_option(option) for option in describe(entry.cls)],
         }
         for entry in registry.entries()
     ]  # fmt: skip

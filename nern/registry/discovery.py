@@ -6,9 +6,11 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +18,10 @@ from nern.errors import PluginError
 from nern.registry.hook_errors import BREAKS, reason_of
 from nern.registry.registry import Failure, Registry, canonical
 from nern.support.messages import did_you_mean
+from nern.support.settings import kept
 from nern.support.version import __version__
+
+log = logging.getLogger("nern")
 
 #: Module names of the built-in plugins, which are registered like any other plugin.
 BUILTINS = (
@@ -117,12 +122,13 @@ def create_registry(
 def load_module(registry: Registry, source: str, folder: Path | None = None) -> None:
     """Register a local plugin: the path of a Python file, or the name of a module; both may lie in `folder`."""
     package, folder = local_name(source), folder or Path()
-    try:
-        plugin = _import_file(folder / source) if source.endswith(".py") else _import_module(source, folder)
-    except BREAKS as error:
-        registry.failures.append(Failure(source, package, "local", reason_of(error)))
-        return
-    registry.register(plugin, source, package, "local")
+    with _apart(source):
+        try:
+            plugin = _import_file(folder / source) if source.endswith(".py") else _import_module(source, folder)
+        except BREAKS as error:
+            registry.failures.append(Failure(source, package, "local", reason_of(error)))
+            return
+        registry.register(plugin, source, package, "local")
 
 
 def load_entry_points(registry: Registry, disabled: Iterable[str] = ()) -> None:
@@ -133,18 +139,28 @@ def load_entry_points(registry: Registry, disabled: Iterable[str] = ()) -> None:
         if {canonical(point.name), canonical(package)} & without:
             registry.left_out.append(f"{point.name} ({package} {version})")
             continue
-        try:
-            _check_requirement(point.dist)
-            plugin = point.load()
-        except BREAKS as error:
-            registry.failures.append(Failure(point.name, package, version, reason_of(error)))
-            continue
-        registry.register(plugin, point.name, package, version)
+        with _apart(point.name):
+            try:
+                _check_requirement(point.dist)
+                plugin = point.load()
+            except BREAKS as error:
+                registry.failures.append(Failure(point.name, package, version, reason_of(error)))
+                continue
+            registry.register(plugin, point.name, package, version)
 
 
 def local_name(source: str) -> str:
     """The package name of a local plugin: the stem of a file's name, or the first part of a module's name."""
     return Path(source).stem if source.endswith(".py") else source.split(".")[0]
+
+
+@contextmanager
+def _apart(plugin: str) -> Iterator[None]:
+    """Load a plugin in a block: what it prints goes to stderr, and what it changes of the settings that all code shares is put back."""
+    with redirect_stdout(sys.stderr), kept() as changed:
+        yield
+    if changed:
+        log.warning("nern: plugin %s changes %s when it is loaded; that is put back", plugin, " and ".join(changed))
 
 
 def _refuse_unknown(disabled: Sequence[str], local: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import pluggy
@@ -9,7 +10,7 @@ import pluggy
 from nern import hookspecs
 from nern.errors import PluginError
 from nern.support.contracts import place_of
-from nern.support.messages import did_you_mean
+from nern.support.messages import did_you_mean, text_of
 
 ALL_HOOKS = [name for name in vars(hookspecs) if name.startswith("nern_")]
 OBSERVER_HOOKS = [name for name in ALL_HOOKS if getattr(hookspecs, name).__annotations__["return"] == "None"]
@@ -22,7 +23,7 @@ def reason_of(error: BaseException) -> str:
     """The reason why a plugin could not be used, in one line."""
     if isinstance(error, pluggy.PluginValidationError):
         return explain(error)
-    text = " ".join(str(error).split())
+    text = text_of(error)
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}{place_of(error)}"
 
 
@@ -35,8 +36,18 @@ def problem_of(cls: type) -> str | None:
         trial.check_pending()
     except pluggy.PluginValidationError as error:
         return explain(error)
-    if not trial.get_hookcallers(cls):
+    callers = trial.get_hookcallers(cls)
+    if not callers:
         return f"{cls.__name__} implements no hook; mark methods such as nern_step with @nern.hookimpl"
+    problems = [problem_with_call(caller.name, implementation.function) for caller in callers for implementation in caller.get_hookimpls()]
+    return next(filter(None, problems), None)
+
+
+def problem_with_call(hook: str, function: object) -> str | None:
+    """Says what is wrong with a hook whose body does not run when it is called; None for an ordinary function."""
+    for test, what in ((inspect.isgeneratorfunction, "a generator (it has a yield)"), (inspect.iscoroutinefunction, "async")):
+        if test(function):
+            return f"{hook} is {what}, so that calling it does nothing; make it an ordinary function"
     return None
 
 

@@ -13,7 +13,7 @@ import pluggy
 from nern import hookspecs, interfaces
 from nern.errors import PluginError
 from nern.options import problem_with_options, summary
-from nern.registry.hook_errors import BREAKS, problem_of, reason_of
+from nern.registry.hook_errors import BREAKS, problem_of, problem_with_call, reason_of
 from nern.registry.kinds import HOOKS, OwnName
 from nern.support.contracts import place_of_code, remember
 from nern.support.messages import did_you_mean
@@ -173,6 +173,9 @@ class Registry(Shown):
             implementation = next(implementation for implementation in caller.get_hookimpls() if implementation.plugin is plugin)
             if implementation.wrapper or implementation.hookwrapper:
                 raise PluginError(f"{caller.name} is a wrapper; nern calls plain implementations only")
+            problem = problem_with_call(caller.name, implementation.function)
+            if problem:
+                raise PluginError(f"{problem}{place_of_code('', implementation.function)}")
             if caller.name not in hooks:
                 continue
             kind, interface = hooks[caller.name]
@@ -197,12 +200,14 @@ def way_to(file: str) -> str:
 
 
 _TERM_OPTIONS = {"name", "weight", "warmup"}
+_NAME = re.compile(r"[^\W\d_][\w-]*")  # what can stand in a dotted path and in package:name
+_NO_TEXT = {"null", "true", "false", "yes", "no", "on", "off"}  # which YAML reads as something else
 
 
 def _problem(kind: str, interface: type, name: object, cls: object) -> str | None:
     """What is wrong with an offered component, as the end of a sentence that begins with its name; None where it is right."""
-    if not isinstance(name, str) or not name or ":" in name:
-        return "but a name must be text without a colon"
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _NO_TEXT:
+        return "but a name must begin with a letter, have letters, digits, '-' and '_' alone, and be no word such as true or null"
     if not (isinstance(cls, type) and issubclass(cls, interface) and attrs.has(cls)):
         return f"which is not an attrs class derived from nern.{interface.__name__}"
     if inspect.isabstract(cls):

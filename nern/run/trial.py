@@ -32,8 +32,9 @@ from nern.representation.component_contracts import (
     problem_with_smoother,
 )
 from nern.representation.entropy import StoredBits
-from nern.support.contracts import ContractError, at_work, broken, is_own, raised
+from nern.support.contracts import ContractError, at_work, broken, is_own, meddling, raised
 from nern.support.seeding import derive
+from nern.support.settings import kept
 from nern.training.component_contracts import (
     problem_with_comparison,
     problem_with_factor,
@@ -201,8 +202,9 @@ def _errors(checks: Sequence[Check], others_alone: bool = False) -> Iterator[Con
         if others_alone and is_own(check.component):
             continue
         try:
-            with located(check.place), torch.random.fork_rng():
+            with located(check.place), torch.random.fork_rng(), kept() as changed:
                 problem = check.look()
+            problem = meddling(changed) if changed else problem
         except ContractError as error:
             yield error
             continue

@@ -9,7 +9,7 @@ import re
 import sysconfig
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from nern.errors import ConfigError, NernError, OptionError
+from nern.support.messages import text_of
+from nern.support.settings import kept
 
 _NERN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -129,21 +131,29 @@ def at_work(component: Any, kind: str, *made: Any) -> Iterator[None]:
     """Say whose error it is where a block, which does nothing but call a component of a plugin, raises one.
 
     Raises:
-        ContractError: the block raised something that says neither what is wrong nor where.
+        ContractError: the block raised something that says neither what is wrong nor where, or changed settings that all code shares.
     """
     try:
-        yield
+        with kept() as changed:
+            yield
     except (NernError, MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
         if is_own(component) or isinstance(error, OptionError):
             raise
         raise broken(component, kind, raised(error), *made) from error
+    if changed and not is_own(component):
+        raise broken(component, kind, meddling(changed), *made)
+
+
+def meddling(changed: Sequence[str]) -> str:
+    """What is wrong with code that changes settings which all code shares."""
+    return f"must leave {' and '.join(changed)} as it finds it, since the rest of the run depends on that"
 
 
 def raised(error: BaseException) -> str:
     """`raised ValueError: text (FILE, line N)`, in one line."""
-    text = " ".join(str(error).split())
+    text = text_of(error)
     return f"raised {type(error).__name__}{': ' if text else ''}{text}{place_of(error)}"
 
 

@@ -22,9 +22,21 @@ def cannot_write(place: object, error: OSError, way_out: str) -> str:
     return f"cannot write {place} ({error.strerror or error}); {way_out}"
 
 
+def text_of(error: BaseException) -> str:
+    """The message of an error in one line; empty where it has none, or where making it raises another error."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return ""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    try:
+        lines = str(error).splitlines()
+    except Exception:
+        lines = []
+    return lines[0] if lines else type(error).__name__
 
 
 def some(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:

@@ -77,7 +77,7 @@ BROKEN = {  # how → (source, the reason that is shown)
         LOSS.replace('needs: ClassVar[str] = "weights"', 'needs: ClassVar[str] = "weights"\n    weight: float = 1.0'),
         "whose option 'weight' collides with the configuration's own key",
     ),
-    "colon in a name": (LOSS.replace('{"absolute"', '{"a:b"'), "nern_losses offers 'a:b', but a name must be text without a colon"),
+    "colon in a name": (LOSS.replace('{"absolute"', '{"a:b"'), "nern_losses offers 'a:b', but a name must begin with a letter"),
     "observer with a misspelled method": (
         "import attrs\nfrom nern import Observer, hookimpl\n@attrs.frozen\nclass O(Observer):\n    'O.'\n"
         "    @hookimpl\n    def nern_stop(self): pass\n@hookimpl\ndef nern_observers(): return {'x': O}",
