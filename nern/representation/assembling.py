@@ -12,6 +12,7 @@ from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import LayerOrder
 from nern.options import located
 from nern.representation.component_contracts import problem_with_shape
+from nern.representation.lookup import AxisTables
 from nern.representation.representation import Representation
 from nern.support.contracts import at_work, broken, described_value
 from nern.support.subsets import call_with
@@ -27,16 +28,24 @@ def assemble(
     """
     with located("embedding"), at_work(embedding, "embedding"):
         embed: Any = embedding.build(grid)
-    if not isinstance(embed, nn.Module) or type(getattr(embed, "dim", None)) is not int:
+        dim: Any = getattr(embed, "dim", None)
+    if not isinstance(embed, nn.Module) or type(dim) is not int:
         problem = "build() must give a module with an attribute 'dim' (int)"
         raise broken(embedding, "embedding", f"{problem}, gave {_with_dim(embed)}", embed)
-    dim: Any = embed.dim
     with located("predictor"), at_work(predictor, "predictor"):
         module: Any = call_with(predictor.build, dim, grid.outputs, offered={"grid": lambda: grid})
+        wants: Any = getattr(module, "wants", "rows")
     if not isinstance(module, nn.Module):
         raise broken(predictor, "predictor", f"build() must give a module, gave {described_value(module)}")
-    if getattr(module, "wants", "rows") not in ("rows", "filters", "layers"):
-        raise broken(predictor, "predictor", f"'wants' must be rows, filters or layers, is {module.wants!r}", module)
+    if wants not in ("rows", "filters", "layers"):
+        raise broken(predictor, "predictor", f"'wants' must be rows, filters or layers, is {wants!r}", module)
+    if getattr(module, "accepts_lookup", False) and hasattr(embed, "tables"):
+        with at_work(embedding, "embedding", embed):
+            make: Any = embed.tables
+            tables = make()
+        if not isinstance(tables, AxisTables):
+            problem = f"tables() must give nern.representation.lookup.AxisTables, gave {described_value(tables)}"
+            raise broken(embedding, "embedding", problem, embed)
     with located("base"), at_work(base, "base"):
         added: Any = None if base is None else base.build(grid)
     if not isinstance(added, (nn.Module, type(None))):

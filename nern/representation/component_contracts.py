@@ -19,7 +19,7 @@ from nern.kernels.orders import LayerOrder
 from nern.networks.feature_maps import sums_among
 from nern.outputs.nested import call, tensors_of
 from nern.representation.representation import Representation
-from nern.support.contracts import described_value
+from nern.support.contracts import described_value, is_own
 from nern.support.messages import first_line
 
 
@@ -152,7 +152,17 @@ def problem_with_predictor(representation: Representation, rows: Tensor) -> str 
             problem = (
                 "forward(embedded) must give the same kernels again in eval mode, and gives others: the file would hold another network"
             )
-    return problem or _problem_with_gradients(representation)
+    return problem or _problem_with_whole(representation) or _problem_with_gradients(representation)
+
+
+def _problem_with_whole(representation: Representation) -> str | None:
+    """What is wrong with all weights at once, where a predictor of a plugin gives them."""
+    whole, weights = getattr(representation.predictor, "whole", None), representation.grid.weights
+    if whole is None or representation.base is not None or is_own(representation.predictor):
+        return None
+    with torch.no_grad():
+        flat: Any = whole(representation.embedding)
+    return None if flat is None else problem_with_numbers(flat, [weights], "whole(embedding)")
 
 
 def _problem_with_gradients(representation: Representation) -> str | None:

@@ -13,8 +13,10 @@ from nern.artifact.reading import load
 from nern.errors import ConfigError
 from nern.interfaces import Architecture
 from nern.networks.state_dicts import same_bits
+from nern.registry.blame import blamed
 from nern.representation.entropy import is_coded
 from nern.support.contracts import ContractError, broken
+from nern.support.messages import first_line
 
 
 @torch.no_grad()
@@ -41,8 +43,8 @@ def check_file(artifact: Artifact, folder: Path, predicts: bool = True) -> None:
     except (OSError, ContractError):
         raise
     except Exception as error:  # a plugin's component, or a type that no file can hold, can raise anything
-        reason = str(error).replace(str(path), "the file")
-        raise ConfigError(f"the run's file could not be read back: {reason.splitlines()[0] if reason else type(error).__name__}") from error
+        reason = blamed(error) or first_line(error).replace(str(path), "the file")
+        raise ConfigError(f"the run's file could not be read back: {reason}") from error
     finally:
         path.unlink(missing_ok=True)
 

@@ -44,7 +44,8 @@ def open_task(task: Task, architecture: Architecture, heldout: float, seed: int)
     preprocessing = preprocessing_of(architecture)
     with seeded(seed, "task"), at_work(task, "task"):
         data: Any = task.open(preprocessing, heldout, seed)
-    problem = problem_with_data(data)
+    with at_work(task, "task", data):
+        problem = problem_with_data(data)
     if problem:
         raise broken(task, "task", problem, data)
     opened: Data = data

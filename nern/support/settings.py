@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+
+_ALL_AS_ERRORS = ("error", None, Warning, None, 0)  # the filter of warnings.simplefilter("error")
 
 
 def settings() -> dict[str, Any]:
@@ -22,6 +25,7 @@ def settings() -> dict[str, Any]:
         "whether torch computes gradients": torch.is_grad_enabled(),
         "whether torch is deterministic": torch.are_deterministic_algorithms_enabled(),
         "the number of torch's threads": torch.get_num_threads(),
+        "whether warnings are errors": _ALL_AS_ERRORS in warnings.filters,
         "the working directory": folder,
     }
 
@@ -36,12 +40,20 @@ def put_back(before: dict[str, Any]) -> list[str]:
         "whether torch computes gradients": torch.set_grad_enabled,
         "whether torch is deterministic": torch.use_deterministic_algorithms,
         "the number of torch's threads": torch.set_num_threads,
+        "whether warnings are errors": _treat_warnings,
         "the working directory": lambda folder: None if folder is None else os.chdir(folder),
     }
     for name in changed:
         with suppress(OSError):
             ways[name](before[name])
     return changed
+
+
+def _treat_warnings(as_errors: bool) -> None:
+    if as_errors:
+        warnings.simplefilter("error")
+    else:
+        warnings.filters[:] = [entry for entry in warnings.filters if entry != _ALL_AS_ERRORS]  # type: ignore[index]
 
 
 @contextmanager

@@ -97,6 +97,9 @@ BROKEN: Table = {
     },
     "embedding": {
         "builds nothing": ("def build(self, grid): pass", DIM + "nothing"),
+        "dim raises": ("def build(self, grid):\n    class X(nn.Linear):\n        dim = property(boom)\n    return X(3, 4)", RAISED),
+        "tables": ("def build(self, grid):\n    m = M(3, 4); m.tables = lambda: [1]; return m",
+            "tables() must give nern.representation.lookup.AxisTables, gave a list"),
         "no dim": ("def build(self, grid): return nn.Linear(3, 4)", DIM + "one with none"),
         "dim is text": ("def build(self, grid):\n    m = M(3, 4); m.dim = '4'; return m", DIM + "one with '4'"),
         "dim": ("def build(self, grid): return M(3, 5)", "forward(coordinates) must give [2, 4] float32, gave [2, 5] float32"),
@@ -117,6 +120,10 @@ BROKEN: Table = {
         "infinite": (module("embedding", "torch.full_like(k, torch.inf)"), "forward(coordinates) must give finite numbers"),
     },
     "predictor": {
+        "whole": ("def build(self, inputs, outputs):\n    m = M(inputs, outputs); m.whole = lambda embedding: torch.zeros(3); return m",
+            "whole(embedding) must give [72] float32, gave [3] float32"),
+        "wants raises": ("def build(self, inputs, outputs):\n    class X(M):\n        @property\n        def wants(self): boom()\n"
+            "    return X(inputs, outputs)", RAISED),
         "builds nothing": ("def build(self, inputs, outputs): pass", "build() must give a module, gave nothing"),
         "width": (module("predictor", "k[:, :3]"), "forward(embedded) must give [2, 9] float32, gave [2, 3] float32"),
         "one kernel": (module("predictor", "k[0]"), "forward(embedded) must give [2, 9] float32, gave [9] float32"),

@@ -58,6 +58,8 @@ def outputs(self):
 
 BROKEN: Table = {
     "task": {
+        "classes raise": (data("@property\ndef classes(self): boom()"), RAISED),
+        "splits raise": (data("@property\ndef splits(self): boom()"), RAISED),
         "opens nothing": ("def open(self, preprocessing, heldout, seed): pass", "open() must give a nern.Data, gave nothing"),
         "opens a list": ("def open(self, preprocessing, heldout, seed): return [1]", "open() must give a nern.Data, gave a list"),
         "one argument": ("def open(self, preprocessing): return D()", "raised TypeError: C_one_argument.open() takes 2"),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from nern.cli.main import run
+from nern.errors import PluginError
 from nern.registry.discovery import create_registry
 from nern.support.settings import kept, put_back, settings
-from tests.plugins.odd_components import RIGHT, Table, is_named_before_the_first_step, rows
+from tests.plugins.odd_components import RIGHT, Table, is_named_before_the_first_step, offered, rows
 
 LOUD = "torch.set_default_dtype(torch.float64)"
 LEAVES = "must leave torch's default dtype as it finds it"
@@ -46,6 +48,13 @@ BROKEN: Table = {
 BROKEN["architecture"]["architecture meddles"] = (
     f"def features(self, network):\n    {LOUD}\n    return CifarResNet.features(self, network)", LEAVES
 )  # fmt: skip
+BROKEN["observer"] = {
+    "observer meddles": (f"@nern.hookimpl\ndef nern_step(self, iteration): {LOUD}", "changes torch's default dtype in nern_step"),
+    "observer no gradients": (
+        "@nern.hookimpl\ndef nern_run_started(self): torch.set_grad_enabled(False)", "changes whether torch computes gradients in nern_run"
+    ),
+}  # fmt: skip
+LATE: Table = {"observer": {"observer alone": ("__eq__ = boom\n__hash__ = object.__hash__", "")}}
 BROKEN["loss"] |= {
     "no gradients": ("def __call__(self, o, r):\n    torch.set_grad_enabled(False)\n    return mse(o.values, r.values).mean()",
         "whether torch computes gradients"),
@@ -56,11 +65,27 @@ BROKEN["loss"] |= {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "what", "said"), rows(BROKEN))
+@pytest.mark.parametrize(("kind", "what", "said"), [row for row in rows(BROKEN) if row.values[0] != "observer"])
 def test_a_component_that_changes_what_all_code_shares_is_named(kind, what, said, odd) -> None:
     before = settings()
     is_named_before_the_first_step(odd, kind, what, said)
     assert settings() == before
+
+
+@pytest.mark.parametrize(("kind", "what", "said"), rows({"observer": BROKEN["observer"]}))
+def test_what_an_observer_changes_is_put_back_and_said_once(kind, what, said, odd, caplog) -> None:
+    before, engine = settings(), odd.engine(kind, what)
+    with caplog.at_level(logging.WARNING, "nern"):
+        engine.fit()
+    assert settings() == before
+    (line,) = [record.getMessage() for record in caplog.records if "put back" in record.getMessage()]
+    assert f"nern_odd:{offered(what)}" in line
+    assert said in line
+
+
+def test_an_observer_that_cannot_be_compared_is_named(odd) -> None:
+    with pytest.raises(PluginError, match=r"'observer-alone' cannot watch the run: raised KeyError: 'boom' \(.*_odd\.py, line"):
+        odd.engine("observer", "observer alone").fit()
 
 
 def test_settings_are_put_back(tmp_path, monkeypatch) -> None:
@@ -72,6 +97,7 @@ def test_settings_are_put_back(tmp_path, monkeypatch) -> None:
         torch.set_grad_enabled(False)
         torch.use_deterministic_algorithms(True)
         torch.set_num_threads(3)
+        warnings.simplefilter("error")
         os.chdir(tmp_path.parent)
     assert changed == list(before)
     assert settings() == before
