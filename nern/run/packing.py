@@ -10,6 +10,7 @@ from torch import nn
 
 from nern.artifact.absorbed import Absorbed
 from nern.artifact.artifact import Artifact
+from nern.artifact.copied import join_copied
 from nern.config.experiment import Experiment
 from nern.config.structuring import unstructure
 from nern.errors import ConfigError
@@ -59,9 +60,12 @@ def room_for_codes(experiment: Experiment, original: Original, representation: R
     """
     if experiment.bytes is None:
         return None
-    sizes = pack(experiment, original, representation, registry, like_at_the_end()).bytes()
+    artifact = pack(experiment, original, representation, registry, like_at_the_end())
+    sizes, trained = artifact.bytes(), representation.copies.names if representation.copies else []
+    entries = artifact.copied_entries()
+    uncoded = join_copied({name: entries[name] for name in trained}, experiment.copied)  # which are coded afterwards
     factors = sum(sum(value.shape) if value.dim() >= 2 else 1 for value in representation.parameters())
-    copies = sum(value.numel() * value.element_size() for value in representation.copies.parameters()) if representation.copies else 0
+    copies = sum(value.numel() * value.element_size() for value in uncoded.values())
     added = sum(value.numel() * value.element_size() for value in representation.base.buffers()) if representation.base else 0
     fixed = sizes.header + sizes.ordering + sizes.zeros + sizes.copied - copies + added + FACTOR_BITS * factors / 8
     if fixed >= experiment.bytes:

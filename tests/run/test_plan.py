@@ -74,6 +74,8 @@ def test_a_plan_of_coded_integers_says_about_how_large_they_are(tmp_path: Path) 
     assert 1.2 * weights / 8 < total() < 4 * weights / 8  # the recipe's 1.5 bits a weight, and what stands beside them
     for asked in (20_000, 30_000):
         assert total(bytes=asked) == pytest.approx(asked, rel=0.15)
+    for copied in ("float16", "int8"):  # the classifier is trained along and coded, however the rest is copied
+        assert total(bytes=20_000, copied=copied, **{"architecture.layers": "convolutions"}) == pytest.approx(20_000, rel=0.15)
 
 
 def test_a_plan_counts_the_time_in_which_the_curvature_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
