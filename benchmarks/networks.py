@@ -46,9 +46,8 @@ NOT_RUN = "*not run*"  # exceeded the time limit
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--networks", nargs="*", default=[f"torchvision/{name}" for name in TORCHVISION] + [f"timm/{name}" for name in TIMM]
-    )
+    every = [f"torchvision/{name}" for name in TORCHVISION] + [f"timm/{name}" for name in TIMM]
+    parser.add_argument("--networks", nargs="*", default=every, help="such as timm/fastvit_t8; all of the table by default")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="limit for one network")
     parser.add_argument(
         "--keep", action="store_true", help="measure what benchmarks/results/networks.json does not hold yet, and keep the rest"
@@ -58,6 +57,9 @@ def main() -> None:
     if options.child:
         print(json.dumps(whole_way(options.child)))
         return
+    unknown = [network for network in options.networks if network not in every]
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: not in the table; write LIBRARY/NAME, such as {every[0]} or {every[-1]}")
     file = RESULTS / "networks.json"
     known = {row["network"]: row for row in json.loads(file.read_text())["rows"]} if options.keep and file.exists() else {}
     for network in options.networks:
