@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -102,13 +103,19 @@ class TargetDrop(Target):
         hidden, good, bad = (_first_bytes(experiment, registry) if coded else hidden_of(experiment)), LARGEST, 0
         if coded:
             good = 1 << 40
-        most, what = good, "bytes" if coded else "hidden size"
+        most, what = good, "number of bytes" if coded else "hidden size"
         tried: dict[int, float] = {}
         say(f"the {what} is found by at most {self.runs} short runs, each of {self.part:.0%} of the steps")
         for _ in range(self.runs):
-            name, drop = self._drop(experiment, registry, hidden)
+            try:
+                name, drop = self._drop(experiment, registry, hidden)
+                say(f"{what} {hidden:,}: {name} is {_apart(drop)} than the original's on held-out examples, in a short run")
+            except ConfigError as error:  # fewer bytes than are taken by what stands beside the kernels
+                if not coded:
+                    raise
+                drop = math.inf
+                say(f"{what} {hidden:,}: {error}")
             tried[hidden] = drop
-            say(f"{what} {hidden}: {name} is {_apart(drop)} than the original's on held-out examples, in a short run")
             good, bad = (min(good, hidden), bad) if drop <= self.points else (good, max(bad, hidden))
             if bad == 0:
                 following = hidden * 7 // 10
@@ -120,8 +127,8 @@ class TargetDrop(Target):
             if hidden in tried:
                 break
         if good == most:
-            good = min(tried, key=lambda size: tried[size])
-            say(f"no size that was tried is at most {self.points:g} worse; the best, {good}, is taken for the whole run")
+            good = min(tried, key=lambda size: (tried[size], -size))
+            say(f"no size that was tried is at most {self.points:g} worse; the best, {good:,}, is taken for the whole run")
         return _sized(experiment, good)
 
     def _drop(self, experiment: Experiment, registry: Registry, hidden: int) -> tuple[str, float]:
@@ -147,7 +154,7 @@ class TargetDrop(Target):
 
 def _apart(drop: float) -> str:
     """How much worse or better a figure is, such as `0.35 worse`."""
-    return f"{abs(drop):.2f} {'worse' if drop > 0 else 'better'}"
+    return f"{abs(drop):.3g} {'worse' if drop > 0 else 'better'}"
 
 
 def hidden_of(experiment: Experiment) -> int:

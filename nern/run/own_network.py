@@ -96,6 +96,8 @@ class OwnNetwork:
         }  # fmt: skip
         for phase in values["phases"]:
             phase["iterations"] = max(1, round(phase["iterations"] * self.steps))
+            if architecture.get("inputs") is not None:
+                phase.pop("mix", None)  # integers, and inputs of several arguments, have no mixtures
         if values.get("storage") == "entropy" and self.steps < 1:
             batches: int = values.get("curvature_batches", attrs.fields(Experiment).curvature_batches.default)  # type: ignore[assignment]
             values["curvature_batches"] = max(2, round(batches * self.steps))

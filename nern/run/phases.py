@@ -81,9 +81,9 @@ def phase_inputs(
 
 
 def mixed(images: Tensor, part: float, source: torch.Generator) -> Tensor:
-    """Replace some images of a batch [b, c, h, w] by mixtures of two images in random proportion (Beyer et al. 2022, sec. 3.2)."""
+    """Replace some images of a batch [b, ...] by mixtures of two images in random proportion (Beyer et al. 2022, sec. 3.2)."""
     count = round(part * len(images))
-    proportions = torch.rand(count, 1, 1, 1, generator=source).to(images.device)
+    proportions = torch.rand(count, *(1 for _ in images.shape[1:]), generator=source).to(images.device)
     others = images[torch.randperm(len(images), generator=source)[:count].to(images.device)]
     return torch.cat([images[:count] * proportions + others * (1 - proportions), images[count:]])
 

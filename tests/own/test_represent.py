@@ -169,6 +169,25 @@ def test_numbers_pixels_and_other_outputs_are_told_apart(tmp_path: Path) -> None
     assert list(represent(Several(), inputs, tmp_path / "any").checkpoints["chosen"]["test"]) == ["distance"]
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_recipe_small_takes_inputs_that_are_no_images(several: bool, tmp_path: Path) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(5, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 1))
+
+        def forward(self, x: Tensor, more: Tensor | None = None) -> Tensor:
+            return self.body(x if more is None else x + more)
+
+    inputs = torch.randn(40, 5)
+    given = (inputs, torch.randint(3, (40, 5))) if several else inputs
+    short = {"phases.distillation.iterations": 2, "phases.distillation.batch": 8, "curvature_batches": 2, "observers": {}}
+    data = (given, inputs.sum(1))
+    result = nern.represent(Both(), data, recipe="small", overrides=short, output=tmp_path / "run", quiet=True)
+    assert result.headline is not None
+    assert result.headline[0] == "mse"
+
+
 def test_a_metric_of_ones_own_is_the_headline(tmp_path: Path) -> None:
     inputs, labels = images()
 

@@ -44,8 +44,18 @@ def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys
     assert "the hidden size is found by at most 2 short runs, each of 10% of the steps" in said
     assert all(f"hidden size {hidden}: top1 is " in said for hidden in tried)
     assert result.drop is not None
-    how = f"{abs(result.drop):.2f} {'worse' if result.drop > 0 else 'better'}"
+    how = f"{abs(result.drop):.3g} {'worse' if result.drop > 0 else 'better'}"
     assert f"asked for top1 at most 60 worse than the original's; on the test examples it is {how}" in said
+
+
+def test_too_few_bytes_are_no_end_of_the_search(tmp_path: Path) -> None:
+    short = {"phases.distillation.iterations": 2, "phases.distillation.batch": 8, "curvature_batches": 2, "observers": {}}
+    experiment, registry = OwnNetwork(cnn(), images(), recipe="small").experiment(short, output=tmp_path / "run")
+    said: list[str] = []
+    found = nern.TargetDrop(points=100.0, runs=4).experiment(experiment, registry, said.append)
+    assert "is too small" in said[1]
+    assert any("top1 is" in line for line in said[2:])
+    assert found.bytes is not None
 
 
 def test_sizes_grow_faster_far_from_the_wanted_drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
