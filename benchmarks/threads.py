@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 import attrs
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), help="rows (default: all)")
     parser.add_argument("--rounds", type=int, default=20, help="times that each step is measured; the fastest counts")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     rows = [row for name in options.networks for row in measured(name, options.rounds)]
     head = ["network", "phase", "batch", "billion multiply-adds a step", "one thread, ms", "all threads, ms"]
     cells = [
@@ -34,10 +36,10 @@ def main() -> None:
         for row in rows
     ]
     text = (
-        f"The fastest of {options.rounds} steps each. A run takes one thread up to {SMALL / 1e9:g} billion multiply-adds, on average over "
-        "its phases.\n\n"
+        f"The fastest of {options.rounds} steps each; at the start {load:.1f} other processes wanted a core. A run takes one thread up to "
+        f"{SMALL / 1e9:g} billion multiply-adds, on average over its phases.\n\n"
     )
-    publish("threads", {"rows": rows, "small": SMALL}, text + table(head, cells))
+    publish("threads", {"rows": rows, "small": SMALL, "load": load}, text + table(head, cells))
 
 
 def measured(name: str, rounds: int) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from nern.networks.tracing import multiply_adds
 from nern.support.seeding import seeded
 from nern.training.step import StepContext
 
-#: Multiply-adds of a step up to which one thread is as fast as several; `python -m benchmarks.threads` measures it.
+#: Multiply-adds of a step up to which one thread is taken; `python -m benchmarks.threads` compares it with several.
 SMALL = 1e9
 FEW = 2048  # kernels whose prediction is counted
 
