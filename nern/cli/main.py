@@ -325,7 +325,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
         words = [expanded_argument(text) for text in (sys.argv[1:] if arguments is None else arguments)]
-        code = cli.main(args=words, standalone_mode=False)
+        with printing.alone(sys.stdout) if "--json" in words else contextlib.nullcontext():
+            code = cli.main(args=words, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0  # click returns the exit code that a verb has passed to exit()
     except click.exceptions.Exit as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import TextIOBase
+from typing import Any, TextIO
 
 #: Each part of a file: its description, and what makes it smaller.
 PARTS = {
@@ -128,3 +130,40 @@ def end_of_run(result: Any, headlines: Mapping[str, str], stored_as: str) -> lis
 def signed(value: float) -> str:
     """`+0.35` or `−1.20`, with a true minus sign."""
     return f"{value:+.2f}".replace("-", "−")
+
+
+class _OneObject(TextIOBase):
+    """Holds back the last line that begins a JSON object, and passes every other line to stderr: plugins may print, too."""
+
+    def __init__(self) -> None:
+        self.held, self._begun = "", ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if line.startswith("{"):
+                line, self.held = self.held, line
+            if line:
+                print(line, file=sys.stderr)
+        return len(text)
+
+    def end(self) -> None:
+        """Take what was printed last as a line."""
+        if self._begun:
+            self.write("\n")
+
+
+@contextmanager
+def alone(stdout: TextIO) -> Iterator[None]:
+    """Let a block print one JSON object on stdout, and everything else on stderr."""
+    stream = _OneObject()
+    try:
+        with redirect_stdout(stream):  # type: ignore[type-var]
+            yield
+    finally:
+        stream.end()
+        if stream.held:
+            stdout.write(f"{stream.held}\n")

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from nern.cli.main import run
 from nern.errors import PluginError
 from nern.registry.discovery import create_registry
 from nern.support.settings import kept, put_back, settings
-from tests.plugins.odd_components import RIGHT, Table, is_named_before_the_first_step, offered, rows
+from tests.plugins.odd_components import RESNET, REST, RIGHT, Table, is_named_before_the_first_step, offered, rows
 
 LOUD = "torch.set_default_dtype(torch.float64)"
 LEAVES = "must leave torch's default dtype as it finds it"
@@ -54,7 +55,10 @@ BROKEN["observer"] = {
         "@nern.hookimpl\ndef nern_run_started(self): torch.set_grad_enabled(False)", "changes whether torch computes gradients in nern_run"
     ),
 }  # fmt: skip
-LATE: Table = {"observer": {"observer alone": ("__eq__ = boom\n__hash__ = object.__hash__", "")}}
+LATE: Table = {
+    "embedding": {"prints": ("def build(self, grid):\n    print('from build')\n    print('and no end', end='')\n    return M(3, 4)", "")},
+    "observer": {"observer alone": ("__eq__ = boom\n__hash__ = object.__hash__", "")},
+}
 BROKEN["loss"] |= {
     "no gradients": ("def __call__(self, o, r):\n    torch.set_grad_enabled(False)\n    return mse(o.values, r.values).mean()",
         "whether torch computes gradients"),
@@ -145,6 +149,17 @@ def test_what_a_plugin_prints_while_it_is_loaded_is_no_result(tmp_path, capsys) 
     out, err = capsys.readouterr()
     assert "mine" in [component["name"] for component in json.loads(out)["components"]]
     assert err.split("\n")[:2] == ["from the import", "from the hook"]
+
+
+def test_what_a_component_prints_stands_in_no_json(odd, capsys) -> None:
+    path = odd.folder / "prints.yaml"
+    values = {**REST, "architecture": {**RESNET, "name": "cifar-resnet", "weights": str(odd.folder / "resnet.safetensors")}}
+    path.write_text(yaml.safe_dump({**values, "embedding": {"name": "prints"}}), encoding="utf-8")
+    assert run(["config", str(path), "--json", "--plugin", str(odd.folder / "nern_odd.py")]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["embedding"] == {"name": "nern_odd:prints"}
+    assert "from build" in err
+    assert "and no end" in err
 
 
 @pytest.mark.parametrize(
