@@ -39,7 +39,7 @@ def test_evaluate_prints_both_networks(capsys: Capture, finished: Path) -> None:
     assert command_line("evaluate", finished / "run") == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in out] == ["original", "reconstructed"]
-    assert all("(397 images)" in line for line in out)
+    assert all("(397 examples)" in line for line in out)
     result = json.loads((finished / "run" / "result.json").read_text())
     assert f"{result['reconstructed_top1']:.2f} %" in out[1]
 
