@@ -220,6 +220,16 @@ RUNS: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "adamw", "lr": 1e-3},
         "evaluate_every": 0,
     },
+    "codes of one step a layer": {
+        "storage": "entropy",
+        "curvature": "layers",
+        "curvature_batches": 2,
+        "embedding": {"name": "codes"},
+        "predictor": {"name": "codes"},
+        "phases": joint(losses={"kd": {"weight": 0.1}, "rate": {"weight": 1e-3}}),
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "evaluate_every": 0,
+    },
     "int3, codes that are weights": {
         "storage": "int3",
         "copied": "float16",
