@@ -67,13 +67,19 @@ def ratio(seconds: Mapping[str, Sequence[float]], slow: str, fast: str) -> float
 def publish(name: str, figures: Mapping[str, Any], text: str) -> None:
     """Write results/<name>.json, and put `text` into the section `name` of the page, with machine and command."""
     about = machine()
-    command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", f"benchmarks.{name}", *map(without_folders, sys.argv[1:])])
     RESULTS.mkdir(exist_ok=True)
     content = json.dumps({"command": command, "machine": about, **figures}, indent=2)
     (RESULTS / f"{name}.json").write_text(content + "\n", encoding="utf-8")
     versions = ", ".join(f"{package} {about[package]}" for package in ("nern", "torch", "numpy", "scipy", "python"))
     where = f"{about['processor']}, {about['cores']} cores, {about['threads']} threads; {versions}"
     PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), name, f"{text.strip()}\n\n`{command}`; {where}."), encoding="utf-8")
+
+
+def without_folders(word: str) -> str:
+    """A word of a command line, with the name alone of a file that it names: where files lie differs from machine to machine."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).exists() else word
 
 
 def placed(page: str, name: str, text: str) -> str:

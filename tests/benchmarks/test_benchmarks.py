@@ -75,10 +75,12 @@ def test_results_name_machine_and_command(tmp_path: Path, monkeypatch: pytest.Mo
     page.write_text("<!-- begin step -->\n<!-- end step -->\n", encoding="utf-8")
     monkeypatch.setattr(report, "PAGE", page)
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(sys, "argv", ["step.py", "--rounds", "1", "a=b c"])
+    weights = tmp_path / "original.th"
+    weights.touch()
+    monkeypatch.setattr(sys, "argv", ["step.py", "--rounds", "1", "a=b c", f"architecture.weights={weights}", str(weights)])
     publish("step", {"steps": [1.5]}, "text")
     stored = json.loads((tmp_path / "results" / "step.json").read_text(encoding="utf-8"))
-    assert stored["command"] == "python -m benchmarks.step --rounds 1 'a=b c'"
+    assert stored["command"] == "python -m benchmarks.step --rounds 1 'a=b c' architecture.weights=original.th original.th"
     assert stored["steps"] == [1.5] and stored["machine"]["torch"] == torch.__version__
     assert stored["command"] in page.read_text(encoding="utf-8") and stored["machine"]["processor"] in page.read_text(encoding="utf-8")
 
