@@ -203,7 +203,7 @@ class WrongTask(UniformNoise):
         if self.mistake == "global":
             torch.rand(())
         right = super().open(preprocessing, heldout, seed)
-        data = WrongData(right._draw, right._size, right._seed)
+        data = WrongData(right._draw, right._size, right._seed, right._heldout)
         data.mistake = self.mistake
         data.classes = 10 if self.mistake == "labels" else None
         data.splits = frozenset({"valid"}) if self.mistake == "splits" else data.splits
