@@ -32,7 +32,7 @@ def main() -> None:
     rows = [row for name in options.networks for row in measured(name, options.rounds)]
     head = ["network", "phase", "batch", "billion multiply-adds a step", "one thread, ms", "all threads, ms"]
     cells = [
-        [row["network"], row["phase"], str(row["batch"]), f"{row['work'] / 1e9:.2g}", f"{row['one']:.0f}", f"{row['all']:.0f}"]
+        [row["network"], row["phase"], str(row["batch"]), two_digits(row["work"] / 1e9), f"{row['one']:.0f}", f"{row['all']:.0f}"]
         for row in rows
     ]
     text = (
@@ -40,6 +40,11 @@ def main() -> None:
         f"{SMALL / 1e9:g} billion multiply-adds, on average over its phases.\n\n"
     )
     publish("threads", {"rows": rows, "small": SMALL, "load": load}, text + table(head, cells))
+
+
+def two_digits(number: float) -> str:
+    """A number with two significant digits, without a power of ten."""
+    return f"{float(f'{number:.2g}'):g}"
 
 
 def measured(name: str, rounds: int) -> list[dict[str, Any]]:
