@@ -27,6 +27,8 @@ class Setting:
     def __init__(self, preset: str, overrides: Sequence[str], images: int = 2048) -> None:
         self.engine = Engine(*load_experiment(preset, overrides))
         self.experiment = self.engine.experiment
+        if self.experiment.threads:  # an engine sets them for its own calls alone
+            torch.set_num_threads(self.experiment.threads)
         architecture = self.experiment.architecture
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

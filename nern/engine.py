@@ -65,8 +65,6 @@ class Engine(Shown):
         self.experiment, self.registry = experiment, registry
         self.run = RunFolder(Path(experiment.output))
         self.source = OriginalSource(experiment, self.run)
-        if experiment.threads:
-            torch.set_num_threads(experiment.threads)
         self.device = choose_device(experiment.device)
         self.dtype = choose_dtype(experiment.precision, self.device)
         self.result: Result | None = None
@@ -257,11 +255,12 @@ class Engine(Shown):
         Raises:
             ConfigError, DataError: as `fit` does for a network or data that are impossible.
         """
-        check_run(self.experiment, self.source, self._context, self._open, registry=self.registry, predicts=False)
-        original = self.prepared(roughly=True)
-        context = self._context(original)
-        artifact = self.untrained(original, context.representation)
-        return make_plan(self.experiment, original, context, artifact, self._open)
+        with with_threads(self.experiment.threads):
+            check_run(self.experiment, self.source, self._context, self._open, registry=self.registry, predicts=False)
+            original = self.prepared(roughly=True)
+            context = self._context(original)
+            artifact = self.untrained(original, context.representation)
+            return make_plan(self.experiment, original, context, artifact, self._open)
 
     def prepared(self, roughly: bool = False) -> Original:
         """The original network, with the order of its kernels.
@@ -270,10 +269,11 @@ class Engine(Shown):
             roughly: order the kernels by the first weight of each alone: enough for sizes and times, where ordering could take
                 minutes.
         """
-        if roughly:
-            network, dtypes = self.source.load()
-            return Original.of(network, dtypes, self.experiment, self.registry, roughly=True)
-        return self._prepare()
+        with with_threads(self.experiment.threads):
+            if roughly:
+                network, dtypes = self.source.load()
+                return Original.of(network, dtypes, self.experiment, self.registry, roughly=True)
+            return self._prepare()
 
     def untrained(self, original: Original, representation: Representation | None = None) -> Artifact:
         """An untrained artifact with the contents of that of `fit`: the size of its file is that of the trained one, or a little more.
@@ -290,8 +290,9 @@ class Engine(Shown):
 
     def tune(self, representation: Representation, steps: int, after: Callable[[], None]) -> None:
         """Train a representation further, in place, as in the last phase; `after` is called after every step."""
-        context = self._context(self._prepare(), representation.to(self.device).train())
-        tune(self.experiment, context, self._open, steps, after)
+        with with_threads(self.experiment.threads):
+            context = self._context(self._prepare(), representation.to(self.device).train())
+            tune(self.experiment, context, self._open, steps, after)
         representation.eval()
 
     def _fitted(self) -> Artifact:
@@ -341,7 +342,8 @@ class Engine(Shown):
             keep_freed_memory()
         if self.processes.first:
             check = partial(self._checked, resume)
-            self.experiment = start(self.experiment, self.registry, self.run, check, resume, self._held)
+            with with_threads(self.experiment.threads):
+                self.experiment = start(self.experiment, self.registry, self.run, check, resume, self._held)
         with with_threads(self.experiment.threads):
             return self._trained(resume, stop, began)
 

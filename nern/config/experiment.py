@@ -91,9 +91,9 @@ class Experiment:
     )
     curvature: Literal["numbers", "layers"] = option(
         "numbers",
-        help="for what storage entropy measures how much it matters: for the numbers of a layer one by one, so that steps and rounding "
-        "suit the images that are measured; or for a layer as a whole, which then has one step and is rounded to the nearest: what is "
-        "measured on noise holds for photographs in this way alone",
+        help="numbers: storage entropy measures for each number of a layer how much an error in it matters, and chooses steps and rounding "
+        "by that; layers: it measures this for each layer as a whole, which gets one step and is rounded to the nearest integers. What is "
+        "measured on noise holds for photographs only with layers",
     )
     fold_batch_norms: bool = option(
         False,

@@ -13,40 +13,20 @@ import torch
 _ALL_AS_ERRORS = ("error", None, Warning, None, 0)  # the filter of warnings.simplefilter("error")
 
 
-def settings() -> dict[str, Any]:
-    """The shared settings by what messages call them."""
+def _folder() -> str | None:
     try:
-        folder = os.getcwd()
+        return os.getcwd()
     except OSError:  # it was removed
-        folder = None
-    return {
-        "torch's default dtype": torch.get_default_dtype(),
-        "torch's default device": torch.get_default_device(),
-        "whether torch computes gradients": torch.is_grad_enabled(),
-        "whether torch is deterministic": torch.are_deterministic_algorithms_enabled(),
-        "the number of torch's threads": torch.get_num_threads(),
-        "whether warnings are errors": _ALL_AS_ERRORS in warnings.filters,
-        "the working directory": folder,
-    }
+        return None
 
 
-def put_back(before: dict[str, Any]) -> list[str]:
-    """Give the shared settings the values that they had before; returns what messages call those that had changed."""
-    now = settings()
-    changed = [name for name, value in before.items() if now[name] != value]
-    ways: dict[str, Callable[[Any], object]] = {
-        "torch's default dtype": torch.set_default_dtype,
-        "torch's default device": lambda device: torch.set_default_device(None if device.type == "cpu" else device),
-        "whether torch computes gradients": torch.set_grad_enabled,
-        "whether torch is deterministic": torch.use_deterministic_algorithms,
-        "the number of torch's threads": torch.set_num_threads,
-        "whether warnings are errors": _treat_warnings,
-        "the working directory": lambda folder: None if folder is None else os.chdir(folder),
-    }
-    for name in changed:
-        with suppress(OSError):
-            ways[name](before[name])
-    return changed
+def _enter(folder: str | None) -> None:
+    if folder is not None:
+        os.chdir(folder)
+
+
+def _set_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
 
 
 def _treat_warnings(as_errors: bool) -> None:
@@ -56,6 +36,23 @@ def _treat_warnings(as_errors: bool) -> None:
         warnings.filters[:] = [entry for entry in warnings.filters if entry != _ALL_AS_ERRORS]  # type: ignore[index]
 
 
+#: What messages call a setting → how it is read, and how it is set.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default device": (torch.get_default_device, _set_device),
+    "whether torch computes gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "whether torch is deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "the number of torch's threads": (torch.get_num_threads, torch.set_num_threads),
+    "whether warnings are errors": (lambda: _ALL_AS_ERRORS in warnings.filters, _treat_warnings),
+    "the working directory": (_folder, _enter),
+}
+
+
+def settings() -> dict[str, Any]:
+    """The shared settings, by what messages call them."""
+    return {name: read() for name, (read, _) in SETTINGS.items()}
+
+
 @contextmanager
 def kept() -> Iterator[list[str]]:
     """Put back what a block changes of the shared settings; after it, the list that it got holds what messages call them."""
@@ -63,4 +60,7 @@ def kept() -> Iterator[list[str]]:
     try:
         yield changed
     finally:
-        changed += put_back(before)
+        changed += [name for name, value in settings().items() if value != before[name]]
+        for name in changed:
+            with suppress(OSError):  # a working directory that was removed
+                SETTINGS[name][1](before[name])

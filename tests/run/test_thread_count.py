@@ -106,6 +106,16 @@ def test_a_run_of_small_steps_takes_one_thread_and_says_so(tmp_path, caplog) -> 
     assert same(trained(run.run.path), trained(stated.run.path))
 
 
+def test_an_engine_leaves_the_threads_of_the_rest_of_the_program(tmp_path) -> None:
+    stated = engine(tmp_path, threads=1)
+    stated.plan()
+    stated.fit()
+    finished = nern.Engine.from_run(stated.run.path)
+    finished.evaluate("heldout")
+    finished.tune(finished.representation, 1, lambda: None)
+    assert torch.get_num_threads() == 2
+
+
 def test_a_run_of_large_steps_takes_torchs_choice(tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(thread_count, "SMALL", 0)
     run = engine(tmp_path)

@@ -42,6 +42,7 @@ class Noise(Task):
     heldout_images: int = option(
         1024, help="images on which the network is measured to choose a checkpoint; fewer save time with a slow network", check=at_least(1)
     )
+    gives_images: ClassVar[bool] = True
 
 
 @attrs.frozen
@@ -49,8 +50,6 @@ class UniformNoise(Noise):
     """Normalised inputs drawn from U[-1, 1]."""
 
     scale: float = option(1.0, help="half the width of the interval", check=above(0))
-
-    gives_images: ClassVar[bool] = True
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
@@ -64,8 +63,6 @@ class NormalNoise(Noise):
     """Normalised inputs drawn from N(0, 1)."""
 
     scale: float = option(1.0, help="standard deviation", check=above(0))
-
-    gives_images: ClassVar[bool] = True
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
@@ -91,8 +88,6 @@ class ColouredNoise(Noise):
         check=at_least(0),
     )
     shared: float = option(0.8, help="part of the variance that all channels have in common", check=[at_least(0), at_most(1)])
-
-    gives_images: ClassVar[bool] = True
 
     def open(self, preprocessing: Preprocessing, heldout: float, seed: int) -> Data:
         def draw(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
