@@ -158,6 +158,8 @@ class Experiment:
             raise ValueError("storage: entropy and a loss that counts bits (rate) belong together: set both or neither")
         if self.bytes is not None and self.storage != "entropy":
             raise ValueError("bytes: a size can be asked for with storage: entropy only")
+        if self.curvature != "numbers" and self.storage != "entropy":
+            raise ValueError("curvature: it is measured with storage: entropy only")
 
     def losses_of(self, phase: Phase) -> dict[str, LossTerm]:
         """The terms of a phase's objective."""

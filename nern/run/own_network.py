@@ -101,7 +101,7 @@ class OwnNetwork:
         if values.get("storage") == "entropy" and self.steps < 1:
             batches: int = values.get("curvature_batches", attrs.fields(Experiment).curvature_batches.default)  # type: ignore[assignment]
             values["curvature_batches"] = max(2, round(batches * self.steps))
-        if values.get("storage") == "entropy" and self.data is None:
+        if overrides.get("storage", values.get("storage")) == "entropy" and self.data is None:
             values.setdefault("curvature", "layers")
         values = fitted(values, *self._layers_and_maps(architecture, registry), self.model.state_dict(), overrides, registry)
         values = overridden(values, overrides, DEFAULTS)

@@ -208,6 +208,7 @@ def test_settings_that_do_not_go_with_entropy_coding_are_refused(tmp_path: Path,
         engine(tmp_path, **changes).fit()
 
 
-def test_a_size_in_bytes_needs_entropy_coding() -> None:
-    with pytest.raises(ConfigError, match="storage: entropy only"):
-        Engine.from_yaml("digits", {"bytes": 1000})
+@pytest.mark.parametrize("option", [{"bytes": 1000}, {"curvature": "layers"}])
+def test_options_of_entropy_coding_need_it(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(option))}: .* storage: entropy only"):
+        Engine.from_yaml("digits", option)
