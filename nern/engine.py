@@ -329,8 +329,8 @@ class Engine(Shown):
         threads = chosen_threads(work)
         if threads is not None:
             log.warning(
-                "nern: one CPU thread, since a step of %.2g multiply-adds is too small to be divided; threads=%d takes all",
-                work, torch.get_num_threads(),
+                "nern: one CPU thread, since a step of %.2g billion multiply-adds is too small to be divided; threads=%d takes all",
+                work / 1e9, torch.get_num_threads(),
             )  # fmt: skip
         return attrs.evolve(experiment, threads=threads)
 
