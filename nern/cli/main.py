@@ -11,19 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import click
 
-from nern.cli import arguments, export, printing, reports, represent, studies
+from nern.cli import arguments, export, plugins, presets, printing, reports, represent, studies
 from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, example, expanded_argument, figure, percent, say
-from nern.errors import ConfigError, Interrupted, NernError
-from nern.registry.kinds import HOOKS
+from nern.errors import Interrupted, NernError
 from nern.support.messages import cannot_write
 from nern.support.version import __version__
 
 if TYPE_CHECKING:
     from nern.engine import Engine
-    from nern.options import OptionInfo
 
 
 @click.group(
@@ -33,66 +30,6 @@ if TYPE_CHECKING:
 @click.version_option(__version__, prog_name="nern")
 def cli() -> None:
     """Neural representations for neural networks: a pre-trained CNN as a small predictor network in one file."""
-
-
-@cli.command(epilog=example("nern presets digits -o mine.yaml"))
-@click.argument("name", required=False)
-@arguments.output("the YAML of the preset or recipe NAME", default="stdout")
-@JSON
-def presets(name: str | None, output: Path | None, as_json: bool) -> None:
-    """List the shipped experiments, or print one as YAML.
-
-    A family such as table1 lists its rows. The name of an experiment prints its YAML, ready to edit. The names of recipes
-    (data-free, fast, paper, quick, small) print what a recipe sets.
-    """
-    from nern.config.recipes import recipe, recipes
-    from nern.config.sources import no_such_preset, presets
-    from nern.studies.report.measured import measured
-
-    if name is not None and name in recipes():
-        text = recipes()[name]
-        described = {"name": name, "summary": text.splitlines()[0].removeprefix("# "), "values": recipe(name)}
-        arguments.show_yaml(text, described, output, as_json)
-        return
-    shipped = presets()
-    if name is not None and name in shipped:
-        described = {"name": name, "summary": shipped.summary(name), "values": shipped.values_of(name)}
-        arguments.show_yaml(shipped[name], described, output, as_json)
-        return
-    if output is not None:
-        raise click.UsageError("-o writes the YAML of one preset; name it")
-    listed = [preset for preset in shipped if name is None or preset.startswith(f"{name.rstrip('/')}/")]
-    if not listed and name is not None:
-        raise ConfigError(no_such_preset(name))
-    known, width = measured(), printing.width_of_terminal()
-    if as_json:
-        facts = [
-            {"name": name, "summary": shipped.summary(name), "measured": attrs.asdict(known[name]) if name in known else None}
-            for name in listed
-        ]
-        click.echo(json.dumps({"presets": facts}))
-        return
-    told = {preset: f"{known[preset]}; {shipped.summary(preset)}" if preset in known else shipped.summary(preset) for preset in listed}
-    if name is not None:
-        click.echo(printing.two_columns(told.items(), width=width))
-    else:
-        families = _families(listed)
-        titles = {name: shipped.summary(rows[0]).partition(":")[0] for name, rows in families.items()}
-        counts = {
-            name: f"{len(rows)} experiments, {len(known.keys() & set(rows)) or 'none'} of them measured" for name, rows in families.items()
-        }
-        lines = {name: f"{counts[name]}: {titles[name]}" if name.endswith("/") else told[name] for name in families}
-        click.echo(printing.one_line_each(lines.items(), width=width))
-        say("nern presets NAME lists the rows of a family such as table1, or prints the YAML of an experiment")
-
-
-def _families(names: list[str]) -> dict[str, list[str]]:
-    """Presets by family, such as `table1/`; a preset that is no row of a table is a family of its own."""
-    families: dict[str, list[str]] = {}
-    for name in names:
-        family, row, _ = name.partition("/")
-        families.setdefault(f"{family}/" if row else name, []).append(name)
-    return families
 
 
 @cli.command(epilog=example("nern train digits predictor.hidden=64 seed=1 -o runs/digits-64"))
@@ -238,76 +175,7 @@ def reconstruct(run: Path, output: Path, plugins: tuple[str, ...], disabled: tup
     say(f"{len(state)} entries, {written:,} bytes: {output}")
 
 
-@cli.command(epilog=example("nern plugins --plugin ./my_sampler.py"))
-@PLUGINS
-@JSON
-def plugins(plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
-    """List all components, and plugins that failed.
-
-    Components stand under their extension points, and plugins that failed with the reason.
-    """
-    from nern.registry.discovery import create_registry
-
-    registry = create_registry(plugins, disabled=disabled)
-    if as_json:
-        click.echo(json.dumps(_described(registry)))
-        return
-    for kind in HOOKS:
-        click.echo(f"{kind}")
-        rows = [(entry.name, f"{entry.package} {entry.version}  {entry.summary}") for entry in registry.entries(kind)]
-        click.echo(printing.two_columns(rows, indent="  ", width=printing.width_of_terminal()))
-    for heading, lines in (("conflict", registry.conflicts()), ("failed", registry.failures), ("left out", registry.left_out)):
-        for line in lines:
-            say(f"{heading}: {line}")
-
-
-def _option(option: OptionInfo) -> dict[str, Any]:
-    """An option as JSON can hold it: a default that is a component becomes a mapping of its options."""
-    default = None if option.required else attrs.asdict(option)["default"]
-    return {"name": option.name, "type": option.type, "required": option.required, "default": default, "help": option.help}
-
-
-def _described(registry: Any) -> dict[str, Any]:
-    from nern.options import describe
-
-    components = [
-        {
-            "kind": entry.kind, "name": entry.name, "package": entry.package, "version": entry.version,
-            "plugin": entry.plugin, "summary": entry.summary,
-            "options": [_option(option) for option in describe(entry.cls)],
-        }
-        for entry in registry.entries()
-    ]  # fmt: skip
-    return {
-        "components": components,
-        "failures": [attrs.asdict(failure) for failure in registry.failures],
-        "conflicts": registry.conflicts(),
-        "left_out": registry.left_out,
-    }
-
-
-@cli.command("new-plugin", epilog=example("nern new-plugin nern-my-sampler --kind sampler"))
-@click.argument("name")
-@click.option(
-    "--kind", "kinds", required=True, multiple=True, metavar="KIND", help=f"What the plugin adds (may be repeated): {', '.join(HOOKS)}."
-)
-@arguments.output("the package: the folder that its own folder is made in", default="the working directory")
-@JSON
-def new_plugin(name: str, kinds: tuple[str, ...], output: Path | None, as_json: bool) -> None:
-    """Write a plugin package to fill in.
-
-    The package installs and has a passing test. One place for each kind of component is marked FILL IN.
-    """
-    from nern.scaffold import package as scaffold
-
-    target = scaffold.new_plugin(name, kinds, output or Path())
-    if as_json:
-        click.echo(json.dumps({"folder": str(target)}))
-        return
-    click.echo(f"{target}: fill in what is marked FILL IN, then\n  pip install -e '{target}[test]' && pytest {target}")
-
-
-for _verb in (represent.represent, export.export, *studies.VERBS, *reports.VERBS):
+for _verb in (presets.presets, represent.represent, export.export, *studies.VERBS, *reports.VERBS, *plugins.VERBS):
     cli.add_command(_verb)
 
 

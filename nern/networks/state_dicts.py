@@ -7,35 +7,22 @@ import functools
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from nern.errors import ArtifactError, ConfigError, DataError
+from nern.networks.nested_state_dicts import Candidate, candidates
 from nern.networks.parameter_names import Renaming, beginnings_that_differ, without_wrappers
 from nern.networks.weights_files import read_weights_file
 from nern.support.files import write_object, write_tensors
 from nern.support.messages import cannot_write, some
 
 log = logging.getLogger("nern")
-
-#: Keys under which training scripts store a network's state dict, the most likely first; averaged weights come last.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "params", "module", "weights")
-DEEPEST = 4  # how many nested mappings are searched for a state dict
-
-
-@attrs.frozen
-class Candidate:
-    """A state dict that was found in a file."""
-
-    entry: str  # the keys that lead to it, joined by dots; empty where it is the whole file
-    state: dict[str, Tensor]
-    metadata: dict[str, Any] | None  # versions of modules, where the file has them
 
 
 def read_state_dict(path: str | Path, entry: str | None = None) -> dict[str, Tensor]:
@@ -54,7 +41,7 @@ def read_state_dict(path: str | Path, entry: str | None = None) -> dict[str, Ten
 
 def unwrap(content: Any, place: object = "state dict", entry: str | None = None) -> dict[str, Tensor]:
     """The plain state dict inside wrappers such as `{"state_dict": …}`, with prefixes such as `module.` removed from its names."""
-    state = _candidates(content, place, entry)[0].state
+    state = candidates(content, place, entry)[0].state
     plain = {without_wrappers(name): value for name, value in state.items()}
     return plain if len(plain) == len(state) else state
 
@@ -82,9 +69,9 @@ def load_weights(
         DataError: the file cannot be read, or its names or shapes are another network's.
     """
     own = network.state_dict()
-    candidates = _candidates(read_weights_file(Path(path)), f"weights file {path}", entry)
+    nested = candidates(read_weights_file(Path(path)), f"weights file {path}", entry)
     attempts = []
-    for candidate in candidates:
+    for candidate in nested:
         state = {name: value for name, value in candidate.state.items() if name in own or not name.startswith(tuple(skip) or ("\0",))}
         names = Renaming(state, own, _optional(network), metadata=candidate.metadata)
         names.apply(rename)
@@ -173,14 +160,14 @@ def trained_copies(network: nn.Module, patterns: Sequence[str], represented: Col
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
     groups = {"bn": [f"{name}.*" for name in norms], "classifier": [f"{name}.*" for name in linear[-1:]]}
     # a parameter with several names is in `named_parameters` by its first
-    candidates = [name for name, value in network.named_parameters() if name not in represented and value.is_floating_point()]
+    copied = [name for name, value in network.named_parameters() if name not in represented and value.is_floating_point()]
     chosen: set[str] = set()
     for pattern in patterns:
-        fitting = {name for name in candidates if any(fnmatchcase(name, each) for each in groups.get(pattern, [pattern]))}
+        fitting = {name for name in copied if any(fnmatchcase(name, each) for each in groups.get(pattern, [pattern]))}
         if not fitting and pattern != "*":
-            raise ConfigError(f"train: '{pattern}' matches none of the parameters that are copied; there are: {some(candidates) or 'none'}")
+            raise ConfigError(f"train: '{pattern}' matches none of the parameters that are copied; there are: {some(copied) or 'none'}")
         chosen |= fitting
-    return [name for name in candidates if name in chosen and name not in constants]
+    return [name for name in copied if name in chosen and name not in constants]
 
 
 def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
@@ -206,56 +193,6 @@ def _with_versions(state: Mapping[str, Tensor], metadata: Any) -> OrderedDict[st
     versioned = OrderedDict(state)
     setattr(versioned, "_metadata", metadata or OrderedDict())  # noqa: B010 (an attribute that torch adds to the class)
     return versioned
-
-
-# -- state dicts in a file ---------------------------------------------------------------------------------------------
-
-
-def _candidates(content: Any, place: object, entry: str | None) -> list[Candidate]:
-    """The state dicts in a file's content, the most likely first.
-
-    Raises:
-        DataError: there is none, or none at `entry`.
-    """
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
-    candidates = list(_search(content, ""))
-    if not candidates:
-        raise DataError(f"{place} holds no state dict (a mapping from parameter names to tensors)")
-    if entry is not None:
-        chosen = [candidate for candidate in candidates if candidate.entry == entry]
-        if not chosen:
-            there = ", ".join(candidate.entry for candidate in candidates if candidate.entry) or "none inside another one: leave it out"
-            raise DataError(f"{place} has no state dict at architecture.entry={entry} (there are: {there})")
-        return chosen
-    return sorted(candidates, key=lambda candidate: _likelihood(candidate.entry))
-
-
-def _search(content: Any, entry: str, depth: int = 0) -> Iterator[Candidate]:
-    if not isinstance(content, Mapping) or "param_groups" in content or depth > DEEPEST:
-        return
-    inner = [
-        candidate
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, (Mapping, nn.Module))
-        for candidate in _search(
-            value.state_dict() if isinstance(value, nn.Module) else value, f"{entry}.{key}" if entry else key, depth + 1
-        )
-    ]
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if inner:
-        yield from inner
-    elif 2 * len(tensors) > len(content):
-        metadata = getattr(content, "_metadata", None)
-        yield Candidate(
-            entry, tensors, dict(metadata) if isinstance(metadata, Mapping) and all(isinstance(k, str) for k in metadata) else None
-        )
-
-
-def _likelihood(entry: str) -> tuple[bool, int]:
-    """Sort key: known names first, in their order, then unknown names; averaged weights come after all others."""
-    first = entry.split(".")[0]
-    return "ema" in entry.lower() or "teacher" in entry.lower(), WRAPPERS.index(first) if first in WRAPPERS else len(WRAPPERS)
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------
