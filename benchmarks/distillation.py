@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -24,30 +25,33 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="height and width of the images in pixels")
     parser.add_argument("--batch", type=int, nargs="+", default=[2, 32], help="images a step")
     parser.add_argument("--hidden", type=int, nargs="+", default=[8, 64], help="sizes of the predictor")
+    parser.add_argument(
+        "--layers", nargs="+", default=["convolutions", "all"],
+        help="what is represented; with `all`, 1 x 1 convolutions and linear layers are cut into tiles",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="steps of each kind, in turns, after one of each that is not timed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for batch in options.batch:
-        for hidden in options.hidden:
-            rows.append(measure(options.model, options.size, batch, hidden, options.rounds))
-            print(rows[-1], file=sys.stderr)
-    head = ["images a step", "hidden size", "kernels", "processor time of a step, plain distillation = 1"]
-    cells = [[row["batch"], row["hidden"], row["kernels"], f"{row['ratio']:.2f}"] for row in rows]
+    for layers, batch, hidden in itertools.product(options.layers, options.batch, options.hidden):
+        rows.append(measure(options.model, options.size, layers, batch, hidden, options.rounds))
+        print(rows[-1], file=sys.stderr)
+    head = ["layers", "kernels", "images a step", "hidden size", "processor time of a step, plain distillation = 1"]
+    cells = [[row["layers"], f"{row['kernels']:,}", row["batch"], row["hidden"], f"{row['ratio']:.2f}"] for row in rows]
     text = (
-        f"torchvision's {options.model} with random weights and every convolution represented, {options.size} × {options.size} pixels, "
-        "float32, 4,096 kernels with gradient a step, losses reconstruction and kd. Plain distillation trains a copy of the network "
-        f"itself with the same kd loss and AdamW. Medians over {options.rounds} pairs of steps.\n\n" + table(head, cells)
+        f"torchvision's {options.model} with random weights, {options.size} × {options.size} pixels, float32, 4,096 kernels or tiles with "
+        "gradient a step, losses reconstruction and kd. Plain distillation trains a copy of the network itself with the same kd loss and "
+        f"AdamW. Medians over {options.rounds} pairs of steps.\n\n" + table(head, cells)
     )
     publish("distillation", {"rows": rows}, text)
 
 
-def measure(model: str, size: int, batch: int, hidden: int, rounds: int) -> dict[str, Any]:
+def measure(model: str, size: int, layers: str, batch: int, hidden: int, rounds: int) -> dict[str, Any]:
     """How many times the processor time of a step of plain distillation a step of nern takes."""
     setting = Setting(
         "resnet20-cifar10",
         [
-            f"architecture={{name: torchvision, model: {model}, size: {size}}}",
+            f"architecture={{name: torchvision, model: {model}, size: {size}, layers: {layers}}}",
             "smoother.name=none",
             "sampler={name: uniform, batch: 4096}",
             "losses={reconstruction: {}, kd: {}}",
@@ -62,7 +66,7 @@ def measure(model: str, size: int, batch: int, hidden: int, rounds: int) -> dict
     alternate(work, 1)
     seconds = alternate(work, rounds, time.process_time)
     return {
-        "model": model, "pixels": size, "batch": batch, "hidden": hidden, "kernels": setting.original.grid.rows,
+        "model": model, "pixels": size, "layers": layers, "batch": batch, "hidden": hidden, "kernels": setting.original.grid.rows,
         "ratio": ratio(seconds, "nern", "plain"), "pairs": [a / b for a, b in zip(seconds["nern"], seconds["plain"], strict=True)],
     }  # fmt: skip
 

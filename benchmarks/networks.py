@@ -41,6 +41,7 @@ TIMM = (
 SIZES = {"maxvit_t": 224, "inception_v3": 128, "vit_tiny_patch16_224": 224, "efficientvit_b0": 128, "fastvit_t8": 256, "mobilevit_xxs": 256}
 SMALL = 64
 SECONDS = 900
+HELDOUT = 64  # inputs of noise that networks are measured on
 NOT_RUN = "*not run*"  # exceeded the time limit
 
 
@@ -179,7 +180,7 @@ def experiment(library: str, name: str, size: int, place: Path) -> dict[str, Any
     """An experiment of three steps on every convolution of a network."""
     return {
         "architecture": {"name": library, "model": name, "size": size, "weights": str(place / "weights.pth")},
-        "task": {"name": "uniform-noise"},
+        "task": {"name": "uniform-noise", "heldout_images": HELDOUT},
         "predictor": {"name": "mlp", "hidden": 8},
         "smoother": {"name": "none"},
         "sampler": {"name": "uniform", "batch": 4096},
