@@ -88,6 +88,7 @@ def walked(walker: Walker, options: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
+        torch.manual_seed(0)  # networks are built with the same weights in every call
         try:
             row["targets"] = re.findall("asked for .*", called(walker.prepare(place, options), place))
             row |= represented(place)
