@@ -140,8 +140,8 @@ def counted(trainer: PhaseTrainer) -> tuple[int, int]:
     return counter.get_total_flops(), touched.bytes
 
 
-def busiest(trainer: PhaseTrainer, device: torch.device, most: int = 8) -> list[list[str]]:
-    """The GPU kernels that take most of the time, with their share of it."""
+def busiest(trainer: PhaseTrainer, device: torch.device) -> list[list[str]]:
+    """The eight GPU kernels that take most of the time, with their share of it."""
     if device.type != "cuda":
         return []
     step = 100 + max(term.warmup for term, _ in trainer.terms.values())
@@ -151,7 +151,7 @@ def busiest(trainer: PhaseTrainer, device: torch.device, most: int = 8) -> list[
         wait(device)
     events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
     total = sum(event.self_device_time_total for event in events) or 1
-    return [[f"`{event.key[:70]}`", f"{100 * event.self_device_time_total / total:.0f}"] for event in events[:most]]
+    return [[f"`{event.key[:70]}`", f"{100 * event.self_device_time_total / total:.0f}"] for event in events[:8]]
 
 
 def matrix_rate(device: torch.device) -> float:

@@ -57,7 +57,7 @@ class Setting:
     def inputs(self, batch: int) -> Callable[[int], Tensor]:
         return self.data.inputs(batch, 0, self.engine.device)
 
-    def baseline(self, weights: tuple[float, float, float], batch: int | None = None) -> BaselineLoop:
+    def baseline(self, weights: tuple[float, float, float]) -> BaselineLoop:
         """The baseline on the same network, with the predictor and the draws that `trainer` starts with."""
         trainer, embedding = self.trainer(torch.float32, ["reconstruction"]), self.experiment.embedding
         made: Any = trainer.context.representation.predictor
@@ -75,5 +75,5 @@ class Setting:
             copy.deepcopy(self.network), [layer.parameter for layer in self.original.grid.layers],
             [order.indices() for order in self.original.orders], self.experiment.architecture.features(self.network),
             predictor, optimizer.start(list(predictor.named_parameters()))[0], draw,
-            self.inputs(batch or self.experiment.phases[0].batch), weights, embedding.base, embedding.frequencies,  # type: ignore[attr-defined]
+            self.inputs(self.experiment.phases[0].batch), weights, embedding.base, embedding.frequencies,  # type: ignore[attr-defined]
         )  # fmt: skip

@@ -71,11 +71,11 @@ def one_line_each(rows: Iterable[tuple[str, str]], width: int | None = None) -> 
     )
 
 
-def wrapped(lines: Iterable[str], width: int | None, hang: int = 15) -> list[str]:
-    """Lines that are wrapped between words, with `hang` spaces before what is continued; None for `width` wraps none of them."""
+def wrapped(lines: Iterable[str], width: int | None) -> list[str]:
+    """Lines that are wrapped between words and continued behind fifteen spaces; with a `width` of None they stay as they are."""
     if width is None:
         return list(lines)
-    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": " " * hang}
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": " " * 15}
     return [part for line in lines for part in textwrap.wrap(line, width, **options) or [""]]
 
 

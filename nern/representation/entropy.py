@@ -225,7 +225,7 @@ def stored_bits(module: nn.Module, weights: int, seed: int, step: int) -> Stored
     return StoredBits(torch.stack(relaxed).sum() + counted - counted.detach(), counted.detach(), weights)
 
 
-def refit_distributions(module: nn.Module, steps: int = 60) -> None:
+def refit_distributions(module: nn.Module) -> None:
     """Fit the means of all coded parameters to their present integers, in place. Values stay the same; only the bits change.
 
     A parameter keeps its distribution where the fitted one does not take fewer bits.
@@ -240,7 +240,7 @@ def refit_distributions(module: nn.Module, steps: int = 60) -> None:
         with torch.enable_grad():
             levels = [part.requires_grad_() for part in code.levels]
             optimizer = torch.optim.Adam(levels, lr=0.03 / LEVEL_PACE)
-            for _ in range(steps):
+            for _ in range(60):
                 optimizer.zero_grad()
                 taken().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

@@ -65,9 +65,9 @@ def read_curves(run: Path) -> Curves:
     return Curves(losses, {**heldout, **curve}, phases)  # figures on different images must not be joined by a line
 
 
-def thinned(points: Points, most: int = 400) -> Points:
-    """At most about `most` of the points, evenly spaced, including the first and the last."""
-    stride = max(1, -(-len(points) // most))
+def thinned(points: Points) -> Points:
+    """At most about 400 of the points, evenly spaced, including the first and the last."""
+    stride = max(1, -(-len(points) // 400))
     return [*points[:-1:stride], *points[-1:]]
 
 

@@ -126,9 +126,7 @@ def relative_errors(
 
 
 @torch.no_grad()
-def mean_activations(
-    network: nn.Module, layer: LayerMapping, data: Data, images: int, device: torch.device, batch: int = 100
-) -> Activations:
+def mean_activations(network: nn.Module, layer: LayerMapping, data: Data, images: int, device: torch.device) -> Activations:
     """The activations of the filters of one layer of `network`, averaged over the first `images` test images.
 
     Raises:
@@ -139,7 +137,7 @@ def mean_activations(
     handle = network.get_submodule(module).register_forward_hook(lambda _, inputs, output: captured.append(output))
     counted, maps, strength = 0, torch.zeros(()), torch.zeros(())
     try:
-        for inputs, _ in data.batches("test", batch, device):
+        for inputs, _ in data.batches("test", 100, device):
             inputs = part(inputs, slice(images - counted))
             call(network, inputs)
             output = by_filters(captured.pop(), layer).double().cpu()

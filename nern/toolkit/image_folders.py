@@ -26,22 +26,6 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")
 _DECODING = 2  # version of the decoding: cache entries of another version are not used
 
 
-def read_folder(folder: Path, preprocessing: Preprocessing, classes: Sequence[str] | None = None) -> tuple[Tensor, Tensor, int]:
-    """Read all images of a folder with one folder per class; returns images, labels [n] and the number of classes.
-
-    Images are uint8 [n, c, h, w], or float32 from 0 to 255 where one has more than 8 bits. Images are cached under a name computed
-    from the content of the files.
-
-    Args:
-        classes: see `list_images`.
-
-    Raises:
-        DataError: the folder is missing or empty, or an image is broken or of another size than the network's inputs.
-    """
-    files, labels, names = list_images(folder, classes)
-    return decoded(files, preprocessing), torch.tensor(labels), len(names)
-
-
 def check_root(root: str | None) -> None:
     """Check that the option `root` is set and that the folder exists; for `Task.check`.
 
@@ -90,7 +74,13 @@ def other_size(file: Path, shape: tuple[int, int], preprocessing: Preprocessing)
 
 
 def decoded(files: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
-    """Decode images of the network's own size [n, c, h, w], or take them from the cache; see `read_folder`."""
+    """Decode images of the network's own size: uint8 [n, c, h, w], or float32 from 0 to 255 where one has more than 8 bits.
+
+    They are cached under a name computed from the content of the files.
+
+    Raises:
+        DataError: an image is broken, or of another size than the network's inputs.
+    """
     size = preprocessing.size
     with ThreadPoolExecutor() as pool:
         contents = b"".join(pool.map(_fingerprint, files))

@@ -14,7 +14,7 @@ from PIL import Image
 from nern.errors import DataError
 from nern.interfaces import Preprocessing
 from nern.toolkit.image_decoding import check_image, decode, image_suffixes, to_tensor
-from nern.toolkit.image_folders import open_folders, read_folder
+from nern.toolkit.image_folders import decoded, open_folders
 
 DRAW = np.random.default_rng(0)
 SIXTEEN = DRAW.integers(0, 1 << 16, (8, 8), dtype=np.uint16)
@@ -38,12 +38,12 @@ def test_images_of_more_than_eight_bits_keep_their_values(
 ) -> None:
     (tmp_path / "c").mkdir()
     Image.fromarray(pixels).save(tmp_path / "c" / name)
-    decoded = to_tensor(decode(tmp_path / "c" / name, channels), channels)
-    assert decoded.shape == (channels, 8, 8)
-    for channel in decoded:
+    image = to_tensor(decode(tmp_path / "c" / name, channels), channels)
+    assert image.shape == (channels, 8, 8)
+    for channel in image:
         np.testing.assert_allclose(channel, expected, atol=1e-3)
     preprocessing = Preprocessing((0.5,) * channels, (0.25,) * channels, (channels, 8, 8))
-    inputs = preprocessing.normalise(read_folder(tmp_path, preprocessing)[0])
+    inputs = preprocessing.normalise(decoded([tmp_path / "c" / name], preprocessing))
     np.testing.assert_allclose(inputs[0, 0], (expected / 255 - 0.5) / 0.25, atol=1e-4)
 
 

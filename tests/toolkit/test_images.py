@@ -17,7 +17,7 @@ from torch import Tensor
 from nern.errors import DataError
 from nern.interfaces import Preprocessing
 from nern.toolkit.class_folders import list_images
-from nern.toolkit.image_folders import read_folder
+from nern.toolkit.image_folders import decoded
 from nern.toolkit.images import EpochOrder, FileData, ImageData, augmented, split_heldout
 
 CPU = torch.device("cpu")
@@ -65,8 +65,8 @@ def test_a_batch_is_a_function_of_the_step() -> None:
 # -- augmentation ------------------------------------------------------------------------------------------------------
 
 
-def images(count: int, height: int = 6, width: int = 5) -> Tensor:
-    return torch.randint(1, 256, (count, 2, height, width), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+def images(count: int) -> Tensor:
+    return torch.randint(1, 256, (count, 2, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 def shifted(image: Tensor, down: int, right: int, mirror: bool) -> Tensor:
@@ -177,27 +177,32 @@ def write(path: Path, size: tuple[int, int] = (8, 8), seed: int = 0, mode: str =
     return pixels
 
 
+def read(folder: Path, preprocessing: Preprocessing = PLAIN) -> Tensor:
+    """The images of a folder with one folder per class."""
+    return decoded(list_images(folder)[0], preprocessing)
+
+
 def test_a_folder_is_read_by_class_and_name(tmp_path: Path) -> None:
     pixels = {name: write(tmp_path / name, seed=i) for i, name in enumerate(["zebra/b.png", "zebra/a.bmp", "ant/c.PNG", "ant/a.ppm"])}
     (tmp_path / "ant" / "notes.txt").write_text("no image")
-    pictures, labels, classes = read_folder(tmp_path, PLAIN)
-    assert classes == 2
-    assert labels.tolist() == [0, 0, 1, 1]
-    for image, name in zip(pictures, ["ant/a.ppm", "ant/c.PNG", "zebra/a.bmp", "zebra/b.png"], strict=True):
+    _, labels, classes = list_images(tmp_path)
+    assert classes == ["ant", "zebra"]
+    assert labels == [0, 0, 1, 1]
+    for image, name in zip(read(tmp_path), ["ant/a.ppm", "ant/c.PNG", "zebra/a.bmp", "zebra/b.png"], strict=True):
         assert np.array_equal(image.permute(1, 2, 0), pixels[name])
 
 
 def test_decoded_images_are_cached_until_a_file_changes(tmp_path: Path, cache_folder: Path) -> None:
     file = tmp_path / "a" / "1.png"
     before = write(file, seed=1)
-    assert np.array_equal(read_folder(tmp_path, PLAIN)[0][0].permute(1, 2, 0), before)
+    assert np.array_equal(read(tmp_path)[0].permute(1, 2, 0), before)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nern.toolkit.image_folders.decode", None)  # what is cached is not decoded again
-        assert np.array_equal(read_folder(tmp_path, PLAIN)[0][0].permute(1, 2, 0), before)
+        assert np.array_equal(read(tmp_path)[0].permute(1, 2, 0), before)
     times = file.stat()
     after = write(file, seed=2)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert np.array_equal(read_folder(tmp_path, PLAIN)[0][0].permute(1, 2, 0), after)
+    assert np.array_equal(read(tmp_path)[0].permute(1, 2, 0), after)
 
 
 def test_two_folders_that_agree_in_names_sizes_and_times_are_told_apart(tmp_path: Path) -> None:
@@ -205,15 +210,15 @@ def test_two_folders_that_agree_in_names_sizes_and_times_are_told_apart(tmp_path
     for root in "AB":
         os.utime(tmp_path / root / "a" / "1.bmp", (315532800, 315532800))  # as an archive that is made reproducibly sets it
     for root, expected in zip("AB", pixels, strict=True):
-        assert np.array_equal(read_folder(tmp_path / root, PLAIN)[0][0].permute(1, 2, 0), expected)
+        assert np.array_equal(read(tmp_path / root)[0].permute(1, 2, 0), expected)
 
 
 def test_grey_and_coloured_images_become_what_the_network_takes(tmp_path: Path) -> None:
     grey = write(tmp_path / "a" / "grey.png", mode="L")
-    pictures, _, _ = read_folder(tmp_path, PLAIN)
+    pictures = read(tmp_path)
     assert all(np.array_equal(channel, grey) for channel in pictures[0])
     colour = write(tmp_path / "b" / "colour.png")
-    pictures, _, _ = read_folder(tmp_path, Preprocessing((0.5,), (0.5,), (1, 8, 8)))
+    pictures = read(tmp_path, Preprocessing((0.5,), (0.5,), (1, 8, 8)))
     assert np.array_equal(pictures[0, 0], grey)
     luma = colour @ np.array([0.299, 0.587, 0.114])
     assert np.abs(pictures[1, 0].numpy() - luma).max() <= 1
@@ -230,14 +235,14 @@ def test_mistakes_in_folders_are_named(tmp_path: Path) -> None:
         list_images(tmp_path)
     write(tmp_path / "b" / "1.png", size=(9, 7))
     with pytest.raises(DataError, match=r"b/1\.png has 9 × 7 pixels, the network takes 8 × 8"):
-        read_folder(tmp_path, PLAIN)
+        read(tmp_path)
     whole = (tmp_path / "a" / "1.png").read_bytes()
     (tmp_path / "b" / "1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"b/1\.png is not a complete image"):
-        read_folder(tmp_path, PLAIN)
+        read(tmp_path)
     (tmp_path / "b" / "1.png").write_text("hello")
     with pytest.raises(DataError, match=r"b/1\.png is not a complete image"):
-        read_folder(tmp_path, PLAIN)
+        read(tmp_path)
 
 
 # -- photographs -------------------------------------------------------------------------------------------------------
@@ -245,12 +250,12 @@ def test_mistakes_in_folders_are_named(tmp_path: Path) -> None:
 PHOTOGRAPHS = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (3, 20, 20), resize=24, interpolation="bicubic")
 
 
-def photographs(folder: Path, augment: str = "none", heldout: float = 0.0, count: int = 6) -> FileData:
-    files = [folder / f"{index}.png" for index in range(count)]
+def photographs(folder: Path, augment: str = "none", heldout: float = 0.0) -> FileData:
+    files = [folder / f"{index}.png" for index in range(6)]
     for index, file in enumerate(files):
         write(file, size=(50, 40) if index % 2 else (30, 44), seed=index)
     return FileData(
-        (files, list(range(count))), (files[:3], [0, 1, 2]), PHOTOGRAPHS, classes=count, heldout=heldout, seed=0,
+        (files, list(range(6))), (files[:3], [0, 1, 2]), PHOTOGRAPHS, classes=6, heldout=heldout, seed=0,
         augment=augment, missing="nothing there",
     )  # fmt: skip
 
