@@ -36,17 +36,18 @@ NOT_RUN = "*not run*"
 
 INTRODUCTION = """# Reproduction
 
-The paper's numbers, the numbers measured with this library, and the command for each. Percentages are top-1 on the test
-set. The command beside a number is the one that made it, with the places of images and weights behind it:
+The paper's numbers, the numbers measured with this library, and the command for each. Percentages are top-1 on the test set.
+The command beside a number is the one that made it; the folder of the images and the file of the weights are added to it, as
+here:
 
 <!-- test: needs-cifar -->
 ```bash
 nern train table1/resnet20-cross-filter-160-fast task.root=DIR architecture.weights=FILE
 ```
 
-where `DIR` holds the images and `FILE` the original weights; `nern presets` with the row's name prints its configuration.
-Several seeds are several such commands, with `seed=0`, `seed=1` and so on. Without `-fast` at its end, a row is the paper's own
-recipe, which takes a day on a CPU.
+`DIR` is the folder of the images and `FILE` has the original weights. `nern presets` with the row's name prints its
+configuration. A row with several seeds was made by several such commands, with `seed=0`, `seed=1` and so on. Without `-fast` at
+its end, a row is the paper's own recipe, which takes a day on a CPU.
 
 | what | where from | SHA-256 begins |
 | --- | --- | --- |
@@ -57,14 +58,13 @@ recipe, which takes a day on a CPU.
 
 [trained]: https://github.com/akamaster/pytorch_resnet_cifar10
 
-*Hidden* is the predictor's hidden size, *inputs* what both networks see in distillation. The *recipe* is *paper's*, with the
-paper's own length and optimiser, or *fast*. *To the original* is the difference in points to the original network here.
-Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper reports the best
-checkpoint on the test set. Several seeds give mean ± 95 % confidence interval. A number that was not measured is *not run*.
-*(one run)* marks a single run that the paper's authors published, and *see the paper* marks a table that could not be
-transcribed. Minutes were measured on
-{machines}. `precision: auto` computes in bfloat16 where the processor can; on a processor that cannot, distillation takes
-[nearly twice as long](performance.md#a-step).
+*Hidden* is the predictor's hidden size, and *inputs* are what both networks see in distillation. The *recipe* is either the
+*paper's*, with its own length and optimiser, or *fast*. *To the original* is the difference in points from the original network
+that was used here. Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper
+reports the best checkpoint on the test set. For several seeds the table has the mean ± the 95 % confidence interval. Rows
+without a measurement are marked *not run*. *(one run)* marks a single run that the paper's authors published, and *see the
+paper* marks a table that could not be transcribed. Minutes were measured on {machines}. `precision: auto` computes in bfloat16
+where the processor can; on a processor that cannot, distillation takes [nearly twice as long](performance.md#a-step).
 
 This page is written by `python -m benchmarks.reproduction` from the result files in `docs/results`, which
 `python -m benchmarks.rows` keeps.
@@ -230,7 +230,12 @@ def _other(results: Sequence[Mapping[str, Any]]) -> str:
     runs = [result for result in results if result["overrides"] and result["reconstructed_top1"] is not None]
     if not runs:
         return ""
-    lines = ["## Other runs\n", "Rows with some values changed.\n", "| reconstructed | original | command |", "| --- | --- | --- |"]
+    lines = [
+        "## Other runs\n",
+        "These runs are rows of the tables with some values changed.\n",
+        "| reconstructed | original | command |",
+        "| --- | --- | --- |",
+    ]
     lines += [f"| {run['reconstructed_top1']:.2f} | {run['original_top1']:.2f} | `{run['command']}` |" for run in runs]
     return "\n".join(lines) + "\n"
 
@@ -246,7 +251,7 @@ def _files(results: Sequence[Mapping[str, Any]]) -> str:
         by_preset.setdefault(" ".join(words), []).append(run)
     lines = [
         "## Files\n",
-        "Bytes of the whole file, of its parts, and of the original network's state dict in the same format.\n",
+        "The table has the bytes of the whole file, of its parts, and of the original network's state dict in the same format.\n",
         "| preset | top-1 % | original | file | predictor | embedding | ordering | kept zeros | copied | original's file | part of it |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -263,7 +268,8 @@ def _sizes() -> str:
     registry = create_registry(entry_points=False)
     lines = [
         "## Tables 8 and 9: sizes\n",
-        "MB of 2²⁰ bytes. Orderings are packed at ⌈log₂ n⌉ bits an entry; the paper's formulas do not round up.\n",
+        "A MB is 2²⁰ bytes here. An entry of an ordering that has n choices is packed into ⌈log₂ n⌉ bits; "
+        "the paper's formulas do not round up.\n",
         "| network | all parameters and buffers | represented | in-filter: paper | packed | cross-filter: paper | packed |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -68,7 +68,7 @@ def test_measured_numbers_stand_beside_the_papers(folder):
     ]  # fmt: skip
     assert "`nern train table7/uniform`" not in page  # the command beside a number is the one that made it
     assert row(page, "table7/all")[4:10] == ["90.99 ± 0.13 of 91.69", "paper's", "**90.50** of 91.73", "−1.23", "1", "10 on NVIDIA H100"]
-    assert "Minutes were measured on\none NVIDIA H100 in bfloat16 or one Xeon in bfloat16." in page
+    assert "Minutes were measured on one NVIDIA H100 in bfloat16 or one Xeon in bfloat16." in page
     assert row(page, "table7/magnitude-fast")[6:11] == ["*not run*", "", "", "", ""]
     assert "| 12.50 | 91.73 | `nern train table7/all phases.0.iterations=5` |" in page
 
