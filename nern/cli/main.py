@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Train a representation as an experiment describes it.
 
-    Any value of the experiment is changed by its dotted path, as in predictor.hidden=80.
+    Any value of the experiment can be changed by its dotted path, as in predictor.hidden=80.
     """
     from nern.engine import Engine
     from nern.training.processes import is_first
@@ -105,9 +105,8 @@ def show_config(
 ) -> None:
     """Check an experiment and print its complete YAML.
 
-    Nothing is trained.
-    What nern train would refuse without looking at images, such as a missing weights file, ends with exit code 2 and
-    one line for each mistake on stderr, after the YAML.
+    Nothing is trained. The command also checks what nern train checks before it looks at images, such as whether the weights file
+    exists. Each mistake is one line on stderr, after the YAML, and the exit code is then 2.
     """
     from nern.config.structuring import to_yaml, unstructure
     from nern.engine import Engine
@@ -125,7 +124,7 @@ def show_config(
 def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """Measure a reconstructed network on the test set.
 
-    The original network is measured beside it where its weights are at hand.
+    The original network is measured as well, if its weights are found.
     """
     from nern.engine import Engine
     from nern.registry.discovery import create_registry
@@ -159,7 +158,7 @@ def evaluate(run: Path, overrides: tuple[str, ...], plugins: tuple[str, ...], di
 def reconstruct(run: Path, output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """Write the state dict of the reconstructed network.
 
-    It is complete, and the original weights are not needed.
+    The state dict is complete, and the original weights are not needed.
     """
     from nern.artifact.reading import load
     from nern.networks.state_dicts import write_state_dict

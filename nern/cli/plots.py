@@ -22,7 +22,7 @@ LABELLED_RUNS = click.argument("runs", nargs=-1, required=True, metavar="[LABEL=
 def plot() -> None:
     """Draw figures of runs and figures of the paper.
 
-    They are drawn from what runs, sweeps and studies wrote.
+    They are drawn from the files that runs, sweeps and studies wrote.
     """
 
 
@@ -59,7 +59,7 @@ def training(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
 def losses(runs: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Losses over the steps, on a logarithmic scale.
 
-    Of one run every term is shown, of several runs the totals. The phases are shaded.
+    For one run the figure shows every term, for several runs their totals. The phases are shaded.
     """
     from nern.studies import run_figures
     from nern.studies.curves import labelled, read_curves
@@ -133,8 +133,8 @@ def importance(folder: Path, output: Path, as_json: bool) -> None:
 @plot.command(epilog=example("nern plot kernels runs/digits --layer layer3.0.conv2 -o kernels"))
 @RUN
 @OVERRIDES
-@click.option("--layer", show_default="the second represented one", help="The layer.")
-@click.option("--channel", default=0, type=click.IntRange(0), help="The channel.")
+@click.option("--layer", show_default="the second represented one", help="The layer whose kernels are shown.")
+@click.option("--channel", default=0, type=click.IntRange(0), help="The channel whose kernels are shown.")
 @click.option("--side", default=8, type=click.IntRange(1), help="How many kernels along each side.")
 @OUTPUT
 @PLUGINS
@@ -159,16 +159,23 @@ def kernels(
 
 
 @plot.command(epilog=example("nern plot embeddings --base 0.5 --base 0.9 -o figure8"))
-@click.option("--base", "bases", multiple=True, type=float, default=(0.5, 0.76, 0.9, 1.25), help="A base frequency b (may be repeated).")
-@click.option("--frequencies", default=40, type=click.IntRange(1), help="Number N of frequencies.")
-@click.option("--channels", default=64, type=click.IntRange(2), help="Channels to show.")
-@click.option("--at", default=31, type=click.IntRange(0), help="The channel to compare with.")
+@click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    type=float,
+    default=(0.5, 0.76, 0.9, 1.25),
+    help="A base frequency b of the embedding (may be repeated).",
+)
+@click.option("--frequencies", default=40, type=click.IntRange(1), help="The number N of frequencies.")
+@click.option("--channels", default=64, type=click.IntRange(2), help="How many channels are shown.")
+@click.option("--at", default=31, type=click.IntRange(0), help="The channel with which the others are compared.")
 @OUTPUT
 @JSON
 def embeddings(bases: tuple[float, ...], frequencies: int, channels: int, at: int, output: Path, as_json: bool) -> None:
     """Figure 8: similarity of positional embeddings.
 
-    A line shows each base frequency.
+    The figure has a line for each base frequency.
     """
     from nern.config.structuring import structure_component
     from nern.registry.discovery import create_registry

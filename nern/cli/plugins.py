@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def plugins(plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """List all components, and plugins that failed.
 
-    Components stand under their extension points, and plugins that failed with the reason.
+    Components are listed by extension point. A plugin that failed is listed with the reason.
     """
     from nern.registry.discovery import create_registry
 
@@ -71,7 +71,7 @@ def _described(registry: Registry) -> dict[str, Any]:
 @click.option(
     "--kind", "kinds", required=True, multiple=True, metavar="KIND", help=f"What the plugin adds (may be repeated): {', '.join(HOOKS)}."
 )
-@arguments.output("the package: the folder that its own folder is made in", default="the working directory")
+@arguments.output("the package: the folder in which its own folder is made", default="the working directory")
 @JSON
 def new_plugin(name: str, kinds: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """Write a plugin package to fill in.

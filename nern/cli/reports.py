@@ -22,8 +22,8 @@ def report(
 ) -> None:
     """Write one HTML page about runs, to be read or sent.
 
-    It shows accuracy, bytes, curves, errors and kernels. The page needs no internet connection and no other file. Making it
-    needs no images.
+    It shows accuracy, bytes, curves, errors and kernels. The page needs no internet connection and no other file. No images are
+    needed to make it.
     """
     from nern.studies.report.page import report as make
 
@@ -39,7 +39,7 @@ def report(
 def info(run: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool) -> None:
     """Print what is in a run folder or a representation file.
 
-    These are the network, the predictor, the figures and the bytes by part. Neither images nor the network's weights are needed.
+    It prints the network, the predictor, the figures and the bytes by part. Neither images nor the network's weights are needed.
     """
     from nern.registry.discovery import create_registry
     from nern.run.folder import plugins_of

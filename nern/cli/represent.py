@@ -40,7 +40,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 @click.option("--model", required=True, metavar="REFERENCE", help=REFERENCES)
 @NETWORK_ARGUMENTS
 @click.option("--images", type=PATH, show_default="none", help="Folder of images, with or without folders for classes.")
-@click.option("--no-images", is_flag=True, help="Noise in place of images.")
+@click.option("--no-images", is_flag=True, help="Use noise in place of images.")
 @click.option("--mean", type=Numbers(), show_default="the model's own", help="Mean of each channel, of values in [0, 1].")
 @click.option("--std", type=Numbers(), show_default="the model's own", help="Standard deviation of each channel.")
 @click.option("--size", type=Numbers(), show_default="the model's own", help="Side of the inputs in pixels, or channels,height,width.")
@@ -49,13 +49,21 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 )
 @click.option("--layers", default="all", show_default=True, help="all, convolutions, or patterns of parameter names, separated by commas.")
 @click.option("--recipe", default="fast", show_default=True, help="fast, quick, small, paper or data-free.")
-@click.option("--steps", default=1.0, show_default=True, help="Length of the run, as a multiple of the recipe's: 0.1 to try things out.")
 @click.option(
-    "--bytes", "wanted", type=Size(), show_default="no such target", help="Find the size of the predictor for a file of this many bytes."
+    "--steps", default=1.0, show_default=True, help="Length of the run, as a multiple of the recipe's steps; 0.1 to try things out."
+)
+@click.option(
+    "--bytes",
+    "wanted",
+    type=Size(),
+    show_default="no such target",
+    help="Take the largest predictor whose file has at most this many bytes; with the recipe small, aim at a file of this size.",
 )
 @click.option("--drop", type=float, show_default="no such target", help="Find the smallest predictor that loses at most this many points.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--run", "folder", type=PATH, metavar="RUN_DIR", show_default="a new one in runs/", help="The run: a new folder.")
+@click.option(
+    "--run", "folder", type=PATH, metavar="RUN_DIR", show_default="a new one in runs/", help="Where to write the run: a new folder."
+)
 @arguments.output("the representation: one file", default="only into the run's folder")
 @PLUGINS
 @JSON
@@ -84,8 +92,8 @@ def represent(
 ) -> None:
     """Represent a network of your own.
 
-    The network is given by a file of weights and the code that builds it. First measures the original network and says what
-    will be represented and what copied. The run's folder is like that of nern train.
+    WEIGHTS is the file of its weights, and --model names the code that builds it. Before training, the command measures the
+    original network and prints what will be represented and what will be copied. The run's folder is like that of nern train.
     """
     from nern.own.by_reference import own_network
     from nern.own.represent import prepared, run

@@ -16,8 +16,8 @@ from nern.cli.plots import plot
 @click.command(epilog=example("nern sweep digits seed=0,1,2 predictor.hidden=32,64 --jobs 2 -o runs/grid"))
 @EXPERIMENT
 @OVERRIDES
-@click.option("--jobs", type=click.IntRange(1), default=1, help="Runs at a time.")
-@click.option("--launcher", default="local", metavar="NAME", help="Where runs are started; nern plugins lists the launchers.")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="How many runs there are at a time.")
+@click.option("--launcher", default="local", metavar="NAME", help="What starts the runs; nern plugins lists the launchers.")
 @click.option("--retries", type=click.IntRange(0), default=1, help="How often a run that was killed is started again.")
 @click.option(
     "--sampler",
@@ -31,10 +31,10 @@ from nern.cli.plots import plot
 @click.option(
     "--objective",
     metavar="FIGURE",
-    show_default="what chooses checkpoints, with --sampler optuna",
-    help="The figure to optimise: a held-out metric such as kl, total_bytes, or seconds.",
+    show_default="with --sampler optuna, the metric that chooses checkpoints",
+    help="The figure to optimise: a held-out metric such as kl, or total_bytes, predictor_bytes or seconds.",
 )
-@arguments.output("the runs and the tables: a folder", default="the experiment's output and -sweep")
+@arguments.output("the runs and the tables: a folder", default="the experiment's output with -sweep added to its name")
 @PLUGINS
 @JSON
 def sweep(
@@ -55,8 +55,8 @@ def sweep(
 
     Values separated by commas are combined, as in seed=0,1,2,3 predictor.hidden=140,160. With --sampler random or optuna an
     axis may also be a range, as in optimizer.lr=log(1e-4..1e-2). Options of the launcher are written as launcher.KEY=VALUE.
-    Called again it continues where it stopped. Writes mean ± 95 % confidence interval over the seeds as CSV, JSON and Markdown;
-    a run that fails is in these tables with its reason, and the exit code is then 1.
+    The same command, called again, continues where it stopped. The tables (CSV, JSON and Markdown) have the mean over the seeds
+    ± its 95 % confidence interval. A run that fails is listed in them with the reason, and the exit code is then 1.
     """
     from nern.config.overrides import parse_override
     from nern.studies.sweep import parse_grid
@@ -90,7 +90,8 @@ def pretrain(
 ) -> None:
     """Train an experiment's original network from scratch.
 
-    Its kernels are smooth where pretrain.smoothness is above 0. Called again after an interruption it continues from the last epoch.
+    With pretrain.smoothness above 0 its kernels become smooth. The same command, called again after an interruption, continues
+    from the last epoch.
     """
     from nern.run.pretraining import train_original
 
@@ -110,7 +111,7 @@ def pretrain(
     "--ratios",
     type=Numbers(),
     default="0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
-    help="The parts of the predictor's entries that are set to zero, each from the same start.",
+    help="Which parts of the predictor's entries are set to zero. Each ratio starts from the same trained predictor.",
 )
 @click.option(
     "--scope",
@@ -122,7 +123,8 @@ def pretrain(
     "--method",
     type=click.Choice(["magnitude", "compensated"]),
     default="magnitude",
-    help="magnitude: the smallest entries go, as in the paper; compensated: the entries that stay make up for those that go (SparseGPT).",
+    help="magnitude: the smallest entries are removed, as in the paper; compensated: the entries that stay make up for those that are "
+    "removed (SparseGPT).",
 )
 @click.option(
     "--finetune", type=click.IntRange(0), default=0, help="Steps of fine-tuning after pruning, as in the run's last phase; zeros stay zero."
@@ -131,7 +133,7 @@ def pretrain(
     "--stages",
     type=click.IntRange(1),
     default=1,
-    help="In how many stages entries are set to zero, over the first half of the fine-tuning; 1 for all at once, before it.",
+    help="In how many stages entries are set to zero, over the first half of the fine-tuning; 1: all at once, before it.",
 )
 @arguments.output("the pruned files and the tables: a folder", default="RUN_DIR/pruned or FILE-pruned")
 @PLUGINS
@@ -190,7 +192,8 @@ def importance(
 ) -> None:
     """Measure errors of layers, filters and kernels.
 
-    Errors are relative. The activations of the filters with the lowest and the highest error are written as well.
+    Errors are relative to the original weights. The activations of the filters with the lowest and the highest error are written,
+    too.
     """
     from nern.studies.importance import importance as measure
     from nern.studies.opening import open_representation
@@ -212,7 +215,9 @@ def importance(
 
 @click.command(epilog=example("nern compare runs/digits -o compared"))
 @click.argument("runs", nargs=-1, required=True, metavar="FILE_OR_RUN... [KEY.SUB=VALUE]...")
-@click.option("--train-baselines", is_flag=True, help="Also train integers of 4 and 3 bits, as long as the first run's last phase.")
+@click.option(
+    "--train-baselines", is_flag=True, help="Also train integers of 4 and 3 bits, for as many steps as the first run's last phase."
+)
 @arguments.output("the baselines' files, table and plot: a folder", default="RUN_DIR/compared or FILE-compared")
 @PLUGINS
 @JSON
@@ -221,10 +226,10 @@ def compare(
 ) -> None:
     """Compare representations with simpler compressions.
 
-    Files or runs of one network are set beside rounding, palettes and integers of it, in bytes and accuracy. Every baseline is
-    written by the same entropy coder, read back and measured on the test set. Overrides are those of nern evaluate;
-    architecture.weights names the original network's weights. Writes a table (JSON, CSV, Markdown) and, where matplotlib is
-    installed, a plot (PNG, SVG).
+    Bytes and accuracy of files or runs are compared with those of baselines: the original network with rounded weights, with
+    integers and with a palette of values. Every baseline is written by the same entropy coder, read back and measured on the
+    test set. Overrides are those of nern evaluate; architecture.weights names the original network's weights. The command
+    writes a table (JSON, CSV, Markdown) and, where matplotlib is installed, a plot (PNG, SVG).
     """
     from nern.studies.comparing import compare as measure
 
