@@ -1,4 +1,4 @@
-"""Assembles a run from an experiment and owns its life: it fits, evaluates, reconstructs, saves and resumes."""
+"""Assembles a run from an experiment, and fits, evaluates, reconstructs, saves and resumes it."""
 
 from __future__ import annotations
 
@@ -143,11 +143,11 @@ class Engine(Shown):
         """An engine on any network in memory; see `nern.represent` for data and options.
 
         Args:
-            overrides: dotted paths to values of the configuration, which go before the recipe's.
+            overrides: dotted paths to values of the configuration, which take precedence over the recipe's.
 
         Raises:
             ConfigError: the network, the recipe or an override is impossible.
-            DataError: the data are none, or do not go with the network.
+            DataError: the data are of no known kind, or the network cannot take them.
         """
         own = OwnNetwork(model, data, test, recipe, **options)
         return cls(*own.experiment(overrides, registry, output))
@@ -172,7 +172,7 @@ class Engine(Shown):
         Raises:
             ConfigError: the run directory holds another run, or an option is impossible for the network.
             DataError: weights or images are missing, or do not match each other.
-            PluginError: something that is not installed is wanted.
+            PluginError: a component or package that the run needs is not installed.
             TrainingError: a loss is not finite, or the run directory cannot be written.
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         """
@@ -233,7 +233,7 @@ class Engine(Shown):
 
     @property
     def artifact(self) -> Artifact:
-        """The fitted (or loaded) representation with everything that belongs into its file."""
+        """The fitted (or loaded) representation with everything else that its file holds."""
         return self._fitted()
 
     @property
@@ -250,7 +250,7 @@ class Engine(Shown):
         return self.source.load()[0]
 
     def plan(self) -> Plan:
-        """What `fit` is going to do: what is represented and copied, bytes, time; measures the original network.
+        """Plan the run: what is represented and copied, the bytes, and the time that `fit` takes. The original network is measured.
 
         Raises:
             ConfigError, DataError: as `fit` does for a network or data that are impossible.
@@ -266,8 +266,8 @@ class Engine(Shown):
         """The original network, with the order of its kernels.
 
         Args:
-            roughly: order the kernels by the first weight of each alone: enough for sizes and times, where ordering could take
-                minutes.
+            roughly: order the kernels only by the first weight of each. This is enough for sizes and times; a real ordering could
+                take minutes.
         """
         with with_threads(self.experiment.threads):
             if roughly:
@@ -276,7 +276,7 @@ class Engine(Shown):
             return self._prepare()
 
     def untrained(self, original: Original, representation: Representation | None = None) -> Artifact:
-        """An untrained artifact with the contents of that of `fit`: the size of its file is that of the trained one, or a little more.
+        """An untrained artifact with the same parts as that of `fit`. Its file is as large as the trained one, or a little larger.
 
         With entropy-coded numbers the size depends on the training.
         """

@@ -1,4 +1,4 @@
-"""Everything nern raises on purpose: one small tree, each message naming the thing, the place and the way out."""
+"""The exceptions that nern raises on purpose. Each message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 

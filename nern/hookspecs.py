@@ -93,7 +93,7 @@ def nern_run_started(run_dir: Path, config: dict[str, Any], iteration: int, tota
 
 @hookspec
 def nern_ordering(done: int, total: int) -> None:
-    """Kernels are being ordered, before the run starts: `done` of `total`. Not called where the cache has the order."""
+    """Kernels are being ordered, before the run starts: `done` of `total`. It is not called where the cache has the order."""
 
 
 @hookspec

@@ -93,14 +93,14 @@ class Preprocessing:
 
 @attrs.frozen
 class Architecture(ABC):
-    """A convolutional network: how to build it, which convolutions are represented, and where its feature maps are."""
+    """A network: how to build it, which of its layers are represented, and where its feature maps are."""
 
     weights: str | None = option(None, help="file with the original weights (.safetensors, .pt, .pth, .th)")
     entry: str | None = option(
         None, help="keys that lead to the state dict in a weights file that holds several, joined by dots, such as model_ema"
     )
     rename: dict[str, str] = option(
-        factory=dict, help='beginnings of names in the weights file and what the network has in their place, such as {"fc.": "linear."}'
+        factory=dict, help='beginnings of names in the weights file, each with what replaces it in the network, such as {"fc.": "linear."}'
     )
     standalone: ClassVar[bool] = False
     """Whether torch and nern alone can build the network. Where they cannot, a file also holds names and shapes of its parameters,
@@ -111,7 +111,7 @@ class Architecture(ABC):
 
     @property
     def has_weights(self) -> bool:
-        """Whether `load` can find original weights without being given a file."""
+        """Whether there are original weights that `load` can load."""
         return self.weights is not None
 
     @abstractmethod
@@ -139,7 +139,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def layers(self, network: nn.Module) -> Sequence[LayerMapping]:
-        """The represented convolutions of `network`, in the order of their layer coordinate."""
+        """The mappings of the represented layers of `network`, in the order of their layer coordinate."""
 
     @abstractmethod
     def features(self, network: nn.Module) -> Sequence[str]:
@@ -162,7 +162,7 @@ class Architecture(ABC):
         return torch.zeros(batch, *self.preprocessing().size)
 
     def keep(self, folder: Path) -> None:
-        """Leave in a run's folder what it needs to be resumed and cannot find anywhere else; by default that is nothing."""
+        """Write into a run's folder what the run needs to be resumed and could not find elsewhere; by default nothing."""
         return
 
     def load(self, network: nn.Module) -> dict[str, torch.dtype]:
@@ -225,8 +225,8 @@ class Predictor(ABC):
 
         A module without parameters, for embeddings that hold all trained parameters, sets `trained_by_embedding = True`.
 
-        A module that can compute all kernels without padding may have a method `whole(embedding) -> Tensor | None`, which returns
-        all weights of the grid [weights], kernel after kernel, equal to those of `forward`, or None where it cannot.
+        A module that can compute all kernels without padding may have a method `whole(embedding) -> Tensor | None`. It returns all
+        weights of the grid [weights], kernel after kernel, equal to those of `forward`; or None where it cannot.
         """
 
     def initialise(self, module: nn.Module, embedded: Tensor, kernels: Tensor) -> None:
@@ -348,7 +348,7 @@ class Kernels:
         return self._values.parts if isinstance(self._values, PaddedValues) else (self,)
 
     def beside(self, other: Kernels) -> list[tuple[Kernels, Kernels]]:
-        """Pairs of parts of these and other kernels, whose values have the same shape.
+        """Pairs of parts of these kernels and of other ones. The values of a pair have the same shape.
 
         A loss that sums over these pairs needs far less memory than one that uses all `values`, where the largest kernel of a
         network is much larger than most.
@@ -412,18 +412,18 @@ class Loss(ABC):
     def is_mean(self) -> bool:
         """Whether the loss is a mean over the images of a batch.
 
-        Of a loss that is a mean, several processes each compute the part of their own images. Any other loss, which is the default,
-        gets the outputs or feature maps of the whole batch in every process: that is right for every loss, but slow for feature
-        maps. Losses of weights always get all weights of a step.
+        If it is, each of several processes computes the loss of its own images. If it is not, which is the default, every process
+        gets the outputs or feature maps of the whole batch; this is right for every loss, but slow for feature maps. Losses of
+        weights always get all weights of a step.
         """
         return False
 
     def __call__(self, original: Any, reconstructed: Any) -> Tensor:
         """The loss, a scalar that is differentiable in `reconstructed`.
 
-        Both arguments are `Kernels` where `needs` is "weights", the networks' outputs where it is "outputs" (or "logits", which
-        means the same and reads better for a classifier's [b, classes]), and lists of feature maps [b, ...] where it is "features".
-        Where it is "bits", both are the `StoredBits` of the representation, since there is nothing to compare them with. A loss
+        Both arguments are of the kind that `needs` names. They are `Kernels` for "weights", and lists of feature maps [b, ...] for
+        "features". For "outputs" they are the networks' outputs; "logits" means the same, and is a better name for a classifier's
+        [b, classes]. For "bits" both are the `StoredBits` of the representation, since there is nothing to compare them with. A loss
         that sets `needs_targets` takes a third argument, `targets: Any = None`.
         """
         raise NotImplementedError
@@ -437,11 +437,11 @@ class Data(Shown, ABC):
     """
 
     classes: int | None = None
-    """Number of classes of the targets; None where targets are no classes, where it is open, or where there are no targets."""
+    """Number of classes of the targets; None where it is unknown, where targets are no classes, or where there are no targets."""
     splits: frozenset[str]
     """The splits that hold examples, among "train", "heldout" and "test"."""
     examples: int | None = None
-    """Number of training examples, which training an original network needs, since it counts epochs; None where it is unknown."""
+    """Number of training examples; None where it is unknown. Training an original network needs it, because epochs are counted."""
     gives_targets: bool = False
     """Whether `inputs` gives pairs (inputs, targets), which losses with targets and the training of an original network need."""
 
@@ -455,7 +455,7 @@ class Data(Shown, ABC):
         """Training inputs: a function from the step number to inputs of `batch` examples on `device`.
 
         For images these are float32 [batch, c, h, w]; where `gives_targets` is set, they are pairs (inputs, targets).
-        The inputs of a step must depend on its number and `seed` alone.
+        The inputs must depend on the number of the step and `seed` alone.
         """
 
     def pairs(self, batch: int, seed: int, device: torch.device) -> Callable[[int], tuple[Any, Any]]:
@@ -486,8 +486,8 @@ class Task(ABC):
     """A source of images or other examples."""
 
     gives_images: ClassVar[bool] = False
-    """Whether inputs are always images of the size that the preprocessing names, float32 [b, c, h, w]: whether the network takes such
-    images is then checked before any is opened, by `nern config`, too.
+    """Whether inputs are always images of the size that the preprocessing names, float32 [b, c, h, w]. Runs and `nern config` then check
+    that the network takes such images before any image is opened.
     """
 
     def check(self, preprocessing: Preprocessing) -> None:
@@ -517,7 +517,7 @@ class Task(ABC):
         """
 
     def keep(self, folder: Path) -> None:
-        """Leave in a run's folder what it needs to be resumed and cannot find anywhere else; by default that is nothing."""
+        """Write into a run's folder what the run needs to be resumed and could not find elsewhere; by default nothing."""
         return
 
     def outputs(self) -> OutputKind:

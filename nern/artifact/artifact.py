@@ -8,8 +8,8 @@ The file holds these tensors:
 - `ordering`: the orders of the kernels as packed bits, uint8;
 - `zeros`: packed bits that say which weights stay zero, where some do;
 - `scales`: one number for each layer, where layers are scaled;
-- `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the state dict, one
-  tensor for each dtype, since a name and a shape for each entry would cost more bytes than many of them hold;
+- `copied.<dtype>`: every parameter and buffer that is not represented, one after the other in the order of the state dict. There is
+  one tensor for each dtype, since a name and a shape for each entry would take more bytes than many entries have;
 - `names`: all names and shapes, compressed (`nern.artifact.entries`), where nern and torch alone cannot build the network.
 
 The metadata `nern` is a JSON object. It holds a checksum over itself and all tensors, since a changed option would rebuild another
@@ -146,7 +146,7 @@ class Artifact(Shown):
         return entries_of(self._network, self.representation.grid, self.dtypes)
 
     def built_by(self, architecture: Architecture) -> None:
-        """Build the network by this architecture from now on, where the file alone cannot: one that knows the network's class or module."""
+        """Build the network by this architecture from now on. It knows the network's class or module, which the file alone may not."""
         self._architecture = architecture
 
     def state_dict(self) -> dict[str, Tensor]:

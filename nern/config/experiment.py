@@ -77,9 +77,9 @@ class Experiment:
     )
     storage: Name = option(
         "float32",
-        help="the predictor's and the embedding's numbers in the file, as measured: floats are rounded in the end, matrices of integers, "
-        "with a step for each row, are trained with; their vectors are float16; entropy: integers of trained steps under a trained "
-        "distribution, from the first phase with the loss `rate` on",
+        help="number format of the predictor and the embedding in the file. float16, bfloat16: parameters are rounded when training ends. "
+        "int8 to int3: matrices are integers with a step for each row, already during training, and vectors are float16. entropy: "
+        "integers with trained steps and a trained distribution, from the first phase with the loss `rate` on",
     )
     bytes: int | None = option(
         None,
@@ -91,9 +91,9 @@ class Experiment:
     )
     curvature: Literal["numbers", "layers"] = option(
         "numbers",
-        help="numbers: storage entropy measures for each number of a layer how much an error in it matters, and chooses steps and rounding "
-        "by that; layers: it measures this for each layer as a whole, which gets one step and is rounded to the nearest integers. What is "
-        "measured on noise holds for photographs only with layers",
+        help="numbers: storage entropy measures for each single number how much an error in it matters, and chooses steps and rounding "
+        "accordingly; layers: it measures this for each layer as a whole, which gets one step and is rounded to the nearest integers. "
+        "If the inputs are noise, steps that suit photographs need layers",
     )
     fold_batch_norms: bool = option(
         False,
@@ -101,20 +101,21 @@ class Experiment:
     )
     train: list[str] = option(
         factory=list,
-        help="copied parameters that are trained along where losses look at outputs: bn for batch norms, classifier for the last linear "
-        "layer, patterns of parameter names such as *.bias, or * for all",
+        help="copied parameters that are trained, too, in phases whose losses compare outputs: bn for batch norms, classifier for the last "
+        "linear layer, patterns of parameter names such as *.bias, or * for all",
     )
     copied: Literal["exact", "float16", "int8"] = option(
         "exact",
-        help="how the file holds what is copied; int8 has a step for each tensor. With storage entropy, what is trained along is coded",
+        help="number format of copied entries in the file; int8 has a step for each tensor. With storage entropy, copied parameters that "
+        "are trained are entropy-coded instead",
     )
     scale_layers: bool = option(
         False,
-        help="predictions of a layer are multiplied by the root mean square of its original weights (of what a base leaves of them); "
-        "costs 4 bytes a layer",
+        help="whether predictions of a layer are multiplied by the root mean square of its original weights (minus the base, where there "
+        "is one); takes 4 bytes for each layer",
     )
     keep_zeros: bool = option(
-        False, help="weights that are exactly zero in the original stay zero, for a pruned network; costs one bit for each weight"
+        False, help="whether weights that are exactly zero in the original stay zero, for a pruned network; takes one bit for each weight"
     )
     pretrain: Pretrain | None = option(None, help="trains the original network where architecture.weights is null")
     heldout: float = option(0.1, help="fraction of the training set kept for choosing among checkpoints", check=[at_least(0), below(1)])
@@ -123,7 +124,7 @@ class Experiment:
     )
     curve_points: int = option(
         0,
-        help="additional points of the held-out curve in each phase, for plots only: they do not choose checkpoints; 0 for none",
+        help="additional points of the held-out curve in each phase, 0 for none; they are for plots and do not choose checkpoints",
         check=at_least(0),
     )
     curve_images: int = option(500, help="most held-out images on which a point of the curve is measured", check=at_least(1))
@@ -140,7 +141,7 @@ class Experiment:
     )
     threads: int | None = option(
         None,
-        help="CPU threads; null takes one where the steps of a run are so small that more do not help, and otherwise torch's choice",
+        help="CPU threads; null takes one if the steps of the run are too small to gain from more, and otherwise torch's choice",
         check=[at_least(1), at_most(1024)],
     )
     output: str = option("runs/{name}", help="run directory; {name} stands for the preset's or file's name")

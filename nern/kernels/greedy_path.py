@@ -30,8 +30,8 @@ def greedy_path(vectors: Tensor) -> Tensor:
     differ by less than 1e-12, the one with the lowest index is taken.
 
     Up to 16 dimensions, or up to 4,096 vectors, the path is exact, in float64; a k-d tree keeps the time far below quadratic. More
-    vectors of more dimensions, such as large tiles of a matrix, are cut into parts of vectors near each other, and the path is
-    greedy inside each part: it is a little longer, and its time grows hardly faster than the number of vectors.
+    vectors of more dimensions, such as large tiles of a matrix, are divided into parts of vectors near each other, and the path is
+    greedy inside each part. It is then a little longer, and its time grows hardly faster than the number of vectors.
 
     Args:
         vectors: [n, d] float.

@@ -137,7 +137,7 @@ class NetworkPair:
         return self._reconstructed(inputs, features)
 
     def release(self) -> None:
-        """Let go of the predicted weights of the last run, whose gradient has been taken."""
+        """Free the predicted weights of the last run, after its backward pass."""
         if "_reconstructed" in self.__dict__:
             self._reconstructed.put({})
 

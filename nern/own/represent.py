@@ -54,7 +54,7 @@ def represent(
         steps: length of the run as a multiple of the recipe's: 0.1 to try things out.
         target: `nern.TargetBytes(100_000)` or `nern.TargetDrop(points=1.0)` finds the size of the predictor.
         test: examples for the measurement at the end, in the same forms as `data`; by default a part of `data`.
-        layers: `all` for convolutions and linear layers, `convolutions`, or patterns of parameter names.
+        layers: `all` for convolutions and linear layers, `convolutions` for these alone, or patterns of parameter names.
         metric: function of outputs and labels of a batch to a number, or to one number for each example; it is the headline, and
             higher is better. A `nern.Metric` may say that lower is better.
         size: shape of one input; needed where there is no data.
@@ -72,7 +72,7 @@ def represent(
 
     Raises:
         ConfigError: the network or an option is impossible.
-        DataError: the data are none, or do not go with the network.
+        DataError: the data are of no known kind, or the network cannot take them.
     """
 
     own = OwnNetwork(model, data, test, recipe, layers, metric, size, mean, std, resize, build, arguments, steps)

@@ -78,7 +78,7 @@ class TargetBytes(Target):
 
 @attrs.frozen
 class TargetDrop(Target):
-    """The smallest file whose headline figure is at most so many points worse than the original's, found by short runs.
+    """The smallest file whose headline figure is at most `points` worse than the original's, found by short runs.
 
     The short runs are judged on held-out examples. A short run is a little worse than a full run, so that the size found is usually
     slightly too large, not too small.

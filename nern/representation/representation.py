@@ -134,7 +134,7 @@ class Representation(Shown, nn.Module):
         return embedded
 
     def raw(self, rows: Tensor | None = None) -> Tensor:
-        """What the predictor gives for some rows, or for all [m, k²]: in its own dtype, without scales and base."""
+        """The predictor's outputs [m, k²] for some rows, or for all, in its own dtype and without scales and base."""
         outputs: Tensor = self.predictor(self.embed(rows), **self._places(rows))
         return outputs
 

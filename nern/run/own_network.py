@@ -68,7 +68,7 @@ class OwnNetwork:
 
         Raises:
             ConfigError: the network, the recipe or an override is impossible.
-            DataError: the data are none, or do not go with the network.
+            DataError: the data are of no known kind, or the network cannot take them.
         """
         if not isinstance(self.model, nn.Module):
             raise ConfigError(f"model is a {type(self.model).__name__}; give a torch.nn.Module")

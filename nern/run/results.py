@@ -132,7 +132,7 @@ class Result(Shown):
     def drop(self) -> float | None:
         """By how much the reconstructed network's headline figure is worse than the original's; None without test images.
 
-        Which direction is the worse one is what the figure's metric says (`Metric.better`).
+        The figure's metric says which direction is the worse one (`Metric.better`).
         """
         headline = self.headline
         if headline is None or headline[1] is None or headline[2] is None:

@@ -1,7 +1,7 @@
 """The number of CPU threads of a run: one where its steps are too small to be divided among several.
 
-The choice follows from the configuration and the network alone, never from a measurement of time: results on a CPU depend on the
-number of threads in their last bits, and the same command must give the same bits again.
+The choice follows from the configuration and the network alone, never from a measurement of time. On a CPU
+the last bits of the results depend on the number of threads, and the same command must give the same bits again.
 """
 
 from __future__ import annotations

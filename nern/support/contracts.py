@@ -161,8 +161,8 @@ def raised(error: BaseException) -> str:
 def place_of(error: BaseException) -> str:
     """The place of an error, ` (FILE, line N)`, in the code that nern called; empty where there is none.
 
-    It is the last line in the package, or in the folder, of the first file outside of nern, torch and Python's modules: what a plugin
-    calls in NumPy, and what other packages hook into an import, is not the plugin's place.
+    It is the last line in the package, or in the folder, of the first file outside of nern, torch and Python's modules. Code of NumPy
+    that a plugin calls, and code of other packages that hook into imports, is not the plugin's place.
     """
     if isinstance(error, SyntaxError):  # the message of a SyntaxError contains file and line already
         return f" ({error.filename}, line {error.lineno})" if error.filename and "line" not in str(error) else ""

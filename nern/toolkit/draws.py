@@ -12,8 +12,8 @@ SPARSE = 64
 def distinct(count: int, among: int, source: torch.Generator) -> Tensor:
     """`count` different numbers below `among` [count] int64, or all of them in some order where there are no more.
 
-    Every set of them is as likely as any other. Of very many numbers they are drawn one by one, and those that come again are
-    left out: a permutation of all would take longer than the rest of a step.
+    Every set of numbers is equally likely. Where `among` is very large, numbers are drawn one by one, and repeated ones are left
+    out, because a permutation of all numbers would take longer than the rest of a step.
 
     Args:
         source: of random numbers, on the device where they are wanted.

@@ -92,7 +92,7 @@ def to_tensor(picture: Picture, channels: int | None = None) -> Tensor:
     """An image as [c, h, w]: uint8, or float32 from 0 to 255 where it has planes of floats.
 
     Args:
-        channels: how many equal ones a single plane of floats gives; None for 1.
+        channels: how many equal channels are made of a single plane of floats; None for one.
     """
     if picture.planes[0].mode == "F":
         pixels = torch.stack([torch.from_numpy(np.array(plane)) for plane in picture.planes])

@@ -19,7 +19,7 @@ def in_notebook() -> bool:
 
 
 class NotebookBar:
-    """A bar with what is going on beside it and lines of text below."""
+    """A progress bar with a description beside it and lines of text below it."""
 
     def __init__(self) -> None:
         import IPython.display
@@ -41,7 +41,7 @@ class NotebookBar:
         self._draw(last=True)
 
     def stop(self) -> None:
-        """Draw for the last time: a bar that has come to its end."""
+        """Draw the bar for the last time, as finished."""
         self._bar = "ended", 1, 1
         self._draw(last=True)
 

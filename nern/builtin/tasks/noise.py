@@ -83,8 +83,8 @@ class ColouredNoise(Noise):
     scale: float = option(1.0, help="standard deviation of each input", check=above(0))
     falloff: float = option(
         2.0,
-        help="the amplitude of a wave is its frequency to the power of minus x, and each image draws its x between 0, which is white "
-        "noise, and this; photographs have about 1",
+        help="largest x with which the amplitude of waves falls as frequency to the power of −x; each image draws its x between 0 (white "
+        "noise) and this number, and photographs have about 1",
         check=at_least(0),
     )
     shared: float = option(0.8, help="part of the variance that all channels have in common", check=[at_least(0), at_most(1)])
