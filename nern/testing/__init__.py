@@ -1,7 +1,7 @@
-"""Contract checks for plugin authors: one call per extension point, usable under pytest or alone.
+"""Contract checks for plugin authors: one function for each extension point, to be called in pytest or anywhere else.
 
-Each takes a component (an instance, with the options to be checked) and raises AssertionError with a message that says
-which part of the contract in `nern.interfaces` it breaks. The built-ins pass the same checks.
+Each function takes a component (an instance, with the options to be checked). It raises AssertionError with a message that
+says which part of the contract in `nern.interfaces` the component breaks. The built-ins pass the same checks.
 """
 
 from nern.testing.architectures import check_architecture

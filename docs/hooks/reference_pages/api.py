@@ -49,9 +49,8 @@ Everything a program or a plugin needs is a name of the package `nern` itself; e
 
 {table(("name", "what it is"), sorted(rows))}
 
-[`nern.testing`](testing.md) holds the contract checks for plugins, [`nern.toolkit`](toolkit.md) what components are made from.
-What may change is written down under
-[Compatibility](../compatibility.md).
+[`nern.testing`](testing.md) has the contract checks for plugins, and [`nern.toolkit`](toolkit.md) has what components are made
+from. The page [Compatibility](../compatibility.md) says what may change.
 """,
     )
     for module, names in by_module.items():

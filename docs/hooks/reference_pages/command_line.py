@@ -17,8 +17,8 @@ def verbs(group: click.Group) -> str:
 
 {group.help}
 
-`nern VERB --help` prints the same. With `--json`, stdout is one JSON object and messages go to stderr. Exit codes: 0
-done, 2 a mistake that one message explains, 130 interrupted, 1 anything else.
+`nern VERB --help` prints the same. With `--json`, stdout is one JSON object and messages go to stderr. The exit code is 0
+when all is done, 2 after a mistake that nern explains in a line, 130 after an interruption, and 1 after anything else.
 
 """
     for path, command in commands(group):

@@ -37,13 +37,13 @@ def configuration_reference() -> str:
 
 An experiment is a YAML file, or the name of a [preset](presets.md). Every value can be overridden on the command line
 by its dotted path, `predictor.hidden=140` or `phases.0.iterations=100` (or `phases.NAME.iterations=100`), and in Python
-by a mapping from such paths to values. `nern config FILE` checks an experiment and prints every value that it resolves
-to. Numbers such as `1e-4` are read as numbers.
+by a mapping from such paths to values. `nern config FILE` checks an experiment and prints all of its
+values. `1e-4` is read as a number.
 
-A *component* (`architecture`, `embedding`, `predictor`, …) is a mapping with its `name` and its own options, which stand
-on the page of its [extension point](../extend/index.md); a component without options may be written as its name alone.
-`losses` and `observers` map a component's name to its options; a term that the defaults contain is switched off by
-`null`.
+A *component* (`architecture`, `embedding`, `predictor`, …) is a mapping with its `name` and its own options. The
+options are listed on the page of its [extension point](../extend/index.md). A component whose options all have their
+defaults may be written as its name alone. `losses` and `observers` map a component's name to its options; `null`
+switches off a loss or an observer of the defaults.
 
 """
     links = {interface.__name__: f"../extend/{kind}.md" for kind, (_, interface) in KINDS.items()}
@@ -57,7 +57,7 @@ on the page of its [extension point](../extend/index.md); a component without op
 
 def presets(shipped: Mapping[str, str]) -> str:
     """The page of the shipped experiments: single ones with their YAML, families as tables."""
-    text = "# Presets\n\n`nern presets` lists them; `nern presets NAME -o mine.yaml` writes one in full, ready to edit.\n\n"
+    text = "# Presets\n\n`nern presets` lists the shipped experiments, and `nern presets NAME -o mine.yaml` writes one of them, ready to edit.\n\n"
     families: dict[str, list[str]] = {}
     for name in shipped:
         families.setdefault(name.partition("/")[0] if "/" in name else "", []).append(name)

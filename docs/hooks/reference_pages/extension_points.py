@@ -36,11 +36,11 @@ def extension_points(registry: Registry) -> str:
 
 {table(("what", "hook", "what a component is", "built in"), rows)}
 
-The hooks that watch a run stand with the [observers](observer.md). What components have in common:
+The hooks that watch a run are on the page [Observers](observer.md). All components have this in common:
 
 {inspect.getdoc(interfaces)}
 
-[Write an architecture plugin](../architecture-plugin.md) builds a package from nothing.
+The page [Write an architecture plugin](../architecture-plugin.md) builds a package from nothing.
 """
 
 
@@ -106,7 +106,7 @@ def component_summary(entry: Entry) -> str:
 
 def watch_hooks() -> str:
     """The hooks that are called during a run, each with its arguments."""
-    text = "## Hooks that watch a run\n\nAn implementation takes any subset of the arguments.\n\n"
+    text = "## Hooks that watch a run\n\nAn implementation may take any of the arguments, in any order.\n\n"
     offering = {hook for hook, _ in KINDS.values()}
     for name, hook in vars(hookspecs).items():
         if name.startswith("nern_") and name not in offering:
