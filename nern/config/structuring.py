@@ -200,7 +200,7 @@ def _readable(converter: cattrs.Converter, values: Mapping[str, Any], cls: type)
 
 
 def _by_name(converter: cattrs.Converter, registry: Registry, kind: str, value: Any, _: Any = None) -> dict[str, Any]:
-    """Convert a mapping `{kd: {weight: 1}}`: keys are names of components, or labels where `name` stands inside; null switches one off."""
+    """Convert a mapping `{kd: {weight: 1}}`: keys are names of components, or labels of mappings with `name`; null switches one off."""
     built, errors = {}, []
     for label, options in _mapping(value).items():
         if options is None:

@@ -1,7 +1,7 @@
 """The coordinate (layer, filter, channel) of every kernel; coordinates are computed when they are needed and never stored.
 
 A represented convolution's weight is a grid of kernels: filters × channels × (kh × kw). The *rows* of the whole grid
-are all kernels of all layers in coordinate order; an ordering says which original kernel stands in each row.
+are all kernels of all layers in coordinate order; an ordering says which original kernel is in each row.
 """
 
 from __future__ import annotations

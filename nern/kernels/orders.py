@@ -22,7 +22,7 @@ def bits_per_entry(choices: int) -> int:
 
 @attrs.frozen(eq=False)
 class LayerOrder(ABC):
-    """Which original kernel stands at each coordinate of a layer with `filters` × `channels` kernels."""
+    """Which original kernel is at each coordinate of a layer with `filters` × `channels` kernels."""
 
     filters: int
     """Number of filters of the layer."""

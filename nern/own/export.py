@@ -89,7 +89,7 @@ def _other(values: Tensor) -> Tensor:
 
 
 def _arguments(example: Any) -> dict[str, Any]:
-    """What torch's exporters are told of inputs: arguments in order or by name, each with a batch of any size."""
+    """The shapes of inputs for torch's exporters: arguments in order or by name, each with a batch of any size."""
     batch = torch.export.Dim("batch")
     if isinstance(example, Mapping):
         return {"args": (), "kwargs": dict(example), "dynamic_shapes": {name: {0: batch} for name in example}}

@@ -110,7 +110,7 @@ class TargetDrop(Target):
             try:
                 name, drop = self._drop(experiment, registry, hidden)
                 say(f"{what} {hidden:,}: {name} is {_apart(drop)} than the original's on held-out examples, in a short run")
-            except ConfigError as error:  # fewer bytes than are taken by what stands beside the kernels
+            except ConfigError as error:  # fewer bytes than the parts of the file besides the kernels take
                 if not coded:
                     raise
                 drop = math.inf

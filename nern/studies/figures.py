@@ -138,7 +138,7 @@ def kernels(opened: OpenRepresentation, layer: str | None = None, channel: int =
         layer: parameter or module name; by default the second represented layer, as in the paper.
 
     Raises:
-        ConfigError: the original weights are not at hand, or there is no such layer or channel.
+        ConfigError: the original weights are not found, or there is no such layer or channel.
     """
     if opened.original_weights is None:
         raise ConfigError("original kernels are shown beside the reconstructed ones: name their file with architecture.weights=FILE")

@@ -83,7 +83,7 @@ def importance(opened: OpenRepresentation, layer: str | None = None, filters: in
         images: how many test images activations are averaged over.
 
     Raises:
-        ConfigError: the original weights are not at hand, or there is no such layer.
+        ConfigError: the original weights are not found, or there is no such layer.
     """
     from scipy.stats import spearmanr
 
@@ -102,7 +102,7 @@ def errors_of(opened: OpenRepresentation) -> dict[str, LayerErrors]:
     """Relative errors of every represented layer, by parameter name; no images are needed.
 
     Raises:
-        ConfigError: the original weights are not at hand.
+        ConfigError: the original weights are not found.
     """
     if opened.original_weights is None:
         raise ConfigError("errors are those against the original weights: name their file with architecture.weights=FILE")

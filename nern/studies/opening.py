@@ -64,7 +64,7 @@ class OpenRepresentation:
 
     @property
     def original_weights(self) -> Mapping[str, Tensor] | None:
-        """The original parameters by name, as the representation stands for them; None where they are not at hand."""
+        """The original parameters by name, with the values that the representation was trained for; None where they are not found."""
         return dict(self.original.named_parameters()) if self.original is not None else self.weights
 
     def comparison(self) -> Comparison:
@@ -97,8 +97,8 @@ def open_representation(
     Args:
         plugins: local plugins to use besides those that a run's configuration names.
         disabled: plugins to leave out.
-        weights_alone: whether the original weights are enough where nothing here builds the network, as after one that was
-            handed over in memory.
+        weights_alone: whether the original weights are enough where nothing here builds the network, as when it was
+            passed in memory.
 
     Raises:
         ArtifactError: there is no such file, or the run is not finished.
@@ -165,7 +165,7 @@ def _weights_alone(artifact: Artifact, file: str | Path | None, unbuilt: ConfigE
     """The original state dict in a file, float32, for a network that nothing here builds.
 
     Raises:
-        DataError: the file cannot be read, holds other weights, or they are not what the representation stands for.
+        DataError: the file cannot be read, or its weights are not those that the representation was made from.
     """
     if file is None:
         raise DataError(str(unbuilt)) from unbuilt

@@ -56,7 +56,7 @@ def rounded(value: float) -> float:
 
 
 class Search(ABC):
-    """Yields settings one after the other, and is told how good they were."""
+    """Yields settings one after the other, and receives the figure of each."""
 
     lookahead: int | None = 0  # how many settings may be taken before the earlier ones are measured; None for all
 

@@ -130,7 +130,7 @@ def tabulate(axes: Sequence[str], runs: Sequence[Mapping[str, Any]], objective: 
     """Group runs that differ in their seed alone.
 
     Args:
-        objective: name of the figure that stands in each run's `objective`.
+        objective: name of the figure that each run's `objective` holds.
     """
     settings: dict[str, list[Mapping[str, Any]]] = {}
     others = [axis for axis in axes if axis != "seed"]

@@ -195,7 +195,7 @@ def _bits_of_jpeg2000(file: Any) -> int:
 
 
 def _has_end(file: Path) -> bool:
-    """Whether the end-of-image marker stands among the last bytes of a JPEG."""
+    """Whether the end-of-image marker is among the last bytes of a JPEG."""
     with file.open("rb") as opened:
         opened.seek(0, 2)
         opened.seek(max(0, opened.tell() - 1024))

@@ -229,7 +229,7 @@ def _stands_alone(value: Tensor, curvature: Curvature) -> bool:
 
 
 def _alone(value: Tensor, diagonal: Tensor, usual: float) -> tuple[Tensor, list[Tensor]]:
-    """Latents and logarithms of the steps of a parameter that stands alone: one step, at most a quarter of its mean absolute value.
+    """Latents and logarithms of the steps of such a parameter: one step, at most a quarter of its mean absolute value.
 
     Parameters that are all zero, as biases often are at the start, tell nothing about their later values: `usual` is used as their mean.
     """

@@ -57,7 +57,10 @@ switches off a loss or an observer of the defaults.
 
 def presets(shipped: Mapping[str, str]) -> str:
     """The page of the shipped experiments: single ones with their YAML, families as tables."""
-    text = "# Presets\n\n`nern presets` lists the shipped experiments, and `nern presets NAME -o mine.yaml` writes one of them, ready to edit.\n\n"
+    text = (
+        "# Presets\n\n`nern presets` lists the shipped experiments, and `nern presets NAME -o mine.yaml` writes one of them, "
+        "ready to edit.\n\n"
+    )
     families: dict[str, list[str]] = {}
     for name in shipped:
         families.setdefault(name.partition("/")[0] if "/" in name else "", []).append(name)

@@ -50,7 +50,7 @@ class RunFacts:
 
     @property
     def headline(self) -> str:
-        """The figure that stands for the others: the first that both networks have, or that one of them has."""
+        """The most important figure: the first that both networks have, or that one of them has."""
         both = [name for name in self.original if name in self.reconstructed]
         return next(iter([*both, *self.original, *self.reconstructed]), "top1")
 
