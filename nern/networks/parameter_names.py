@@ -10,8 +10,12 @@ import attrs
 import torch
 from torch import Tensor
 
+from nern.errors import ConfigError
+
 #: Parts of names that wrappers add: DataParallel, torch.compile, Lightning Fabric, FSDP and activation checkpointing.
 WRAPPER_PARTS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+#: Last parts of the names of numbers that other programs keep beside the weights: torch's averaged models, and the counts of thop.
+_COUNTS = ("n_averaged", "total_ops", "total_params")
 _DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 _PARAMETRIZED = re.compile(r"^(.*?)parametrizations\.(\w+)\.(original\d*|0\._[uv])$")
 
@@ -47,10 +51,25 @@ class Renaming:
 
         Args:
             rename: beginning of a name in the file → beginning in the network.
+
+        Raises:
+            ConfigError: `rename` gives two entries one name.
         """
-        if rename:
-            self._rename(lambda name: _with_beginning(name, rename))
-        for rule in (_without_wrappers, _from_parts, _densenet, _without_prefix, _with_another_prefix):
+        if rename and not self._rename(lambda name: _with_beginning(name, rename)):
+            raise ConfigError("architecture.rename: gives two entries of the weights file one name; keep the beginning of one of them")
+        if rename and not self.missing and self.foreign:  # the file's other networks, of which the user has chosen one
+            self.rules.append(f"{len(self.foreign)} other entries ({self.foreign[0]}, …) left out")
+            self.state = {name: value for name, value in self.state.items() if name in self.own}
+        for rule in (
+            _without_counts,
+            _without_wrappers,
+            _form_of_weight_norm,
+            _from_parts,
+            _densenet,
+            _without_prefix,
+            _without_prefixes,
+            _with_another_prefix,
+        ):
             if not self.missing and not self.foreign:
                 return
             rule(self)
@@ -73,11 +92,17 @@ def without_wrappers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPER_PARTS)
 
 
+def _without_counts(names: Renaming) -> None:
+    """Leave out numbers that are no weights, such as `n_averaged` of an averaged model, where the network has none of that name."""
+    counts = [name for name in names.foreign if name.rpartition(".")[2] in _COUNTS]
+    if counts:
+        names.state = {name: value for name, value in names.state.items() if name not in counts}
+        kinds = " and ".join(repr(kind) for kind in _COUNTS if any(name.endswith(kind) for name in counts))
+        names.rules.append(f"{kinds} left out, as no weights")
+
+
 def _without_wrappers(names: Renaming) -> None:
     """Rename `module._orig_mod.features.module.0.weight` to `features.0.weight`; modules that the network itself calls `module` stay."""
-    if "n_averaged" in names.foreign:
-        names.state = {name: value for name, value in names.state.items() if name != "n_averaged"}
-        names.rules.append("'n_averaged' of an averaged model left out")
     plain = {without_wrappers(name): name for name in names.own}
     if len(plain) < len(names.own):
         return
@@ -86,6 +111,19 @@ def _without_wrappers(names: Renaming) -> None:
         parts = sorted({part for name in before - set(names.state) for part in name.split(".") if part in WRAPPER_PARTS})
         if parts:
             names.rules.append(f"{' and '.join(repr(part + '.') for part in parts)} left out of names")
+
+
+def _form_of_weight_norm(names: Renaming) -> None:
+    """Rename `weight_g` and `weight_v` to the names of torch's newer weight norm, or back, where the network has the other form."""
+    renamed: dict[str, str] = {}
+    for target in _groups(names.state):
+        start, dot, leaf = target.rpartition(".")
+        newer = f"{start}{dot}parametrizations.{leaf}.original"
+        for old, new in ((f"{target}_g", f"{newer}0"), (f"{target}_v", f"{newer}1")):
+            renamed |= {name: other for name, other in ((old, new), (new, old)) if name in names.foreign and other in names.missing}
+    if renamed:
+        names._rename(lambda name: renamed.get(name, name))
+        names.rules.append("'_g' and '_v' of weight norm exchanged with 'original0' and 'original1'")
 
 
 def _from_parts(names: Renaming) -> None:
@@ -130,7 +168,7 @@ def _computed(group: Mapping[str, tuple[str, str]], state: Mapping[str, Tensor])
     if {"orig", "mask"} == set(parts) and parts["orig"].shape == parts["mask"].shape:
         return "'_orig' and '_mask' (pruning)", parts["orig"] * parts["mask"].to(parts["orig"].dtype), names
     for length, direction, rest in (("g", "v", {"g", "v"}), ("original0", "original1", {"original0", "original1"})):
-        if rest == set(parts) and parts[length].dim() == parts[direction].dim() > 0:
+        if rest == set(parts) and parts[length].dim() in (0, parts[direction].dim()):  # one length for all: `weight_norm(dim=None)`
             axes = [axis for axis, size in enumerate(parts[length].shape) if size == 1] or None
             norm = torch.linalg.vector_norm(parts[direction].double(), dim=axes, keepdim=True)
             return "lengths and directions (weight norm)", (parts[direction] * parts[length] / norm).to(parts[direction].dtype), names
@@ -171,6 +209,26 @@ def _without_prefix(names: Renaming) -> None:
     if len(fitting) > 1:
         rule += f" (another network of this form is behind {' and '.join(map(repr, (s for s in fitting if s != start)))})"
     names.rules.append(rule + (f", and {len(others)} other entries ({others[0]}, …)" if others else ""))
+
+
+def _without_prefixes(names: Renaming) -> None:
+    """Take the entries below several prefixes, such as `backbone.` and `head.`, where each name of the network ends exactly one entry."""
+    found: dict[str, str] = {}
+    for name in (name for name in names.own if name not in names.state):
+        entries = [entry for entry in names.foreign if entry.endswith(f".{name}") and names.state[entry].shape == names.own[name].shape]
+        if len(entries) == 1:
+            found[entries[0]] = name
+        elif entries or name not in names.optional:
+            return
+    if not found or not names.missing:
+        return
+    others = [name for name in names.foreign if name not in found]
+    modules = {entry.rpartition(".")[0]: name.rpartition(".")[0] for entry, name in found.items()}
+    names.state = {found.get(name, name): value for name, value in names.state.items() if name not in others}
+    if names.metadata is not None:
+        names.metadata = {modules.get(name, name): value for name, value in names.metadata.items()}
+    starts = " and ".join(repr(start) for start in dict.fromkeys(entry.removesuffix(name) for entry, name in found.items()))
+    names.rules.append(f"{starts} left out of names" + (f", and {len(others)} other entries ({others[0]}, …)" if others else ""))
 
 
 def _with_another_prefix(names: Renaming) -> None:

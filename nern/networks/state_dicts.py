@@ -67,9 +67,16 @@ def load_weights(
 
     Raises:
         DataError: the file cannot be read, or its names or shapes are another network's.
+        ConfigError: `rename` does not go with the names in the file.
     """
     own = network.state_dict()
+    trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     nested = candidates(read_weights_file(Path(path)), f"weights file {path}", entry)
+    for before in rename or {}:
+        if not any(name.startswith(before) for candidate in nested for name in candidate.state):
+            raise ConfigError(
+                f"architecture.rename: no name in weights file {path} begins with '{before}'; there is {some(list(nested[0].state))}"
+            )
     attempts = []
     for candidate in nested:
         state = {name: value for name, value in candidate.state.items() if name in own or not name.startswith(tuple(skip) or ("\0",))}
@@ -83,11 +90,18 @@ def load_weights(
     candidate, names = fitting[0]
     _tell(path, candidate, [other for other, _ in fitting[1:]], names)
     stored = {name: _plain(value, name, own[name], path) for name, value in names.state.items()}
+    whole = [name for name in stored if name in trained and own[name].is_floating_point() and not stored[name].is_floating_point()]
+    if whole:
+        kind = str(stored[whole[0]].dtype).removeprefix("torch.")
+        raise DataError(
+            f"weights file {path}: '{whole[0]}' holds integers ({kind}), as quantised weights do, and not what they stand for; save the "
+            "numbers that the network computes with"
+        )
     broken = [name for name, value in stored.items() if not _is_finite(value)]
     if broken:
         raise DataError(f"weights file {path} has values that are not finite in {some(broken)}")
     network.load_state_dict(_with_versions(stored, names.metadata or getattr(own, "_metadata", None)), strict=False)
-    _keep_exact(network, stored)
+    keep_exact(network, stored)
     return {name: stored[name].dtype if name in stored else value.dtype for name, value in own.items()}
 
 
@@ -104,6 +118,12 @@ def exact_entries(network: nn.Module) -> dict[str, Tensor]:
 def set_exact_entries(network: nn.Module, entries: Mapping[str, Tensor]) -> None:
     """Set what `exact_entries` returns for the network and its copies."""
     network.__dict__["_nern_exact_entries"] = dict(entries)
+
+
+def keep_exact(network: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Remember those of the loaded entries that the network's own types cannot hold exactly."""
+    own = network.state_dict()
+    set_exact_entries(network, {name: value for name, value in stored.items() if not same_bits(own[name].to(value.dtype), value)})
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -229,17 +249,24 @@ def _explained(names: Renaming) -> str:
     if computed is not None:
         way_out = "save the network after torch.nn.utils.parametrize.remove_parametrizations"
         return f"{problems}; '{computed}' belongs to a parametrised weight: {way_out}"
-    difference = beginnings_that_differ(names)
-    if difference is None and names.missing and names.foreign:
-        theirs, ours = (name.rpartition(".")[0] for name in (names.foreign[0], names.missing[0]))
-        if names.foreign[0].rpartition(".")[2] == names.missing[0].rpartition(".")[2]:
-            difference = f"{theirs}.", f"{ours}."
-    hint = (
-        f'; where names differ by their beginnings alone, set architecture.rename={{"{difference[0]}": "{difference[1]}"}}'
-        if difference
-        else ""
-    )
-    return problems + hint
+    difference = beginnings_that_differ(names) or _first_difference(names)
+    if difference is None:
+        return f"{problems}; build the network as the file's was built: classes, channels, depth, width"
+    return f'{problems}; where names differ by their beginnings alone, set architecture.rename={{"{difference[0]}": "{difference[1]}"}}'
+
+
+def _first_difference(names: Renaming) -> tuple[str, str] | None:
+    """The beginnings in which the first name that only the file has differs from the first that only the network has, if they end alike."""
+    if not names.missing or not names.foreign:
+        return None
+    theirs, ours = names.foreign[0].split("."), names.missing[0].split(".")
+    alike = 0
+    while alike < min(len(theirs), len(ours)) and theirs[-1 - alike] == ours[-1 - alike]:
+        alike += 1
+    if not alike:
+        return None
+    start, other = ("".join(f"{part}." for part in parts[: len(parts) - alike]) for parts in (theirs, ours))
+    return start, other
 
 
 def _tell(path: str | Path, taken: Candidate, others: Sequence[Candidate], names: Renaming) -> None:
@@ -280,12 +307,6 @@ def _is_finite(value: Tensor) -> bool:
     if not value.is_floating_point() and not value.is_complex():
         return True
     return bool((value.float() if value.element_size() < 2 else value).isfinite().all())
-
-
-def _keep_exact(network: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Remember the entries that the network's own types cannot hold exactly."""
-    own = network.state_dict()
-    set_exact_entries(network, {name: value for name, value in stored.items() if not same_bits(own[name].to(value.dtype), value)})
 
 
 def _rounded(value: Tensor, like: Tensor) -> Tensor:

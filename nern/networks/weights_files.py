@@ -7,6 +7,7 @@ import pathlib
 import re
 import struct
 import types
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ _BEGINNINGS: list[tuple[bytes, str]] = [
     (b"\x93NUMPY", f"is a NumPy array; save a state dict in PyTorch: {SAVE}"),
     (b"GGUF", f"is a GGUF file; save a state dict in PyTorch: {SAVE}"),
 ]
+#: The first bytes of what torch.save wrote before version 1.6, and can still write.
+_OLDER_FORM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+#: How Hugging Face's libraries call the files of a state dict that they have cut into parts.
+_PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\.")
 #: Harmless classes that checkpoints hold beside their tensors: they only hold values.
 _HARMLESS: list[Any] = [argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath, np.dtype]
 _HARMLESS += [np.float64(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSU")]
@@ -62,6 +67,10 @@ def read_weights_file(path: Path) -> Any:
             raise DataError(f"weights file {path} {what}")
     if re.match(rb"\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
         raise DataError(f"weights file {path} is a web page, not the weights; open its address in a browser to see what it says")
+    part = _PART.search(path.name)
+    if part or (start.startswith(b"{") and b'"weight_map"' in start):
+        what = f"part {int(part[1])} of {int(part[2])} of" if part else "the list of the files with"
+        raise DataError(f"weights file {path} is {what} a state dict in several files; save it in one file where it is at hand: {SAVE}")
     if start[257:262] == b"ustar":
         raise DataError(f"weights file {path} is a tar archive; unpack it and name the file inside")
     if not start:
@@ -125,7 +134,8 @@ def _check_zip(path: Path, size: int) -> None:
 def _read_torch(path: Path) -> Any:
     try:
         # An open file, because torch judges a path by its ending
-        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
+        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error, where there is one, says more
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         wanted = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)) or re.search(
@@ -136,14 +146,31 @@ def _read_torch(path: Path) -> Any:
                 f"weights file {path} holds a Python object beside or around the tensors ({wanted[1]}), whose code nern does not run; "
                 f"where that code is at hand, save the weights alone: {SAVE}"
             ) from error
+        reason = _seen(path) or plain(error)
         raise DataError(
-            f"weights file {path} is truncated or not a torch state dict ({plain(error)}); get it again, or save it anew: {SAVE}"
+            f"weights file {path} is truncated or not a torch state dict ({reason}); get it again, or save it anew: {SAVE}"
         ) from error
+
+
+def _seen(path: Path) -> str:
+    """What a file that is neither a zip archive nor of torch's older form looks like; empty for those two."""
+    with path.open("rb") as file:
+        start = file.read(40)
+    if start.startswith((b"PK\x03\x04", _OLDER_FORM)):
+        return ""
+    if start.startswith(b"\x80"):
+        return "it is a pickle that torch.save did not write"
+    text = start.decode("utf-8-sig", "ignore").split("\n")[0].strip()
+    if len(text) > 3 and text.isprintable():
+        return f"it is text that begins with '{text}'"
+    return f"it begins with the bytes {start[:4].hex(' ')}, as no file of torch or safetensors does"
 
 
 def plain(error: Exception) -> str:
     """The first sentence of an error, without torch's advice and without terminal codes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", first_line(error)).strip()
+    if "Unsupported operand" in str(error):
+        return "its pickle is of another protocol than torch.save's own"
     text = re.split(r"\. |\. ?$|: expected %|, do those steps|Weights only load failed", text)[0].strip()
     return text or type(error).__name__
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import pickle
 import re
 import resource
 import struct
@@ -23,7 +24,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
 
 from nern.builtin.architectures.torchvision import Torchvision
-from nern.errors import DataError
+from nern.errors import ConfigError, DataError
 from nern.networks import state_dicts
 from nern.networks.state_dicts import exact_entries, load_weights, read_state_dict, same_bits, write_state_dict
 from nern.networks.weights_files import read_weights_file
@@ -61,6 +62,10 @@ def inside(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.replace("features.", "features.module._orig_mod."): value for name, value in state.items()}
 
 
+def below(backbone: str, head: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    return lambda state: {(head if name.startswith("linear") else backbone) + name: value for name, value in state.items()}
+
+
 OTHER = {name: value + 1 for name, value in seeded(1).state_dict().items()}
 LAYOUTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "a tensor beside": (lambda s: {"epoch": 9, "arch": "x", "state_dict": prefixed("module.")(s), "best": torch.tensor(69.8)}, "'module.'"),
@@ -69,6 +74,11 @@ LAYOUTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "Lightning": (lambda s: {"state_dict": prefixed("model.")(s), "hyper_parameters": {"lr": 0.1}}, "'model.' left out"),
     "Lightning, compiled": (lambda s: {"state_dict": prefixed("model._orig_mod.")(s)}, "'model.' left out"),
     "Lightning, more": (lambda s: {**prefixed("net.")(s), "loss.weight": torch.ones(10)}, "1 other entries (loss.weight"),
+    "mmpretrain": (lambda s: {"meta": {"epoch": 3}, "state_dict": below("backbone.", "head.")(s)}, "'backbone.' and 'head.' left out"),
+    "mmpretrain, more": (lambda s: {**below("backbone.", "head.")(s), "neck.x.weight": torch.ones(3)}, "1 other entries (neck.x.weight"),
+    "MoCo": (lambda s: {"state_dict": {**prefixed("module.encoder_q.")(s), **prefixed("module.encoder_k.")(OTHER)}}, "behind 'encoder_k.'"),
+    "counted by thop": (lambda s: {**prefixed("module.")(s), "module.linear.total_ops": torch.zeros(1)}, "'total_ops' left out"),
+    "averaged by Lightning": (lambda s: {**prefixed("net.")(s), **AveragedModel(seeded(1)).state_dict(prefix="ema.")}, "behind 'ema.'"),
     "FSDP": (prefixed("_fsdp_wrapped_module."), "_fsdp_wrapped_module"),
     "Fabric": (prefixed("_forward_module.module."), "_forward_module"),
     "inside": (inside, "'_orig_mod.' and 'module.' left out"),
@@ -131,6 +141,36 @@ def test_beginnings_can_be_renamed_and_the_message_offers_it(tmp_path: Path) -> 
     assert torch.equal(network.features[2].weight, state["body.2.weight"])
 
 
+def test_the_message_offers_the_whole_beginning_that_is_too_much(tmp_path: Path) -> None:
+    state = {f"encoder_q.{name}": value for name, value in seeded().state_dict().items() if "linear" not in name}
+    torch.save({**state, "encoder_q.linear.0.weight": torch.ones(3, 4)}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=r'set architecture\.rename=\{"encoder_q\.": ""\}$'):
+        load_weights(seeded(), tmp_path / "w.pth")
+
+
+def test_a_renaming_without_effect_and_one_of_two_names_into_one_are_refused(tmp_path: Path) -> None:
+    torch.save({**prefixed("a.")(seeded().state_dict()), **prefixed("b.")(OTHER)}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"architecture\.rename: no name in weights file .* begins with 'aa\.'; there is a\.features\.0"):
+        load_weights(seeded(), tmp_path / "w.pth", rename={"aa.": ""})
+    with pytest.raises(ConfigError, match=r"architecture\.rename: gives two entries of the weights file one name"):
+        load_weights(seeded(), tmp_path / "w.pth", rename={"a.": "", "b.": ""})
+    network = seeded(2)
+    load_weights(network, tmp_path / "w.pth", rename={"b.": ""})
+    assert torch.equal(network.linear.bias, OTHER["linear.bias"])
+
+
+def test_sizes_that_differ_are_explained(tmp_path: Path) -> None:
+    state = seeded().state_dict()
+    torch.save({**state, "linear.weight": torch.ones(7, 4), "linear.bias": torch.ones(7)}, tmp_path / "w.pth")
+    with pytest.raises(
+        DataError, match=r"linear\.bias is \[7\] in the file and \[10\] in the network; build the network as the file's was"
+    ):
+        load_weights(seeded(), tmp_path / "w.pth")
+    torch.save({name: value for name, value in state.items() if "linear" not in name}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=r"lacks linear\.weight, linear\.bias; build the network as the file's was built: classes"):
+        load_weights(seeded(), tmp_path / "w.pth")
+
+
 def test_shapes_keep_another_head_from_being_renamed(tmp_path: Path) -> None:
     state = {n.replace("linear", "fc"): v for n, v in seeded().state_dict().items()}
     torch.save({**state, "fc.weight": torch.ones(7, 4), "fc.bias": torch.ones(7)}, tmp_path / "w.pth")
@@ -166,6 +206,29 @@ def test_computed_weights_are_those_that_the_network_computes_with(kind: str, tm
     assert "3 weights computed from" in caplog.text
     if kind == "pruned":
         assert int((loaded.features[0].weight == 0).sum()) == 54
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("norm", [torch.nn.utils.weight_norm, parametrizations.weight_norm], ids=["old", "new"])
+def test_one_length_for_a_whole_weight(norm: Callable[..., nn.Module], tmp_path: Path) -> None:
+    network, images = seeded(), torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    norm(network.features[2], dim=None)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    loaded = seeded(1)
+    load_weights(loaded, tmp_path / "w.pth")
+    with torch.no_grad():
+        assert torch.allclose(loaded.eval()(images), network.eval()(images), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("file", "net"), [("old weight norm", "weight norm"), ("weight norm", "old weight norm")])
+def test_both_forms_of_weight_norm_serve_a_network_of_the_other_form(file: str, net: str, tmp_path: Path) -> None:
+    network, images = computed(seeded(), file), torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    loaded = computed(seeded(1), net)
+    load_weights(loaded, tmp_path / "w.pth")
+    with torch.no_grad():
+        assert torch.allclose(loaded(images), network(images), atol=1e-6)
 
 
 def test_a_parametrisation_that_needs_code_is_named(tmp_path: Path) -> None:
@@ -239,6 +302,7 @@ def test_values_that_float32_cannot_hold_are_kept(tmp_path: Path) -> None:
         (lambda v: v.to(torch.complex64), "'linear.weight' is complex"),
         (lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8), "quantised"),
         (lambda v: v.to("meta"), "meta device"),
+        (lambda v: (100 * v).to(torch.int8), r"'linear.weight' holds integers \(int8\), as quantised weights do"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -276,6 +340,37 @@ def test_other_kinds_of_file_are_called_what_they_are(start: bytes, message: str
     for name in ("w.pth", "w.safetensors"):
         (tmp_path / name).write_bytes(start)
         assert re.search(message, said_of(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"error": "Repository not found"}', 'it is text that begins with \'{"error": "Repository not found"}\''),
+        (b"\xef\xbb\xbf<Error>AccessDenied</Error>\n<x>", "it is text that begins with '<Error>AccessDenied</Error>'"),
+        (b"\x08\x07\x12\x07pytorch\x1a\x032.0:\x80", "it begins with the bytes 08 07 12 07, as no file of torch or safetensors does"),
+        (bytes(4000), "it begins with the bytes 00 00 00 00"),
+        (pickle.dumps({"a": np.zeros(3)}), "it is a pickle that torch.save did not write"),
+        (
+            b'{"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+            "is the list of the files with a state dict in several",
+        ),
+    ],
+)
+def test_what_a_file_looks_like_is_said(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    assert message in said_of(tmp_path / "w.pth")
+
+
+def test_a_pickle_of_another_protocol_and_a_part_of_a_state_dict(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.save(seeded().state_dict(), tmp_path / "w.pth", pickle_protocol=4)
+    assert "its pickle is of another protocol than torch.save's own" in said_of(tmp_path / "w.pth")
+    assert not recwarn.list
+    for name, whole in (("model-00002-of-00003.safetensors", False), ("model-00001-of-00001.safetensors", True)):
+        save_file(seeded().state_dict(), tmp_path / name)
+        if whole:
+            load_weights(seeded(1), tmp_path / name)
+        else:
+            assert "is part 2 of 3 of a state dict in several files; save it in one file" in said_of(tmp_path / name)
 
 
 def test_programs_are_called_what_they_are(tmp_path: Path) -> None:
