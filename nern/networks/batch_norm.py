@@ -8,6 +8,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from nern.networks.copies import copied
+
 
 @attrs.frozen
 class Pair:
@@ -24,7 +26,7 @@ def foldable(network: nn.Module, keep: Collection[str] = ()) -> list[Pair]:
     batch norms that normalise by the statistics of the batch. Of a network that torch.fx cannot trace, no pair is found.
     """
     try:
-        graph = torch.fx.symbolic_trace(network).graph
+        graph = torch.fx.symbolic_trace(copied(network, torch.clone)).graph  # a copy, since a forward pass may change buffers
     except Exception:
         return []
     modules = dict(network.named_modules(remove_duplicate=False))

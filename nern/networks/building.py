@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nern.errors import ConfigError
@@ -52,15 +51,3 @@ def uncompiled(network: nn.Module) -> nn.Module:
         if getattr(module, "_compiled_call_impl", None) is not None:  # set by module.compile()
             module._compiled_call_impl = None
     return network
-
-
-def copied(network: nn.Module, place: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A copy of a network whose parameters and buffers are what `place` gives for those of the original.
-
-    Modules and tensors with two names have both in the copy, too. Tensors that `place` returns unchanged are shared with the original.
-    """
-    known: dict[int, Tensor] = {}
-    for value in [*network.parameters(), *network.buffers()]:
-        put = place(value.detach())
-        known[id(value)] = nn.Parameter(put, requires_grad=False) if isinstance(value, nn.Parameter) else put
-    return copy.deepcopy(network, dict(known))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from nern.networks.batch_norm import fold_batch_norms, foldable
-from nern.networks.building import copied
+from nern.networks.copies import computed_attributes, copied
 from nern.networks.feature_maps import FeatureCapture, sums_among
 from nern.outputs.nested import call, laid_out, lay_out, to_float32
 
@@ -136,6 +136,11 @@ class NetworkPair:
         self._reconstructed.put(folded)
         return self._reconstructed(inputs, features)
 
+    @property
+    def keeps_graph(self) -> bool:
+        """Whether the last run of the reconstructed network has left tensors with a graph in attributes of its modules."""
+        return bool(computed_attributes(self._reconstructed.network))
+
     def release(self) -> None:
         """Free the predicted weights of the last run, after its backward pass."""
         if "_reconstructed" in self.__dict__:
@@ -158,6 +163,7 @@ class _Runner:
                 if (module, name) not in spots:
                     spots.append((module, name))
                 self._places[f"{place}.{name}" if place else name] = spots
+        self._buffers = [(module, name) for module in network.modules() for name, _ in module._buffers.items()]
         self._own = {id(spots): spots[0][0]._parameters[spots[0][1]] for spots in self._places.values()}
         self._changed: list[list[tuple[nn.Module, str]]] = []
 
@@ -174,12 +180,21 @@ class _Runner:
         reduced = self._speedups.dtype != torch.float32
         with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced), _nothing_computed_twice_outside_of_autograd():
             if not features:
-                return Outputs(to_float32(call(self.network, inputs)), [])
-            with self._capture.running() as captured:
-                logits = call(self.network, inputs)
-        if self._capture.spoiled:
+                captured, logits = [], call(self.network, inputs)
+            else:
+                with self._capture.running() as captured:
+                    logits = call(self.network, inputs)
+        self._detach_buffers()
+        if features and self._capture.spoiled:
             return self(inputs, features)
         return Outputs(to_float32(logits), captured)
+
+    def _detach_buffers(self) -> None:
+        """Detach buffers that the forward pass has computed, or the next backward pass would go through this one, too."""
+        for module, name in self._buffers:
+            value = module._buffers[name]
+            if isinstance(value, Tensor) and value.requires_grad:  # in tracing, it may be a proxy of one
+                module._buffers[name] = value.detach()
 
 
 def _put(spots: list[tuple[nn.Module, str]], value: Any) -> None:

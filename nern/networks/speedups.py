@@ -69,12 +69,21 @@ def bearable(
     # weights that differ from the original's, as predictions do: folding has to scale replaced weights, too
     weights = {name: (state[name] * 1.01).float().to(device).requires_grad_() for name in changing}
     plain = Speedups(channels_last=False, fold=False)
+    pair = pair_with(plain)
     try:
-        expected = tried(pair_with(plain))
+        expected = tried(pair)
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(f"the network cannot run forwards and backwards ({first_line(error)}); see its forward method") from error
+    if pair.keeps_graph:
+        try:
+            tried(pair)
+        except RuntimeError as error:
+            raise ConfigError(
+                "the network keeps a tensor of one forward pass for the next, so that a second backward pass would go through the first "
+                "one, too; detach that tensor in its forward method"
+            ) from error
 
     def difference(speedups: Speedups) -> str:
         try:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nern.errors import ConfigError
-from nern.networks.building import copied
+from nern.networks.copies import copied
 from nern.outputs.nested import call, described, moved
 from nern.support.messages import first_line
 
@@ -143,8 +143,8 @@ def cannot_take(inputs: Any, error: Exception) -> ConfigError:
 
 
 def _moved(value: Tensor, device: torch.device | str) -> Tensor:
-    """A copy on a device, with buffers of its own: running it must not change those of the original."""
-    return value.to(device, copy=True)
+    """A copy on a device in float32, as inputs are, with buffers of its own: running it must not change those of the original."""
+    return value.to(device, torch.float32 if value.is_floating_point() else value.dtype, copy=True)
 
 
 @contextmanager

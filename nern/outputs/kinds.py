@@ -252,6 +252,15 @@ class AnyOutputs(OutputKind):
     def check(self, outputs: Any, classes: int | None = None) -> None:
         if not any(value.is_floating_point() for value in tensors_of(outputs)):
             raise ConfigError(f"the network gives {described(outputs)}, in which there is no tensor of floating-point numbers to compare")
+        first, *others = tensors_of(outputs)
+        compared = [first, *(value for value in others if value.is_floating_point())]
+        lengths = {len(value) if value.dim() else None for value in compared}
+        if None in lengths or len(lengths) > 1:
+            shapes = ", ".join(str(list(value.shape)) for value in compared)
+            raise ConfigError(
+                f"the network gives {described(outputs)}; each tensor in it must have one entry for each example, and these have the "
+                f"shapes {shapes}; let forward return only what belongs to the examples"
+            )
 
     def distance(self, original: Any, reconstructed: Any) -> Tensor:
         pairs = zip(tensors_of(original), tensors_of(reconstructed), strict=True)

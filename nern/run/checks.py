@@ -14,10 +14,11 @@ from torch import nn
 from nern.config.experiment import Experiment, Phase, phase_place
 from nern.errors import ConfigError, DataError, Interrupted, NernError
 from nern.interfaces import Data, Preprocessing, Task
+from nern.networks.copies import unchanged
 from nern.networks.speedups import noise_like
 from nern.networks.tracing import cannot_take
 from nern.options import located
-from nern.outputs.nested import call, map_tensors, part, tensors_of
+from nern.outputs.nested import call, count, described, map_tensors, part, tensors_of
 from nern.registry.blame import blamed
 from nern.registry.registry import Registry
 from nern.run.evaluation import measures_of
@@ -190,15 +191,20 @@ def _network(experiment: Experiment, source: OriginalSource, fetch: bool) -> tup
 
 
 def _outputs(network: nn.Module, experiment: Experiment) -> Any:
-    """The network's outputs for one example; raises ConfigError where it does not run, or where the task needs other outputs."""
+    """The network's outputs for two examples; raises ConfigError where it does not run, or where the task needs other outputs."""
     check_numbers(network)
-    inputs = experiment.architecture.example_inputs(1)
+    inputs = experiment.architecture.example_inputs(2)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unchanged(network):
             outputs = call(network, inputs)
     except Exception as error:
         raise cannot_take(inputs, error) from error
-    experiment.task.outputs().check(outputs)
+    kind = experiment.task.outputs()
+    kind.check(outputs)
+    if is_own(kind) and len(first := tensors_of(outputs)[0]) != count(inputs):
+        raise ConfigError(
+            f"the network gives {described(first)} for {count(inputs)} examples; its outputs must have one entry for each example"
+        )
     if not all(bool(value.isfinite().all()) for value in tensors_of(outputs)):
         raise DataError("the original network's outputs are not finite; its weights are damaged, or too large for float32")
     return outputs
@@ -212,7 +218,7 @@ def _refused_images(experiment: Experiment, network: nn.Module, preprocessing: P
     for place, task in _tasks(experiment):
         if task.gives_images:
             try:
-                with torch.no_grad():
+                with torch.no_grad(), unchanged(network):
                     call(network, images)
             except Exception as error:
                 one = tensors_of(takes)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nern.config.experiment import Experiment
 from nern.errors import ConfigError, DataError, NernError
 from nern.interfaces import Data
-from nern.networks.building import copied
+from nern.networks.copies import unchanged
 from nern.networks.speedups import memory_layout
 from nern.outputs.kinds import OutputKind
 from nern.outputs.metric import Measures, figure_of
@@ -110,23 +110,21 @@ def outputs_of(
     Raises:
         DataError: the split is missing.
     """
-    network, layout = network.to(device).eval(), None
-    if any(module.training for module in network.modules()):  # a network that stays in training mode changes its statistics while it runs
-        network = copied(network, torch.clone)
-    passed = 0
-    for given in data.batches(split, batch, device):
-        inputs, targets = pair_of(data, split, given)
-        if every > 1:
-            thin, passed = slice(-passed % every, None, every), passed + count(inputs)
-            inputs, targets = part(inputs, thin), part(targets, thin)
-            if count(inputs) == 0:
-                continue
-        values = sum(tensor[:1].numel() for tensor in tensors_of(inputs))
-        for start in range(0, count(inputs), max(1, PIXELS // max(1, values))):
-            chosen = slice(start, start + max(1, PIXELS // max(1, values)))
-            layout = layout or memory_layout(network, part(inputs, chosen))
-            outputs = _outputs(network, laid_out(part(inputs, chosen), layout), data, split)
-            yield _on_cpu(to_float32(outputs)), _on_cpu(part(targets, chosen))
+    network, layout, passed = network.to(device).eval(), None, 0
+    with unchanged(network):
+        for given in data.batches(split, batch, device):
+            inputs, targets = pair_of(data, split, given)
+            if every > 1:
+                thin, passed = slice(-passed % every, None, every), passed + count(inputs)
+                inputs, targets = part(inputs, thin), part(targets, thin)
+                if count(inputs) == 0:
+                    continue
+            values = sum(tensor[:1].numel() for tensor in tensors_of(inputs))
+            for start in range(0, count(inputs), max(1, PIXELS // max(1, values))):
+                chosen = slice(start, start + max(1, PIXELS // max(1, values)))
+                layout = layout or memory_layout(network, part(inputs, chosen))
+                outputs = _outputs(network, laid_out(part(inputs, chosen), layout), data, split)
+                yield _on_cpu(to_float32(outputs)), _on_cpu(part(targets, chosen))
     if layout is None:
         raise DataError(f"the task has no {split} examples")
 

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nern.config.defaults import DEFAULTS
 from nern.config.experiment import Experiment
@@ -21,6 +22,8 @@ from nern.config.structuring import structure, structure_component
 from nern.errors import ConfigError, DataError
 from nern.interfaces import Preprocessing
 from nern.kernels.coordinates import KernelGrid
+from nern.networks.building import uncompiled
+from nern.networks.copies import duplicate
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
 from nern.outputs.metric import Metric
@@ -70,8 +73,7 @@ class OwnNetwork:
             ConfigError: the network, the recipe or an override is impossible.
             DataError: the data are of no known kind, or the network cannot take them.
         """
-        if not isinstance(self.model, nn.Module):
-            raise ConfigError(f"model is a {type(self.model).__name__}; give a torch.nn.Module")
+        check_model(self.model)
         if not (self.metric is None or callable(self.metric) or isinstance(self.metric, Metric)):
             raise ConfigError(f"metric is a {type(self.metric).__name__}; give a function of outputs and labels, or a nern.Metric")
         if not self.steps > 0:
@@ -79,6 +81,18 @@ class OwnNetwork:
         if not isinstance(overrides, Mapping):
             overrides = dict(parse_override(text) for text in overrides)
         registry = registry or create_registry()
+        # What follows runs a copy, because forward passes may change buffers and other state
+        experiment, given = attrs.evolve(self, model=uncompiled(duplicate(self.model)))._of_copy(overrides, registry, output)
+        if hasattr(experiment.architecture, "hand_over"):
+            experiment.architecture.hand_over(self.model)
+        if given is not None and hasattr(experiment.task, "hand_over"):
+            experiment.task.hand_over(*given, FunctionMetric(self.metric) if callable(self.metric) else self.metric)
+        return experiment, registry
+
+    def _of_copy(
+        self, overrides: Mapping[str, Any], registry: Registry, output: str | Path | None
+    ) -> tuple[Experiment, tuple[Examples, Examples | None] | None]:
+        """The experiment, and the examples to train on and to test on, if there are any."""
         place = Path(output) if output is not None else Path("runs") / _free_name(type(self.model).__name__.lower())
         examples, test = self._examples(self.data), self._examples(self.test)
         architecture = self.described or self._architecture(examples, registry)
@@ -97,11 +111,7 @@ class OwnNetwork:
         values = fitted(values, *self._layers_and_maps(architecture, registry), self.model.state_dict(), overrides, registry)
         values = overridden(values, overrides, DEFAULTS)
         experiment = structure(values, registry, f"represent {type(self.model).__name__}")
-        if hasattr(experiment.architecture, "hand_over"):
-            experiment.architecture.hand_over(self.model)
-        if examples is not None and hasattr(experiment.task, "hand_over"):
-            experiment.task.hand_over(examples, test, FunctionMetric(self.metric) if callable(self.metric) else self.metric)
-        return experiment, registry
+        return experiment, None if examples is None else (examples, test)
 
     # -- the network ---------------------------------------------------------------------------------------------
 
@@ -156,18 +166,13 @@ class OwnNetwork:
 
     @torch.no_grad()
     def _outputs(self, inputs: Any) -> Any:
-        """Run the network on inputs [b, ...] in eval mode; afterwards it is in its own mode again."""
-        modes = [(module, module.training) for module in self.model.modules()]
+        """The outputs in eval mode for inputs [b, ...]."""
         parameter = next(self.model.parameters(), tensors_of(inputs)[0])
 
         def placed(values: Tensor) -> Tensor:
             return values.to(parameter.device, parameter.dtype if values.is_floating_point() else values.dtype)
 
-        try:
-            return call(self.model.eval(), map_tensors(placed, inputs))
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        return call(self.model.eval(), map_tensors(placed, inputs))
 
     def _layers_and_maps(self, architecture: Mapping[str, Any], registry: Registry) -> tuple[KernelGrid, Sequence[str]]:
         """The represented layers, and the names of the feature maps."""
@@ -248,6 +253,21 @@ class OwnNetwork:
             )  # fmt: skip
             return False
         return True
+
+
+def check_model(model: Any) -> None:
+    """Raise ConfigError unless `model` is a network with weights."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is a {type(model).__name__}; give a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError("model is TorchScript, in which no weight can be replaced; give the torch.nn.Module that it was made from")
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(value):
+            raise ConfigError(
+                f"model has no values for '{name}' yet, which its first forward pass makes; run it once, then load its weights"
+            )
+        if value.device.type == "meta":
+            raise ConfigError(f"model has no values for '{name}', which stands on the meta device; load its weights first")
 
 
 def argument_names(model: nn.Module) -> list[str]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from nern.errors import DataError, NernError
 from nern.interfaces import Architecture, Data, Preprocessing, Task
+from nern.networks.copies import unchanged
 from nern.options import located
 from nern.outputs.kinds import OutputKind
 from nern.outputs.nested import call, count, map_tensors, part, tensors_of, to_float32
@@ -120,8 +121,8 @@ def check_own_data(data: Data, network: nn.Module, takes: Any, training: bool, w
         if not all(bool(value.isfinite().all()) for value in tensors_of(inputs)):
             raise DataError(f"the {name} examples hold numbers that are not finite; remove such examples")
         try:
-            with torch.no_grad():
-                call(network.to(device), inputs)
+            with torch.no_grad(), unchanged(network.to(device)):
+                call(network, inputs)
         except Exception as error:
             raise not_taken(f"the {name} examples", inputs, error, way, takes) from error
 
@@ -234,8 +235,8 @@ def _check_inputs(task: Task, data: Data, what: str, inputs: Any, number: int, d
 def _run(task: Task, data: Data, what: str, inputs: Any, network: nn.Module, device: torch.device) -> Any:
     """What the network gives, on the CPU."""
     try:
-        with torch.no_grad():
-            return map_tensors(torch.Tensor.cpu, to_float32(call(network.to(device), inputs)))
+        with torch.no_grad(), unchanged(network.to(device)):
+            return map_tensors(torch.Tensor.cpu, to_float32(call(network, inputs)))
     except Exception as error:
         problem = f"must give inputs that the network takes, gave {_listed(inputs)} ({first_line(error)})"
         raise broken(task, "task", f"{what} {problem}", data) from error

@@ -14,8 +14,10 @@ from torch import nn
 from nern.errors import DataError, OptionError
 from nern.interfaces import Architecture, Preprocessing, check_mean, check_std
 from nern.kernels.coordinates import LayerMapping
+from nern.networks.copies import duplicate as duplicate
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
+from nern.networks.state_dicts import keep_exact as keep_exact
 from nern.networks.state_dicts import load_weights as load_weights
 from nern.options import above, at_least, at_most, option
 from nern.support.messages import first_line, some

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from nern.errors import ConfigError
 from nern.networks import crashes
 from nern.networks.batch_norm import fold_batch_norms
-from nern.networks.building import copied, ready
+from nern.networks.building import ready
+from nern.networks.copies import copied
 from nern.networks.pair import NetworkPair
 from nern.networks.speedups import bearable, memory_layout
 from nern.networks.tracing import trace_forward

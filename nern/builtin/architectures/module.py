@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nern import Architecture, ConfigError, OptionError, Preprocessing, at_least, hookimpl, option
-from nern.toolkit.architectures import DiscoveredArchitecture, out_of_place
+from nern.toolkit.architectures import DiscoveredArchitecture, duplicate, keep_exact, out_of_place
 from nern.toolkit.files import write_tensors
 from nern.toolkit.references import build_reference
 
@@ -75,7 +74,7 @@ class OwnModule(DiscoveredArchitecture):
 
     def build(self) -> nn.Module:
         if self._module is not None:
-            return out_of_place(copy.deepcopy(self._module).cpu().float().requires_grad_(False))
+            return out_of_place(duplicate(self._module).cpu().float().requires_grad_(False))
         if self._build is None:
             raise ConfigError(
                 f"nothing here says what builds this network ({self.network or 'a torch module'}): it was handed over in memory, or comes "
@@ -87,13 +86,19 @@ class OwnModule(DiscoveredArchitecture):
     def load(self, network: nn.Module) -> dict[str, torch.dtype]:
         if self._module is None:
             return super().load(network)
-        return {name: value.dtype for name, value in self._module.state_dict().items()}
+        state = self._state()
+        keep_exact(network, state)
+        return {name: value.dtype for name, value in state.items()}
 
     def keep(self, folder: Path) -> None:
         """Write the weights of a network in memory into the run's folder, so that the run can be resumed."""
         if self._module is not None:
-            state = {name.replace("_orig_mod.", ""): value.detach().clone() for name, value in self._module.state_dict().items()}
-            write_tensors(folder / "original.safetensors", state)
+            write_tensors(folder / "original.safetensors", self._state())
+
+    def _state(self) -> dict[str, Tensor]:
+        """The state dict of the network in memory, on the CPU, with the names that it has without `torch.compile`."""
+        assert self._module is not None
+        return {name.replace("_orig_mod.", ""): value.detach().cpu() for name, value in self._module.state_dict().items()}
 
     def preprocessing(self) -> Preprocessing:
         channels = self.size[0]
