@@ -35,9 +35,9 @@ def option(default: Any = attrs.NOTHING, *, help: str, check: Validator | Sequen
 
     Args:
         default: the value when the configuration names none; without it (and without `factory`) the option is required.
-        help: what the option does, with units; shown by `nern plugins`, `nern config` errors and the documentation.
-        check: validators, such as those of `attrs.validators`; they raise ValueError (best `OptionError`,
-            whose message is shown behind the option's path).
+        help: what the option does, with units; shown by `nern plugins --json` and the documentation.
+        check: validators, such as those of `attrs.validators`; they raise ValueError, or better `OptionError`, whose
+            message is shown after the option's path.
         factory: makes a default that must not be shared between instances.
     """
     checks = [check] if callable(check) else list(check)

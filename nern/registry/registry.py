@@ -194,7 +194,7 @@ class Registry(Shown):
 
 
 def way_to(file: str) -> str:
-    """What a user can do where a plugin is missing, which may stand in a file of this name."""
+    """What a user can do where a plugin is missing; a file of this name may be the plugin."""
     named = f"a plugin in a file of your own is named with --plugin {file}, in Python plugins=['{file}']"
     return f"install the package that offers it; {named}"
 

@@ -23,7 +23,7 @@ class ScalarObserver(Observer):
 
     @abstractmethod
     def start(self, run_dir: Path, config: dict[str, Any], iteration: int) -> None:
-        """A run starts or is resumed at `iteration`; called again when training follows the original network's own."""
+        """A run starts or is resumed at `iteration`; called again when the original network was trained first."""
 
     @abstractmethod
     def scalars(self, values: dict[str, float], iteration: int) -> None:
