@@ -27,9 +27,9 @@ class Row:
 def rows(family: str, title: str, values: Mapping[str, Any]) -> dict[str, Row]:
     """The rows of a family file by name, `family/row`.
 
-    Each entry of `rows` maps a name with placeholders such as `resnet20-{predictor.hidden}` to `extends` (the base),
-    `set` (values of every row), `over` (lists whose every combination is a row) or `cases` (one mapping per row), and
-    `fast`: base and values of a second row, `family/row-fast`, that takes minutes. Values of `set` may be placeholders.
+    Each entry of `rows` has a name with placeholders, such as `resnet20-{predictor.hidden}`, and these keys: `extends` (the base),
+    `set` (values of every row, which may be placeholders), and `over` (lists whose every combination is a row) or `cases` (one
+    mapping per row). The key `fast` has base and values of a second row, `family/row-fast`, which takes minutes.
 
     Raises:
         ConfigError: an entry has an unknown key, or two rows have the same name.

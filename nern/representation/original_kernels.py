@@ -19,8 +19,8 @@ class OriginalKernels:
     """The original network's kernels in coordinate order, and views of predictions in the same shape.
 
     They are stored without padding, one kernel after the other. Where kernels differ in size, those of a sample are padded when
-    they are used; all kernels together are given in groups of equal size (`Kernels.parts`), since padding would waste much memory
-    where most kernels of a network are 1 × 1 and the largest is 7 × 7.
+    they are used. All kernels together come in groups of equal size (`Kernels.parts`), since padding would waste much memory where
+    most kernels of a network are 1 × 1 and the largest is 7 × 7.
 
     Args:
         masks: see `Representation.keep_zeros`; losses do not count the weights that stay zero.

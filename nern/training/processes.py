@@ -5,12 +5,12 @@ networks on its part of the images; the kernels are gathered, and the gradients 
 parameters that a single process would have, up to rounding, with any losses:
 
 - The objectives of the processes add up to the whole objective. A loss that is a mean over images is weighted by a process's number
-of images; any other loss is computed on all images in every process and divided by the number of processes. - In the backward pass,
-gathered values return the sum of all processes' gradients to the process that they came from.
+  of images. Any other loss is computed on all images in every process and divided by the number of processes.
+- In the backward pass, gathered values return the sum of all processes' gradients to the process that they came from.
 
-In a step, each process exchanges the predicted kernels twice (those outside the sample, and those of the sample with their
-gradients), the predictor's gradients once, and outputs or feature maps only for losses that are not a mean over images. Every process
-prepares the whole batch of images. Only the first process writes files, reports and evaluates.
+In a step, the processes exchange the predicted kernels twice: those outside the sample, and those of the sample with their gradients.
+They exchange the predictor's gradients once, and outputs or feature maps only for losses that are not a mean over images. Every
+process prepares the whole batch of images. Only the first process writes files, reports and evaluates.
 """
 
 from __future__ import annotations

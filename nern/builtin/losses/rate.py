@@ -51,7 +51,7 @@ class SteeredRate:
 class Rate(Loss):
     """Bits per represented weight of everything that is stored in the format `entropy` (Ballé et al. 2017, eq. 7).
 
-    Where the experiment asks for a size (`bytes`), the term's weight is only a starting value: it rises by up to 2 % in a step
+    Where the experiment asks for a size (`bytes`), the term's weight is only a starting value. It rises by up to 2 % in a step
     while the file would be too large, and falls while it would be too small.
     """
 
