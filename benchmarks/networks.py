@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import yaml
 
 from benchmarks.report import RESULTS, publish, table
 from nern import hookimpl
+from nern.support.memory import peak_memory
 
 TORCHVISION = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3", "maxvit_t",
@@ -143,7 +143,7 @@ def whole_way(network: str) -> dict[str, Any]:
             assert entry in represented or torch.equal(value, rebuilt[entry]), f"{entry} was copied and is another"
         heldout = nern.Engine.from_run(place / "run").evaluate("heldout").headline
         assert heldout is not None and heldout[2] >= 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = (peak_memory() or 0) >> 20
     return {
         **row,
         "outcome": "passed",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from nern.kernels.greedy_path import greedy_path
 from nern.kernels.smoothness import layer_smoothness
 from nern.networks.state_dicts import read_state_dict
 from nern.run.original import Original
+from nern.support.memory import peak_memory
 
 SMOOTHERS: dict[str, Smoother] = {
     "cross-filter": CrossFilter(), "cross-filter-2opt": CrossFilter2Opt(),
@@ -94,7 +94,7 @@ def clocked(what: str, work: Callable[[], object]) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = (peak_memory() or 0) >> 20
     return {"what": what, "cpu": round(cpu, 1), "wall": round(wall, 1), "megabytes": peak}
 
 

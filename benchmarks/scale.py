@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from benchmarks.report import publish, save_plot, table
 from benchmarks.setting import Setting
 from nern.networks.pair import Outputs
 from nern.studies.drawing import colours, in_style, new_figure
+from nern.support.memory import peak_memory
 from nern.training.step import PhaseTrainer
 
 COMMON = ["smoother.name=none", "sampler={name: uniform, batch: 4096}"]
@@ -113,17 +113,17 @@ def measure(name: str, kind: str, batch: int, steps: int) -> dict[str, Any]:
     tiny = ["architecture={name: cifar-resnet, depth: 8}", "predictor.hidden=16", "phases.0.batch=2"]
     # The first step loads all libraries
     Setting("resnet20-cifar10", [*COMMON, *tiny], images=2).trainer(torch.bfloat16, LOSSES[kind]).step(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory() or 0
     setting = Setting("resnet20-cifar10", [*COMMON, *NETWORKS[name], f"phases.0.batch={batch}"], images=batch)
     trainer = setting.trainer(torch.bfloat16, LOSSES[kind])
     kept = saved_by(trainer)
     seconds = [timed(trainer, step + 1) for step in range(steps)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = (peak_memory() or 0) - before
     weights = 2 * sum(value.numel() for value in setting.network.parameters())
     weights += sum(value.numel() for value in trainer.context.representation.parameters())
     return {
         "network": name, "losses": kind, "kernels": setting.original.grid.rows, "seconds": statistics.median(seconds),
-        "peak": peak // 1024, "weights": round(4 * weights / 1e6, 1), "activations": round(kept / 1e6, 1),
+        "peak": peak >> 20, "weights": round(4 * weights / 1e6, 1), "activations": round(kept / 1e6, 1),
     }  # fmt: skip
 
 

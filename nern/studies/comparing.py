@@ -24,13 +24,13 @@ TRAINED = (4, 3)  # bits of the integers in the trained baselines
 GIVEN = "representation"
 
 _REBUILD = """
-import json, resource, sys, time
+import json, sys, time
 from nern import load
-began = time.perf_counter()
+from nern.support.memory import peak_memory
+before, began = peak_memory(), time.perf_counter()
 load(sys.argv[1], plugins=sys.argv[2:]).state_dict()
-seconds = time.perf_counter() - began
-unit = 1 if sys.platform == "darwin" else 1024
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]))
+seconds, after = time.perf_counter() - began, peak_memory()
+print(json.dumps([seconds, None if before is None or after is None else after - before]))
 """
 
 
@@ -44,7 +44,7 @@ class Entry:
     score: Score
     difference: float | None  # difference of the headline figure from the original network's
     seconds: float | None  # time to rebuild the state dict in a fresh process; None where nern.load cannot read the file
-    memory: int | None  # peak memory of that process, including Python and torch
+    memory: int | None  # bytes of memory that this process takes beyond one that has only imported nern
     file: str
 
 
@@ -218,14 +218,12 @@ def _entry(comparison: Comparison, family: str, name: str, file: Path, network: 
 
 
 def _rebuilding(file: Path, plugins: Sequence[str]) -> tuple[float | None, int | None]:
-    """Seconds to rebuild the state dict in a fresh process, and the process's peak memory; None where that cannot be measured."""
-    if sys.platform == "win32":
-        return None, None
+    """Seconds to rebuild the state dict in a fresh process, and the bytes of memory that it takes; None where they cannot be measured."""
     done = subprocess.run([sys.executable, "-c", _REBUILD, str(file), *plugins], capture_output=True, text=True)
     if done.returncode:
         return None, None
     seconds, memory = json.loads(done.stdout.splitlines()[-1])
-    return float(seconds), int(memory)
+    return float(seconds), None if memory is None else int(memory)
 
 
 def _name(path: Path, paths: Sequence[Path]) -> str:
