@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ from nern.support.messages import did_you_mean, shortened
 
 LARGEST = 1e30  # bound of floating-point options, so that their products with other numbers stay within float32
 
+_CONTROL = re.compile(r"[\x01-\x1f\x7f]")
 _INTERFACES = {interface: kind for kind, (_, interface) in KINDS.items()}
 
 
@@ -274,6 +276,11 @@ def _text(value: str) -> str:
     """Convert to text; in a path, `~` or `$HOME` at the beginning is replaced."""
     if "\0" in value:
         raise ValueError("must not hold the character NUL")
+    if _CONTROL.search(value):
+        raise ValueError(
+            f"must not hold a line break, a tab or another control character, got {shortened(repr(value))}; between double quotes, YAML "
+            "takes a backslash for the beginning of one: write single quotes"
+        )
     unknown = unknown_start(value)
     if unknown is not None:
         raise ValueError(f"begins with {unknown}, which is no {'user' if unknown[0] == '~' else 'environment variable'} here")

@@ -129,9 +129,23 @@ def read_yaml(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise ConfigError(f"{place}: {getattr(error, 'problem', None) or first_line(error)}") from error
+        raise ConfigError(f"{place}: {_explained(error)}") from error
     except Exception as error:  # errors that the library itself does not foresee
         raise ConfigError(f"{source}: cannot be read as YAML ({first_line(error)})") from error
+
+
+def _explained(error: yaml.YAMLError) -> str:
+    """What is wrong with a text, and what to do about common mistakes."""
+    problem: str = getattr(error, "problem", None) or first_line(error)
+    if problem == "found character '\\t' that cannot start any token":
+        return "there is a tab, where YAML allows spaces alone"
+    if "cannot start any token" in problem:
+        return f"{problem}; put such text in quotes"
+    if "escape" in problem:
+        return f"{problem}; between double quotes a backslash begins an escape, between single quotes it is a backslash"
+    if problem == "but found another document":
+        return "a line --- begins another document; a configuration is one document"
+    return problem
 
 
 def read_yaml_file(path: Path) -> Any:
@@ -147,7 +161,9 @@ def read_yaml_file(path: Path) -> Any:
             )
         with path.open(encoding="utf-8") as file:
             text = file.read(LONGEST + 1)
-    except (OSError, ValueError) as error:  # ValueError: the bytes are not UTF-8, or no file can have this path
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the configuration {_shortened(str(path))}: it is no text in UTF-8; save it as UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: no file can have this path
         raise ConfigError(f"cannot read the configuration {_shortened(str(path))}: {getattr(error, 'strerror', None) or error}") from error
     return read_yaml(text, str(path))
 

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Sequence
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, before: str = ", ", cutoff: float = 0.6) -> str:
     """The question `, did you mean 'x'?` where a known word resembles `word`, and the text `otherwise` where none does.
 
+    A word that differs from a known one in capital letters alone resembles it.
+
     Args:
         before: the text in front of the question.
         cutoff: how alike words must be, from 0 to 1 (`difflib.get_close_matches`).
     """
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    words = list(known)
+    near = [other for other in words if other.casefold() == word.casefold()] or difflib.get_close_matches(word, words, n=1, cutoff=cutoff)
     return f"{before}did you mean '{near[0]}'?" if near else otherwise
 
 

@@ -34,6 +34,7 @@ def problems(registry: Registry, **overrides: object) -> list[str]:
         ("archtecture", {}, "archtecture: unknown key, did you mean 'architecture'?"),
         ("phases__0__iteration", 3, "phases.0.iteration: unknown key, did you mean 'iterations'?"),
         ("phases__1__losses__kd__temprature", 3, "phases.1.losses.kd.temprature: unknown key, did you mean 'temperature'?"),
+        ("SEED", 3, "SEED: unknown key, did you mean 'seed'?"),
         ("pretrain__epoch", 3, "pretrain.epoch: unknown key, did you mean 'epochs'?"),
         ("task__root", "x", "task.root: unknown key, there are: name"),
     ],
@@ -45,6 +46,12 @@ def test_unknown_keys(registry: Registry, path: str, value: object, message: str
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        (
+            "output",
+            "C:\runs\new",
+            "output: must not hold a line break, a tab or another control character, got 'C:\\runs\\new'; between "
+            "double quotes, YAML takes a backslash for the beginning of one: write single quotes",
+        ),
         ("predictor__hidden", "many", "predictor.hidden: must be an int, got text ('many')"),
         ("predictor__hidden", 3.0, "predictor.hidden: must be an int, got a float (3.0)"),
         ("predictor__hidden", True, "predictor.hidden: must be an int, got true or false (True)"),

@@ -51,6 +51,10 @@ def test_text_that_looks_like_something_else_is_written_so_that_it_stays_text(va
         ("{null: a}", "the key null must be a word"),
         ("a: " + "1" * 5000, "x:1:4: '1+'… is a number of too many digits"),
         ('a: "b\\0c"', "x:1:4: text must not hold the character NUL"),
+        ("a:\tb", "x:1:3: there is a tab, where YAML allows spaces alone"),
+        ("a: @b", "x:1:4: found character '@' that cannot start any token; put such text in quotes"),
+        ('a: "C:\\data"', "found unknown escape character 'd'; between double quotes a backslash begins an escape, between single quotes"),
+        ("a: 1\n---\na: 2", "x:2:1: a line --- begins another document; a configuration is one document"),
         ("[" * 1000, "x:1:41: values are nested more than 40 deep"),
         ("a: &a [*a]", "x:1:8: an alias repeats the value that it stands in"),
         ("a: &a {b: {c: *a}}", "an alias repeats the value that it stands in"),
@@ -119,7 +123,12 @@ def test_a_configuration_that_is_no_file_to_read_is_called_so(tmp_path: Path) ->
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("pipe", "no ordinary file"), ("folder", "no ordinary file"), ("bytes", "utf-8"), ("none", "does not exist")):
+    for name, message in (
+        ("pipe", "no ordinary file"),
+        ("folder", "no ordinary file"),
+        ("bytes", "it is no text in UTF-8; save it as UTF-8"),
+        ("none", "does not exist"),
+    ):
         with pytest.raises(ConfigError, match=message):
             load_experiment(tmp_path / f"{name}.yaml")
     for reference in ("x" * 5000, "a\0b", "a\0b.yaml", "x" * 5000 + ".yaml"):
