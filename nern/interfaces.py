@@ -20,7 +20,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from nern.errors import DataError, OptionError
+from nern.errors import ConfigError, DataError, OptionError
 from nern.launching import Launcher as Launcher
 from nern.options import above, at_least, located, option
 from nern.outputs.kinds import ClassLogits, OutputKind
@@ -159,7 +159,12 @@ class Architecture(ABC):
         Override this for a network with other inputs (sequences, tokens, videos, several arguments): return a tensor, a tuple of
         arguments, or a dictionary of arguments by name.
         """
-        return torch.zeros(batch, *self.preprocessing().size)
+        size = self.preprocessing().size
+        try:
+            return torch.zeros(batch, *size)
+        except RuntimeError as error:
+            shape = " × ".join(map(str, size))
+            raise ConfigError(f"architecture.size: inputs of {shape} do not fit into memory") from error
 
     def keep(self, folder: Path) -> None:
         """Write into a run's folder what the run needs to be resumed and could not find elsewhere; by default nothing."""

@@ -15,7 +15,7 @@ import click
 
 from nern.cli import arguments, export, plugins, presets, printing, reports, represent, studies
 from nern.cli.arguments import EXPERIMENT, JSON, OVERRIDES, PLUGINS, RUN, example, expanded_argument, figure, percent, say
-from nern.errors import Interrupted, NernError
+from nern.errors import Interrupted, NernError, OptionError
 from nern.support.messages import cannot_write
 from nern.support.version import __version__
 
@@ -204,7 +204,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
         print(f"nern: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
-    except NernError as error:
+    except (NernError, OptionError) as error:
         if os.environ.get("NERN_TRACEBACK"):
             traceback.print_exc()
         for line in str(error).splitlines():

@@ -11,6 +11,7 @@ import click
 
 from nern.cli import arguments
 from nern.cli.arguments import JSON, NETWORK_ARGUMENTS, OVERRIDES, PATH, PLUGINS, REFERENCES, Numbers, example, named, say
+from nern.errors import OptionError
 
 _UNITS = {"": 1, "b": 1, "k": 1_000, "kb": 1_000, "m": 1_000_000, "mb": 1_000_000, "kib": 1 << 10, "mib": 1 << 20}
 
@@ -27,7 +28,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
         number = text.rstrip("bikm")
         try:
             size = round(float(number) * _UNITS[text[len(number) :].strip()])
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             self.fail(f"'{value}' is not a number of bytes such as 100k or 1.5MB", parameter, context)
         if size <= 0:
             self.fail(f"'{value}' must be above 0", parameter, context)
@@ -130,7 +131,12 @@ def _target(wanted: int | None, drop: float | None) -> Any:
 
     if wanted is not None:
         return TargetBytes(wanted)
-    return TargetDrop(points=drop) if drop is not None else None
+    if drop is None:
+        return None
+    try:
+        return TargetDrop(points=drop)
+    except OptionError as error:
+        raise click.UsageError(f"--drop {error.problem}") from error
 
 
 def _chosen(layers: str) -> str | list[str]:
@@ -140,6 +146,6 @@ def _chosen(layers: str) -> str | list[str]:
 def _whole(size: list[float] | None) -> list[int] | None:
     if size is None:
         return None
-    if any(number != int(number) or number < 1 for number in size):
+    if not all(number.is_integer() and number >= 1 for number in size):
         raise click.UsageError("--size must be whole numbers of at least 1")
     return [int(number) for number in size]

@@ -95,8 +95,8 @@ class TargetDrop(Target):
 
     def __attrs_post_init__(self) -> None:
         for name, value in (("points", self.points), ("runs", self.runs), ("part", self.part)):
-            if value <= 0:
-                raise OptionError(name, f"must be > 0, got {value}")
+            if not 0 < value < math.inf:
+                raise OptionError(name, f"must be > 0 and finite, got {value}")
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
         coded = experiment.storage == "entropy"  # this format is trained towards a number of bytes

@@ -26,6 +26,7 @@ from nern.networks.building import uncompiled
 from nern.networks.copies import duplicate
 from nern.networks.feature_maps import choose_feature_maps
 from nern.networks.layers import map_layers
+from nern.options import located
 from nern.outputs.metric import Metric
 from nern.outputs.metrics import FunctionMetric
 from nern.outputs.nested import call, map_tensors, tensors_of
@@ -76,13 +77,14 @@ class OwnNetwork:
         check_model(self.model)
         if not (self.metric is None or callable(self.metric) or isinstance(self.metric, Metric)):
             raise ConfigError(f"metric is a {type(self.metric).__name__}; give a function of outputs and labels, or a nern.Metric")
-        if not self.steps > 0:
-            raise ConfigError(f"steps must be above 0, got {self.steps}: it is a multiple of the recipe's steps")
+        if not 0 < self.steps < math.inf:
+            raise ConfigError(f"steps must be above 0 and finite, got {self.steps}: it is a multiple of the recipe's steps")
         if not isinstance(overrides, Mapping):
             overrides = dict(parse_override(text) for text in overrides)
         registry = registry or create_registry()
         # What follows runs a copy, because forward passes may change buffers and other state
-        experiment, given = attrs.evolve(self, model=uncompiled(duplicate(self.model)))._of_copy(overrides, registry, output)
+        with located("architecture"):
+            experiment, given = attrs.evolve(self, model=uncompiled(duplicate(self.model)))._of_copy(overrides, registry, output)
         if hasattr(experiment.architecture, "hand_over"):
             experiment.architecture.hand_over(self.model)
         if given is not None and hasattr(experiment.task, "hand_over"):
@@ -243,7 +245,12 @@ class OwnNetwork:
         """Whether the folders are the network's classes: there are as many as the network has outputs, and no images beside them."""
         if len(inside) < 2 or any(file.suffix.lower() in image_suffixes() for file in files_beside(folder)):
             return False
-        outputs = self._outputs(torch.zeros(1, *self._size(None)))
+        size = self._size(None)
+        try:
+            outputs = self._outputs(torch.zeros(1, *size))
+        except Exception as error:
+            shape = " × ".join(map(str, size))
+            raise ConfigError(f"the network cannot take inputs of {shape} ({first_line(error)}); give another size") from error
         if not isinstance(outputs, Tensor) or outputs.dim() != 2:
             return False
         if outputs.shape[1] != len(inside):

@@ -94,6 +94,11 @@ def test_a_network_without_values_is_refused(model: nn.Module, message: str, tmp
     assert is_lazy(next(model.parameters())) or next(model.parameters()).is_meta
 
 
+def test_inputs_that_do_not_fit_into_memory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"architecture\.size: inputs of 1 × 99999999 × 99999999 do not fit into memory"):
+        represent(Net(), None, tmp_path, size=(1, 99999999, 99999999))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model is TorchScript, in which no weight can be replaced; give the"):
