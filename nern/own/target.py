@@ -49,6 +49,8 @@ class TargetBytes(Target):
     """Largest size of the whole file."""
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.bytes, int) or isinstance(self.bytes, bool):
+            raise OptionError("bytes", f"must be a whole number such as 100_000, got {self.bytes!r}")
         if self.bytes <= 0:
             raise OptionError("bytes", f"must be > 0, got {self.bytes}")
 
@@ -94,9 +96,11 @@ class TargetDrop(Target):
     """Length of a short run, as a part of the full run."""
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.runs, int):
+            raise OptionError("runs", f"must be a whole number, got {self.runs!r}")
         for name, value in (("points", self.points), ("runs", self.runs), ("part", self.part)):
-            if not 0 < value < math.inf:
-                raise OptionError(name, f"must be > 0 and finite, got {value}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise OptionError(name, f"must be a finite number above 0, got {value!r}")
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
         coded = experiment.storage == "entropy"  # this format is trained towards a number of bytes

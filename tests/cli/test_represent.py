@@ -148,7 +148,7 @@ def test_arguments_of_a_librarys_constructor_are_passed_on(folder: Path, capsys:
         ({"--size": "1,99999999,99999999"}, "the network cannot take inputs of 1 × 99999999 × 99999999"),
         ({"--size": "nan"}, "--size must be whole numbers"),
         ({"--bytes": "1e400"}, "'1e400' is not a number of bytes such as 100k"),
-        ({"--drop": "nan"}, "--drop must be > 0 and finite, got nan"),
+        ({"--drop": "nan"}, "--drop must be a finite number above 0, got nan"),
         ({"--steps": "0"}, "steps must be above 0"),
         ({"--steps": "inf"}, "steps must be above 0 and finite, got inf"),
         ({"output=mine": None}, "the run's folder is an option of this command; write --run mine"),

@@ -71,8 +71,12 @@ def test_sizes_grow_faster_far_from_the_wanted_drop(tmp_path: Path, monkeypatch:
 def test_targets_refuse_what_is_impossible(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="bytes must be > 0, got 0"):
         nern.TargetBytes(0)
-    with pytest.raises(OptionError, match="points must be > 0"):
+    with pytest.raises(OptionError, match="bytes must be a whole number such as 100_000, got '100k'"):
+        nern.TargetBytes("100k")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="points must be a finite number above 0, got -1"):
         nern.TargetDrop(points=-1)
+    with pytest.raises(OptionError, match="runs must be a whole number, got 2.5"):
+        nern.TargetDrop(runs=2.5)  # type: ignore[arg-type]
     torch.manual_seed(0)
     plain = nern.Engine.from_model(cnn(), images(), SHORT, output=tmp_path / "run")
     import attrs
