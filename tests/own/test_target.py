@@ -75,7 +75,7 @@ def test_targets_refuse_what_is_impossible(tmp_path: Path) -> None:
         nern.TargetBytes("100k")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="points must be a finite number above 0, got -1"):
         nern.TargetDrop(points=-1)
-    with pytest.raises(OptionError, match="runs must be a whole number, got 2.5"):
+    with pytest.raises(OptionError, match=r"runs must be a whole number, got 2\.5"):
         nern.TargetDrop(runs=2.5)  # type: ignore[arg-type]
     torch.manual_seed(0)
     plain = nern.Engine.from_model(cnn(), images(), SHORT, output=tmp_path / "run")
