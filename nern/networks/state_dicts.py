@@ -93,9 +93,9 @@ def load_weights(
     whole = [name for name in stored if name in trained and own[name].is_floating_point() and not stored[name].is_floating_point()]
     if whole:
         kind = str(stored[whole[0]].dtype).removeprefix("torch.")
-        raise DataError(
-            f"weights file {path}: '{whole[0]}' holds integers ({kind}), as quantised weights do, and not what they stand for; save the "
-            "numbers that the network computes with"
+        _say(
+            f"nern: weights file {path}: '{whole[0]}' holds integers ({kind}), as quantised weights do, and the network computes with them "
+            "as they are; where they stand for other numbers, save those"
         )
     broken = [name for name, value in stored.items() if not _is_finite(value)]
     if broken:
