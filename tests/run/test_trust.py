@@ -122,12 +122,15 @@ def test_a_file_system_without_locks_is_warned_about(
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_signals_ask_to_stop(name: str) -> None:
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with StopRequest() as stop:
-        os.kill(os.getpid(), number)
-        time.sleep(0.01)
-        assert stop.requested
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.default_int_handler)  # SIGHUP is ignored where nohup started the tests
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            assert stop.requested
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
