@@ -138,9 +138,9 @@ def work(kind: str, attempt: Attempt, folder: Path, cases: range, seed: int, rep
 
 def resident(name: str) -> int:
     """Memory of this process in MB: what it holds now (VmRSS), or the largest amount (VmHWM)."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
-    assert found is not None
-    return int(found[1]) >> 10
+    line = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert line is not None
+    return int(line[1]) >> 10
 
 
 def publish(results: dict[str, Any]) -> None:

@@ -144,8 +144,8 @@ def represented(place: Path) -> dict[str, Any]:
 
 def measured_again(place: Path, row: dict[str, Any]) -> str:
     """Measure the run in another process."""
-    found = json.loads(called(["-m", "nern", "evaluate", "run", "--json"], place).splitlines()[0])
-    pairs = [(found[name][row["figure"]], row[now]) for name, now in (("original", "original"), ("reconstructed", "reconstruction"))]
+    measured = json.loads(called(["-m", "nern", "evaluate", "run", "--json"], place).splitlines()[0])
+    pairs = [(measured[name][row["figure"]], row[now]) for name, now in (("original", "original"), ("reconstructed", "reconstruction"))]
     return "equal" if all(abs(a - b) <= 1e-4 * max(1e-3, abs(b)) for a, b in pairs) else f"{pairs}"
 
 

@@ -213,21 +213,21 @@ def _without_prefix(names: Renaming) -> None:
 
 def _without_prefixes(names: Renaming) -> None:
     """Take the entries below several prefixes, such as `backbone.` and `head.`, where each name of the network ends exactly one entry."""
-    found: dict[str, str] = {}
+    renamed: dict[str, str] = {}
     for name in (name for name in names.own if name not in names.state):
         entries = [entry for entry in names.foreign if entry.endswith(f".{name}") and names.state[entry].shape == names.own[name].shape]
         if len(entries) == 1:
-            found[entries[0]] = name
+            renamed[entries[0]] = name
         elif entries or name not in names.optional:
             return
-    if not found or not names.missing:
+    if not renamed or not names.missing:
         return
-    others = [name for name in names.foreign if name not in found]
-    modules = {entry.rpartition(".")[0]: name.rpartition(".")[0] for entry, name in found.items()}
-    names.state = {found.get(name, name): value for name, value in names.state.items() if name not in others}
+    others = [name for name in names.foreign if name not in renamed]
+    modules = {entry.rpartition(".")[0]: name.rpartition(".")[0] for entry, name in renamed.items()}
+    names.state = {renamed.get(name, name): value for name, value in names.state.items() if name not in others}
     if names.metadata is not None:
         names.metadata = {modules.get(name, name): value for name, value in names.metadata.items()}
-    starts = " and ".join(repr(start) for start in dict.fromkeys(entry.removesuffix(name) for entry, name in found.items()))
+    starts = " and ".join(repr(start) for start in dict.fromkeys(entry.removesuffix(name) for entry, name in renamed.items()))
     names.rules.append(f"{starts} left out of names" + (f", and {len(others)} other entries ({others[0]}, …)" if others else ""))
 
 

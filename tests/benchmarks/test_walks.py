@@ -52,12 +52,12 @@ def test_a_missing_extra_is_no_failure(place: Path, monkeypatch: pytest.MonkeyPa
 
 def test_other_figures_are_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"figure": "miou", "original": 75.781, "reconstruction": 74.684}
-    found = {"original": {"miou": 75.781}, "reconstructed": {"miou": 74.684}}
-    monkeypatch.setattr(walks, "called", lambda *_: json.dumps(found))
+    figures = {"original": {"miou": 75.781}, "reconstructed": {"miou": 74.684}}
+    monkeypatch.setattr(walks, "called", lambda *_: json.dumps(figures))
     assert measured_again(place, row) == "equal"
     (place / "report.html").write_text("<svg> 75.78 % 74.68 %")
     assert reported(place, row) == "1 pictures"
-    found["reconstructed"]["miou"] = 12.0
+    figures["reconstructed"]["miou"] = 12.0
     assert "12.0" in measured_again(place, row)
     (place / "report.html").write_text("75.78 %")
     assert reported(place, row) == "lacks 74.684"

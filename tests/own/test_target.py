@@ -52,10 +52,10 @@ def test_too_few_bytes_are_no_end_of_the_search(tmp_path: Path) -> None:
     short = {"phases.distillation.iterations": 2, "phases.distillation.batch": 8, "curvature_batches": 2, "observers": {}}
     experiment, registry = OwnNetwork(cnn(), images(), recipe="small").experiment(short, output=tmp_path / "run")
     said: list[str] = []
-    found = nern.TargetDrop(points=100.0, runs=4).experiment(experiment, registry, said.append)
+    chosen = nern.TargetDrop(points=100.0, runs=4).experiment(experiment, registry, said.append)
     assert "is too small" in said[1]
     assert any("top1 is" in line for line in said[2:])
-    assert found.bytes is not None
+    assert chosen.bytes is not None
 
 
 def test_sizes_grow_faster_far_from_the_wanted_drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +63,9 @@ def test_sizes_grow_faster_far_from_the_wanted_drop(tmp_path: Path, monkeypatch:
     experiment, registry = OwnNetwork(cnn(), images()).experiment({**SHORT, "predictor.hidden": 8}, output=tmp_path / "run")
     monkeypatch.setattr(nern.TargetDrop, "_drop", lambda self, experiment, registry, hidden: ("top1", 90 / hidden))
     said: list[str] = []
-    found = nern.TargetDrop(points=3.0).experiment(experiment, registry, said.append)
+    chosen = nern.TargetDrop(points=3.0).experiment(experiment, registry, said.append)
     assert [int(line.split()[2].rstrip(":")) for line in said[1:]] == [8, 16, 22, 30, 26]
-    assert found.predictor.hidden == 30  # type: ignore[attr-defined]
+    assert chosen.predictor.hidden == 30  # type: ignore[attr-defined]
 
 
 def test_targets_refuse_what_is_impossible(tmp_path: Path) -> None:
