@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import logging
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nern.errors import ArtifactError, ConfigError, DataError
+from nern.networks.copies import duplicate
 from nern.networks.nested_state_dicts import Candidate, candidates
 from nern.networks.parameter_names import Renaming, beginnings_that_differ, without_wrappers
 from nern.networks.weights_files import read_weights_file
@@ -139,7 +139,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 @torch.no_grad()
 def with_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `network` with some parameters replaced."""
-    changed = copy.deepcopy(network)
+    changed = duplicate(network)
     own = changed.state_dict()
     for name, value in weights.items():
         own[name].copy_(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import LayerOrder, Unordered
 from nern.networks.batch_norm import absorb_batch_norms, absorbable, constant_entries
+from nern.networks.copies import duplicate
 from nern.networks.state_dicts import trained_copies, with_weights
 from nern.representation.assembling import assemble
 from nern.representation.entropy import STEP_GRID, code_parameters, refit_distributions
@@ -64,11 +64,11 @@ def baselines(opened: OpenRepresentation) -> Iterator[Baseline]:
 
     if opened.original is None:
         raise ConfigError("baselines are made of the original network: name its weights with architecture.weights=FILE")
-    source, original = _Source(opened), copy.deepcopy(opened.original)
+    source, original = _Source(opened), duplicate(opened.original)
 
     def read(path: Path) -> nn.Module:
         """The network of a file, whose weights are read into one that is there: a file names no code that could build it."""
-        return load(path, opened.artifact.registry, into=copy.deepcopy(original))
+        return load(path, opened.artifact.registry, into=duplicate(original))
 
     def coded(family: str, name: str, steps: Steps) -> Baseline:
         def write(path: Path) -> None:
@@ -98,7 +98,7 @@ class _Source:
     def __init__(self, opened: OpenRepresentation) -> None:
         assert opened.original is not None
         self.artifact = opened.artifact
-        self.network = copy.deepcopy(opened.original).float().cpu()
+        self.network = duplicate(opened.original).float().cpu()
         layers = self.artifact.representation.grid.layers
         names = [layer.parameter for layer in layers]
         pairs = absorbable(self.network, names)

@@ -10,6 +10,7 @@ from nern.errors import ConfigError
 from nern.networks.copies import copied, duplicate, unchanged
 from nern.networks.pair import NetworkPair
 from nern.networks.speedups import bearable
+from nern.networks.state_dicts import with_weights
 from tests.helpers import same
 
 
@@ -84,3 +85,12 @@ def test_tensors_that_a_forward_pass_has_left_do_not_prevent_copies() -> None:
         for copy in (duplicate(network), copied(network, torch.clone)):
             assert torch.equal(copy(IMAGES), network(IMAGES))
             assert copy.conv.bias.data_ptr() != network.conv.bias.data_ptr()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_weights_are_replaced_in_a_network_that_keeps_what_it_has_computed() -> None:
+    network = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(1, 4, 3)), nn.Conv2d(4, 2, 1))
+    network(torch.ones(1, 1, 5, 5))
+    changed = with_weights(network, {"1.weight": torch.ones(2, 4, 1, 1)})
+    assert torch.equal(changed.state_dict()["1.weight"], torch.ones(2, 4, 1, 1))
+    assert not torch.equal(network.state_dict()["1.weight"], torch.ones(2, 4, 1, 1))
