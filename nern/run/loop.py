@@ -37,6 +37,8 @@ from nern.training.step import PhaseTrainer, StepContext, term_runs_networks
 
 log = logging.getLogger("nern")
 
+NOTHING_LEARNED = 0.9  # ‖W − Ŵ‖² / ‖W‖² above which a phase that compares weights has failed; zeros have 1
+
 
 class TrainingLoop:
     """Trains the phases of one run, from the start or from a checkpoint.
@@ -185,6 +187,8 @@ class TrainingLoop:
             raise TrainingError(f"{error}; {where}. {self._way_out(index)}") from error
         if self.processes.first:
             self._report(phase, losses, trainer.learning_rate())
+        if last:
+            self._warn_where_nothing_is_learned(index, phase)
         if evaluate:
             self._evaluate(phase)
         if (save or stopping) and self.processes.first:
@@ -230,6 +234,18 @@ class TrainingLoop:
                     "the classes and their order (task.classes), at mean, std and size of its inputs (architecture.*), and at its weights",
                     score.top1, score.images, "held-out" if split == "heldout" else split, 100 / comparison.outputs,
                 )  # fmt: skip
+
+    def _warn_where_nothing_is_learned(self, index: int, phase: Phase) -> None:
+        """Say where a phase that compares weights alone ends no nearer to the original's than zeros are."""
+        if not self.processes.first or self.experiment.runs_networks(phase):
+            return
+        error = self.original.weight_error(self.context.representation.eval())
+        self.context.representation.train()
+        if error > NOTHING_LEARNED:
+            log.warning(
+                "nern: phase '%s' has learned nothing: the predicted weights are as far from the original's as zeros would be (‖W − Ŵ‖² is "
+                "%.2f ‖W‖²); lower the learning rate (phases.%d.optimizer.lr) or give the phase more steps", phase.name, error, index,
+            )  # fmt: skip
 
     def _evaluate(self, phase: Phase) -> None:
         """Measure on the held-out images, and keep the parameters if they are the best so far."""

@@ -144,6 +144,14 @@ class Original:
         """The network that the file of a representation gives."""
         return with_weights(self.with_stored_copies(), representation.reconstruct())
 
+    def weight_error(self, representation: Representation) -> float:
+        """‖W − Ŵ‖² / ‖W‖² over all represented weights: 0 for exact ones, and 1 where the predictor gives zeros."""
+        state, rebuilt_state = self.state, representation.reconstruct()
+        names = [layer.parameter for layer in self.grid.layers]
+        pairs = [(state[name].double().cpu(), rebuilt_state[name].double().cpu()) for name in names]
+        apart = sum(float((weight - rebuilt).square().sum()) for weight, rebuilt in pairs)
+        return apart / max(sum(float(weight.square().sum()) for weight, _ in pairs), torch.finfo(torch.float64).tiny)
+
     def masks(self) -> dict[str, Tensor]:
         """Bool masks of the weights that are not zero, by parameter name, for represented layers that contain exact zeros."""
         weights = {layer.parameter: self.state[layer.parameter] for layer in self.grid.layers}

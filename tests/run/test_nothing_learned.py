@@ -1,0 +1,44 @@
+"""What is said where a phase that compares weights has failed."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import nern
+from nern import Engine
+from tests.helpers import network, write_experiment
+
+ONE_PHASE = {"phases.1": None, "phases.0.iterations": 60, "evaluate_every": 0}
+
+
+def words(tmp_path: Path, caplog: pytest.LogCaptureFixture, **changes: object) -> str:
+    """What is logged by a run on a network whose kernels are all alike, which is easy to learn."""
+    state = network().state_dict()
+    save_file(
+        {name: torch.full_like(value, 0.1) if value.dim() == 4 else value for name, value in state.items()},
+        tmp_path / "original.safetensors",
+    )
+    with caplog.at_level(logging.WARNING, "nern"):
+        Engine.from_yaml(write_experiment(tmp_path), {**ONE_PHASE, **changes}).fit()
+    return caplog.text
+
+
+def test_a_learning_rate_at_which_the_weights_move_away_is_named(tmp_path, caplog) -> None:
+    said = words(tmp_path, caplog, **{"phases.0.optimizer": {"name": "adamw", "lr": 30.0}})
+    assert "has learned nothing: the predicted weights are as far from the original's as zeros would be" in said
+    assert "phases.0.optimizer.lr" in said
+    (figure,) = re.findall(r"is ([0-9.]+) ‖W‖²", said)
+    original, rebuilt = load_file(tmp_path / "original.safetensors"), nern.load(tmp_path / "run" / "model.nern").reconstruct().state_dict()
+    weights = {name for name, value in original.items() if value.dim() == 4}
+    apart = sum(float((original[name].double() - rebuilt[name].double()).square().sum()) for name in weights)
+    assert float(figure) == pytest.approx(apart / sum(float(original[name].double().square().sum()) for name in weights), rel=1e-2)
+
+
+def test_a_phase_that_learns_says_nothing(tmp_path, caplog) -> None:
+    assert "learned nothing" not in words(tmp_path, caplog, **{"phases.0.optimizer": {"name": "muon", "lr": 1e-2}})
