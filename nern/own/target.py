@@ -33,7 +33,7 @@ class Target(ABC):
         """The experiment with the hidden size that reaches the target, as far as can be told before the run.
 
         Raises:
-            ConfigError: the predictor has no hidden size.
+            ConfigError: the predictor has no hidden size, or the target asks for nothing.
         """
 
     @abstractmethod
@@ -55,6 +55,9 @@ class TargetBytes(Target):
             raise OptionError("bytes", f"must be > 0, got {self.bytes}")
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
+        own = _own_bytes(experiment, registry)
+        if self.bytes >= own:
+            raise ConfigError(f"bytes: {self.bytes:,} are no fewer than the network's own weights take ({own:,}); ask for fewer")
         if experiment.storage == "entropy":  # this format is trained towards a size
             return attrs.evolve(experiment, bytes=self.bytes)
         engine = Engine(experiment, registry)
@@ -104,7 +107,7 @@ class TargetDrop(Target):
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
         coded = experiment.storage == "entropy"  # this format is trained towards a number of bytes
-        hidden, good, bad = (_first_bytes(experiment, registry) if coded else hidden_of(experiment)), LARGEST, 0
+        hidden, good, bad = (_own_bytes(experiment, registry) // 10 if coded else hidden_of(experiment)), LARGEST, 0
         if coded:
             good = 1 << 40
         most, what = good, "number of bytes" if coded else "hidden size"
@@ -184,11 +187,10 @@ def _sized(experiment: Experiment, size: int) -> Experiment:
     return attrs.evolve(experiment, bytes=size) if experiment.storage == "entropy" else with_hidden(experiment, size)
 
 
-def _first_bytes(experiment: Experiment, registry: Registry) -> int:
-    """A tenth of the original's bytes, where the search for a number of bytes begins."""
+def _own_bytes(experiment: Experiment, registry: Registry) -> int:
+    """Bytes of the original network's state dict."""
     state = Engine(experiment, registry).source.load()[0].state_dict()
-    count: int = sum(value.numel() * value.element_size() for value in state.values()) // 10
-    return count
+    return sum(value.numel() * value.element_size() for value in state.values())
 
 
 def _evolved(predictor: Any, hidden: int) -> Any:

@@ -33,6 +33,15 @@ def test_bytes_that_cannot_be_reached_are_said(tmp_path: Path, capsys: pytest.Ca
     assert "the nearest that this recipe gives" in said
 
 
+@pytest.mark.parametrize("recipe", ["fast", "small"])
+def test_more_bytes_than_the_network_has_are_refused(recipe: str, tmp_path: Path) -> None:
+    model = cnn()
+    own = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    with pytest.raises(ConfigError, match=rf"bytes: 5,000,000,000 are no fewer than the network's own weights take \({own:,}\)"):
+        nern.represent(model, images(), recipe=recipe, target=nern.TargetBytes(5_000_000_000), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     longer = {**SHORT, "phases.reconstruction.iterations": 60, "phases.distillation.iterations": 40}
     result = nern.represent(
