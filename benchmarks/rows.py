@@ -5,7 +5,10 @@
 
 Presets may be patterns. All rows form one queue, several side by side, those first that have the fewest results: a row that was
 never run comes before a second seed of another. Finished runs are skipped and interrupted ones resumed, so that the same command
-can be repeated; a row that fails does not stop the others. Results are small JSON files without paths of this machine.
+can be repeated; a row that fails does not stop the others. Rows that are the same experiment in two tables are run once.
+
+Results are small JSON files without paths of this machine. Each keeps the preset's values that made it, so that a result does not
+stand for a preset that was changed afterwards.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from nern.config.preset_families import spelled
 from nern.config.sources import no_such_preset, presets
 from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.discovery import create_registry
+from nern.run.folder import FREE, differing_keys
 from nern.studies.scheduling import Outcome, PlannedRun, work_through
 from nern.studies.sweep import launcher_of, parse_grid
 from nern.support.files import write_text
@@ -61,7 +65,19 @@ def record(preset: str, seed: int, overrides: Mapping[str, Any], result: Mapping
         "overrides": changed,
         "command": " ".join(["nern", "train", preset, *words]),
         **{key: result[key] for key in kept},
+        "configuration": configuration(preset),
     }
+
+
+def configuration(preset: str) -> dict[str, Any]:
+    """The values of a preset as it is now, without those that make no difference to its result."""
+    return {key: value for key, value in presets().values_of(preset).items() if key not in FREE}
+
+
+def changed_since(kept: Mapping[str, Any]) -> list[str]:
+    """The keys of a result's preset that had other values when the result was made; none where the result is the preset's."""
+    now = configuration(kept["preset"]) if kept["preset"] in presets() else {}
+    return differing_keys(kept["configuration"], now)
 
 
 def _kept_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,12 +98,27 @@ def queue(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, 
     """
     order: list[tuple[int, str, int]] = []
     for preset in presets:
-        results_of_preset = len(list(results.glob(f"{preset.replace('/', '.')}.seed*.json")))
+        results_of_preset = sum(_is_current(file) for file in results.glob(f"{preset.replace('/', '.')}.seed*.json"))
         for seed in seeds:
-            there = result_file(results, {"preset": preset, "seed": seed, "overrides": _kept_overrides(overrides)}).exists()
+            there = _is_current(result_file(results, {"preset": preset, "seed": seed, "overrides": _kept_overrides(overrides)}))
             order.append((-1 if there else results_of_preset, preset, seed))
             results_of_preset += not there
     return [(preset, seed) for _, preset, seed in sorted(order, key=lambda entry: entry[0])]
+
+
+def same_experiment(preset: str, seed: int, overrides: Mapping[str, Any], results: Path) -> dict[str, Any] | None:
+    """The result of another preset that is the same experiment, with the same seed and overrides; None where there is none."""
+    wanted = {"seed": seed, "overrides": _kept_overrides(overrides), "configuration": configuration(preset)}
+    for file in sorted(results.glob(f"*.seed{seed}*.json")):
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if kept["preset"] != preset and all(kept[key] == value for key, value in wanted.items()):
+            return kept
+    return None
+
+
+def _is_current(file: Path) -> bool:
+    """Whether the file holds a result of its preset as it is now."""
+    return file.exists() and not changed_since(json.loads(file.read_text(encoding="utf-8")))
 
 
 def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Any], runs: Path, results: Path, jobs: int = 1) -> list[str]:
@@ -102,12 +133,20 @@ def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, An
 
     def planned() -> Iterator[PlannedRun]:
         for name, (preset, seed) in settings.items():
+            output = runs / preset / f"seed={seed}"
+            if not output.exists() and (equal := same_experiment(preset, seed, overrides, results)):
+                keep(preset, seed, equal)
+                _say(f"{name}: {_figure(equal)} (the same experiment as {equal['preset']})")
+                continue
             try:
-                output = str(runs / preset / f"seed={seed}")
-                experiment, registry = load_experiment(preset, {**overrides, "seed": seed, "output": output})
+                experiment, registry = load_experiment(preset, {**overrides, "seed": seed, "output": str(output)})
                 yield PlannedRun(name, experiment, registry, {"preset": preset, "seed": seed})
             except NernError as error:
                 fail(name, str(error))
+
+    def keep(preset: str, seed: int, result: Mapping[str, Any]) -> None:
+        kept = record(preset, seed, overrides, result)
+        write_text(result_file(results, kept), json.dumps(kept, indent=1) + "\n")
 
     def fail(name: str, reason: str) -> None:
         failed.append(f"{name}: {reason}")
@@ -117,9 +156,7 @@ def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, An
         if outcome.result is None:
             fail(outcome.run.name, outcome.failed or "it has no result")
             return
-        preset, seed = settings[outcome.run.name]
-        kept = record(preset, seed, overrides, outcome.result)
-        write_text(result_file(results, kept), json.dumps(kept, indent=1) + "\n")
+        keep(*settings[outcome.run.name], outcome.result)
         _say(f"{outcome.run.name}: {_figure(outcome.result)}{' (was there)' if outcome.was_there else ''}")
 
     launcher = launcher_of({"name": "local", "jobs": jobs}, create_registry())

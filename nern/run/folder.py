@@ -131,10 +131,10 @@ class RunFolder:
         self.must_exist()
         before = read_yaml_file(self.config)
         try:
-            changed = _differences(_fixed(before), _fixed(resolved))
+            changed = differing_keys(_fixed(before), _fixed(resolved))
             if changed and registry is not None:
                 experiment, _ = load_experiment(self.config, registry=registry)
-                changed = _differences(_fixed(unstructure(experiment, registry)), _fixed(resolved))
+                changed = differing_keys(_fixed(unstructure(experiment, registry)), _fixed(resolved))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.config} is not the configuration that a run wrote; start a new run with output=DIR") from error
         if changed:
@@ -201,10 +201,11 @@ def _fixed(values: dict[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def _differences(a: Any, b: Any, path: str = "") -> list[str]:
+def differing_keys(a: Any, b: Any, path: str = "") -> list[str]:
+    """The dotted paths at which two nested configurations differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = list(dict.fromkeys([*a, *b]))
-        return [path_of for key in keys for path_of in _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
+        return [path_of for key in keys for path_of in differing_keys(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [path_of for index, pair in enumerate(zip(a, b, strict=True)) for path_of in _differences(*pair, f"{path}.{index}")]
+        return [path_of for index, pair in enumerate(zip(a, b, strict=True)) for path_of in differing_keys(*pair, f"{path}.{index}")]
     return [] if a == b else [path]

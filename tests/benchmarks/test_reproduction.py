@@ -6,14 +6,16 @@ import math
 import pytest
 import yaml
 
-from benchmarks import reproduction
+from benchmarks import reproduction, rows
 from nern.config.sources import presets
 from nern.kernels.coordinates import LayerMapping
 from nern.studies.report.measured import measured
 
 
 def result(preset, seed, top1, **more):
+    known = rows.configuration(preset) if preset in presets() else {}
     return {
+        "configuration": known,
         "preset": preset, "seed": seed, "overrides": {}, "command": f"nern train {preset}", "original_top1": 91.73,
         "reconstructed_top1": top1, "seconds": 600.0, 
         "environment": {"device": "cpu", "processor": "Xeon", "dtype": "bfloat16", "threads": 1 + seed}, **more,
@@ -71,6 +73,17 @@ def test_measured_numbers_stand_beside_the_papers(folder):
     assert "Minutes were measured on one NVIDIA H100 in bfloat16 or one Xeon in bfloat16." in page
     assert row(page, "table7/magnitude-fast")[6:11] == ["*not run*", "", "", "", ""]
     assert "| 12.50 | 91.73 | `nern train table7/all phases.0.iterations=5` |" in page
+
+
+def test_a_result_from_before_its_preset_was_changed_is_refused(folder, monkeypatch, capsys):
+    kept = result("resnet20-cifar10-fast", 0, 91.3)
+    kept["configuration"]["phases"][1]["optimizer"]["lr"] = 3e-4
+    (folder / "old.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(reproduction, "RESULTS", folder)
+    assert reproduction.main(["--check"]) == 1
+    problem = capsys.readouterr().err
+    assert f"{folder / 'old.json'}: resnet20-cifar10-fast had other values when this was measured (phases.1.optimizer.lr)" in problem
+    assert "python -m benchmarks.rows resnet20-cifar10-fast --seeds 0" in problem
 
 
 def test_rows_say_what_they_represent_and_what_the_networks_see(tmp_path):

@@ -43,7 +43,11 @@ def test_results_hold_no_path_of_this_machine(tmp_path):
 
 def test_rows_without_results_come_first_and_second_seeds_after_all_first_ones(tmp_path):
     for name in ("table7.all-fast.seed0.json", "table7.uniform-fast.seed1.json", "table7.magnitude-fast.seed0.f00d.json"):
-        (tmp_path / name).write_text("{}")
+        preset = name.partition(".seed")[0].replace(".", "/")
+        (tmp_path / name).write_text(json.dumps({"preset": preset, "configuration": rows.configuration(preset)}))
+    before = {**rows.configuration("table7/random-layer-fast"), "seed": 1}  # the preset has had other values since
+    old = {"preset": "table7/random-layer-fast", "configuration": before}
+    (tmp_path / "table7.random-layer-fast.seed0.json").write_text(json.dumps(old))
     presets = ["table7/all-fast", "table7/magnitude-fast", "table7/random-layer-fast", "table7/uniform-fast"]
     assert rows.queue(presets, [0, 1], {"threads": 1}, tmp_path) == [
         ("table7/all-fast", 0), ("table7/uniform-fast", 1),  # are there already, which costs nothing to see
@@ -74,6 +78,31 @@ def test_paths_become_placeholders_in_a_result():
     assert kept["overrides"] == {"predictor.hidden": 99}
     plain = rows.record("table7/all", 3, {"task.root": "/data"}, result)
     assert rows.result_file(rows.RESULTS, plain).name == "table7.all.seed3.json"
+
+
+def test_a_result_says_which_values_of_its_preset_were_changed_afterwards():
+    kept = {"preset": "table7/uniform-fast", "configuration": rows.configuration("table7/uniform-fast")}
+    assert rows.changed_since(kept) == []
+    kept["configuration"]["phases"][0]["iterations"] += 1
+    del kept["configuration"]["smoother"]
+    assert rows.changed_since(kept) == ["phases.0.iterations", "smoother"]
+    assert "predictor" in rows.changed_since({"preset": "table7/no-longer-there", "configuration": {"predictor": {"name": "mlp"}}})
+
+
+def test_an_experiment_that_stands_in_two_tables_is_run_once(tmp_path, capsys):
+    there = {"preset": "table6/reconstruction-kd-fmd-fast", "seed": 3, "overrides": {}, "reconstructed_top1": 91.0, "original_top1": 91.7}
+    there |= dict.fromkeys(("seconds", "iterations", "checkpoints", "smoothness", "environment"), 1)
+    there |= {"bytes": {"total": 5}, "configuration": rows.configuration("table6/reconstruction-kd-fmd-fast")}
+    (tmp_path / "table6.reconstruction-kd-fmd-fast.seed3.json").write_text(json.dumps(there))
+    words = ["table1/resnet20-cross-filter-160-fast", "--seeds", "3", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    assert rows.main(words) == 0
+    assert "91.00 of 91.70 %, 5 bytes (the same experiment as table6/reconstruction-kd-fmd-fast)" in capsys.readouterr().err
+    kept = json.loads((tmp_path / "table1.resnet20-cross-filter-160-fast.seed3.json").read_text())
+    assert (kept["preset"], kept["reconstructed_top1"]) == ("table1/resnet20-cross-filter-160-fast", 91.0)
+    assert kept["command"] == "nern train table1/resnet20-cross-filter-160-fast seed=3"
+    assert rows.same_experiment("table1/resnet20-cross-filter-140-fast", 3, {}, tmp_path) is None
+    assert rows.same_experiment("table1/resnet20-cross-filter-160-fast", 4, {}, tmp_path) is None
+    assert rows.same_experiment("table1/resnet20-cross-filter-160-fast", 3, {"storage": "int8"}, tmp_path) is None
 
 
 def test_a_row_that_fails_does_not_stop_the_others(tmp_path, capsys):
