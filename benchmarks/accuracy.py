@@ -2,7 +2,7 @@
 
     nern train resnet20-cifar10-fast task.root=DIR architecture.weights=FILE output=runs/fast
     nern train resnet20-cifar10 task.root=DIR architecture.weights=FILE evaluate_every=50 output=runs/paper
-    python -m benchmarks.accuracy "ResNet20, fast=runs/fast" "ResNet20, paper's=runs/paper"
+    python -m benchmarks.accuracy "ResNet20=runs/fast" "ResNet20, paper's=runs/paper"
 
 Runs may be unfinished: the table extrapolates the time of all their steps.
 """

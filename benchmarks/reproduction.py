@@ -19,10 +19,11 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.rows import RESULTS, ROOT
+from benchmarks.rows import RESULTS, ROOT, changed_since
 from nern.config.preset_families import spelled
 from nern.config.sources import presets
 from nern.config.structuring import structure_component
+from nern.errors import ConfigError
 from nern.kernels.coordinates import LayerMapping
 from nern.kernels.orders import FilterOrder, KernelOrder, pack_orders
 from nern.registry.discovery import create_registry
@@ -59,7 +60,8 @@ its end, a row is the paper's own recipe, which takes a day on a CPU.
 [trained]: https://github.com/akamaster/pytorch_resnet_cifar10
 
 *Hidden* is the predictor's hidden size, and *inputs* are what both networks see in distillation. The *recipe* is either the
-*paper's*, with its own length and optimiser, or *fast*. *To the original* is the difference in points from the original network
+*paper's*, with its own length and optimiser, or *fast*: Fourier features in place of the positional embedding, GELU and Muon, and
+two short phases, the first of which compares weights alone. *To the original* is the difference in points from the original network
 that was used here. Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper
 reports the best checkpoint on the test set. For several seeds the table has the mean ± the 95 % confidence interval. Rows
 without a measurement are marked *not run*. *(one run)* marks a single run that the paper's authors published, and *see the
@@ -79,14 +81,15 @@ FIGURES = {
     ),
     "figure4": (
         "Figure 4: training with and without distillation",
-        "nern train table6/reconstruction-fast task.root=DIR architecture.weights=FILE evaluate_every=200 output=plain\n"
-        "nern train table6/reconstruction-kd-fmd-fast task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
-        "  phases.distillation.iterations=400 output=distilled\n"
+        "nern train resnet20-cifar10-fast recipe=fast task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
+        "  phases.reconstruction.iterations=2000 phases.distillation=null output=plain\n"
+        "nern train resnet20-cifar10-fast recipe=fast task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
+        "  phases.reconstruction.iterations=2000 phases.distillation.iterations=400 output=distilled\n"
         'nern plot training "reconstruction alone=plain" "then distillation=distilled" -o figure4',
     ),
     "figure5-pruning": (
         "Figure 5, left: pruning the predictor",
-        "nern train resnet20-cifar10-fast task.root=DIR architecture.weights=FILE output=run\n"
+        "nern train resnet20-cifar10-fast recipe=fast task.root=DIR architecture.weights=FILE output=run\n"
         "nern prune run --ratios 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7 -o smallest\n"
         "nern prune run --ratios 0.1,0.2,0.3,0.4 --finetune 200 -o smallest-tuned\n"
         "nern prune run --ratios 0,0.1,0.2,0.3,0.4 --method compensated -o compensated\n"
@@ -129,9 +132,20 @@ def page(results: Path = RESULTS, assets: Path | None = None) -> str:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The result files of rows' runs, sorted by name; other JSON files are ignored."""
-    contents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    return [result for result in contents if isinstance(result, dict) and "preset" in result]
+    """The result files of rows' runs, sorted by name; other JSON files are ignored.
+
+    Raises:
+        ConfigError: a result was made before its preset was changed.
+    """
+    files = {file: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
+    results = {file: result for file, result in files.items() if isinstance(result, dict) and "preset" in result}
+    for file, result in results.items():
+        if changed := changed_since(result):
+            raise ConfigError(
+                f"{file}: {result['preset']} had other values when this was measured ({', '.join(changed)}); "
+                f"delete the file, or measure again with python -m benchmarks.rows {result['preset']} --seeds {result['seed']}"
+            )
+    return list(results.values())
 
 
 def measured(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -315,7 +329,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduction", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is not up to date")
     chosen = parser.parse_args(arguments)
-    wanted = {PAGE: page(), MEASURED: json.dumps(measured(read_results(RESULTS)), indent=1, ensure_ascii=False) + "\n"}
+    try:
+        wanted = {PAGE: page(RESULTS), MEASURED: json.dumps(measured(read_results(RESULTS)), indent=1, ensure_ascii=False) + "\n"}
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
     for path, text in wanted.items():
         if not chosen.check:
             path.write_text(text, encoding="utf-8")
