@@ -140,6 +140,27 @@ def test_muon_orthogonalises_the_updates_of_matrices(shape: tuple[int, int]) -> 
     assert np.linalg.norm(update - u @ np.diag(values) @ vt) < 0.15 * np.linalg.norm(update)
 
 
+@pytest.mark.parametrize("shape", [(60, 24), (24, 60), (60, 60)])
+def test_muon_moves_wide_matrices_no_further_than_narrow_ones(shape: tuple[int, int]) -> None:
+    """The spectral norm of an update is that of a matrix of the width."""
+    draw = np.random.default_rng(0)
+    narrow, wide = draw.normal(size=(15, 15)), draw.normal(size=shape)
+    for width, expected in ((15, 1.0), (None, 2.0), (60, 2.0)):  # √(60 / 15) = 2
+        [[small, large]] = run(Muon(lr=0.01, width=width, schedule="constant"), [np.zeros((15, 15)), np.zeros(shape)], [[narrow, wide]])
+        ratio = np.linalg.norm(large) / np.sqrt(min(shape)) / (np.linalg.norm(small) / np.sqrt(15))  # over root mean square singular values
+        assert 0.85 * expected < ratio < 1.15 * expected
+
+
+def test_muon_leaves_the_rate_of_matrices_within_the_width_as_it_is() -> None:
+    parameters = [("a", nn.Parameter(torch.zeros(8, 8))), ("b", nn.Parameter(torch.zeros(8, 36))), ("c", nn.Parameter(torch.zeros(4, 2)))]
+    (matrices,) = Muon(lr=0.01, width=9).start(parameters)
+    assert [(group["lr"], [tuple(value.shape) for value in group["params"]]) for group in matrices.param_groups] == [
+        (0.01, [(8, 8), (4, 2)]), (pytest.approx(0.005), [(8, 36)]),
+    ]  # fmt: skip
+    (alike,) = Muon(lr=0.01).start(parameters)
+    assert len(alike.param_groups) == 1
+
+
 def test_muon_leaves_vectors_to_adamw_at_a_rate_of_their_own() -> None:
     gradient = np.array([3.0, -0.01, 200.0])
     for shape in [(3,), (3, 1, 1)]:
