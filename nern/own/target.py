@@ -33,7 +33,7 @@ class Target(ABC):
         """The experiment with the hidden size that reaches the target, as far as can be told before the run.
 
         Raises:
-            ConfigError: the predictor has no hidden size, or the target asks for nothing.
+            ConfigError: the predictor has no hidden size.
         """
 
     @abstractmethod
@@ -55,11 +55,11 @@ class TargetBytes(Target):
             raise OptionError("bytes", f"must be > 0, got {self.bytes}")
 
     def experiment(self, experiment: Experiment, registry: Registry, say: Say) -> Experiment:
-        own = _own_bytes(experiment, registry)
-        if self.bytes >= own:
-            raise ConfigError(f"bytes: {self.bytes:,} are no fewer than the network's own weights take ({own:,}); ask for fewer")
+        most = min(self.bytes, _own_bytes(experiment, registry))
+        if most < self.bytes:
+            say(f"{self.bytes:,} bytes are more than the network's own weights take, {most:,}: the file gets at most these")
         if experiment.storage == "entropy":  # this format is trained towards a size
-            return attrs.evolve(experiment, bytes=self.bytes)
+            return attrs.evolve(experiment, bytes=most)
         engine = Engine(experiment, registry)
         original = engine.prepared(roughly=True)
 
@@ -68,11 +68,11 @@ class TargetBytes(Target):
 
         low, high = SMALLEST, LARGEST
         smallest = size(low)
-        if smallest > self.bytes:
-            say(f"{self.bytes:,} bytes cannot be reached: the smallest file of this recipe has {smallest:,}; hidden size {low} is taken")
+        if smallest > most:
+            say(f"{most:,} bytes cannot be reached: the smallest file of this recipe has {smallest:,}; hidden size {low} is taken")
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if size(middle) <= self.bytes else (low, middle - 1)
+            low, high = (middle, high) if size(middle) <= most else (low, middle - 1)
         return with_hidden(experiment, low)
 
     def verdict(self, result: Result) -> str:

@@ -38,6 +38,7 @@ from nern.training.step import PhaseTrainer, StepContext, term_runs_networks
 log = logging.getLogger("nern")
 
 NOTHING_LEARNED = 0.9  # ‖W − Ŵ‖² / ‖W‖² above which a phase that compares weights has failed; zeros have 1
+ENOUGH = 200  # fewest steps after which that is said: who asks for less tries something out
 
 
 class TrainingLoop:
@@ -237,7 +238,7 @@ class TrainingLoop:
 
     def _warn_where_nothing_is_learned(self, index: int, phase: Phase) -> None:
         """Say where a phase that compares weights alone ends no nearer to the original's than zeros are."""
-        if not self.processes.first or self.experiment.runs_networks(phase):
+        if not self.processes.first or self.experiment.runs_networks(phase) or phase.iterations < ENOUGH:
             return
         error = self.original.weight_error(self.context.representation.eval())
         self.context.representation.train()

@@ -116,7 +116,7 @@ def test_every_trial_is_a_valid_experiment_that_differs_from_the_others() -> Non
     for study in yaml.safe_load(trials.TRIALS.read_text(encoding="utf-8")):
         seen = []
         for name, changes in study["trials"].items():
-            experiment, _ = load_experiment(trials.PRESET, {**study["set"], **changes})
+            experiment, _ = load_experiment(trials.PRESET, {**trials.RECIPE, **study["set"], **changes})
             assert experiment not in seen, name
             seen.append(experiment)
         assert len({trials.file_of(study, name) for name in study["trials"]}) == len(seen)

@@ -34,12 +34,17 @@ def test_bytes_that_cannot_be_reached_are_said(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("recipe", ["fast", "small"])
-def test_more_bytes_than_the_network_has_are_refused(recipe: str, tmp_path: Path) -> None:
+def test_more_bytes_than_the_network_has_are_not_looked_for(recipe: str, tmp_path: Path) -> None:
     model = cnn()
     own = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    with pytest.raises(ConfigError, match=rf"bytes: 5,000,000,000 are no fewer than the network's own weights take \({own:,}\)"):
-        nern.represent(model, images(), recipe=recipe, target=nern.TargetBytes(5_000_000_000), output=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    experiment, registry = OwnNetwork(model, images(), recipe=recipe).experiment({"observers": {}}, output=tmp_path / "run")
+    said: list[str] = []
+    chosen = nern.TargetBytes(5_000_000_000).experiment(experiment, registry, said.append)
+    assert said[0] == f"5,000,000,000 bytes are more than the network's own weights take, {own:,}: the file gets at most these"
+    if recipe == "small":
+        assert chosen.bytes == own
+    else:
+        assert chosen == nern.TargetBytes(own).experiment(experiment, registry, said.append)
 
 
 def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,14 +14,14 @@ import nern
 from nern import Engine
 from tests.helpers import network, write_experiment
 
-ONE_PHASE = {"phases.1": None, "phases.0.iterations": 60, "evaluate_every": 0}
+ONE_PHASE = {"phases.1": None, "phases.0.iterations": 200, "evaluate_every": 0}
 
 
-def words(tmp_path: Path, caplog: pytest.LogCaptureFixture, **changes: object) -> str:
-    """What is logged by a run on a network whose kernels are all alike, which is easy to learn."""
+def words(tmp_path: Path, caplog: pytest.LogCaptureFixture, alike: bool, **changes: object) -> str:
+    """What is logged by a run on a network whose kernels are all alike, which is easy to learn, or all random, which is not."""
     state = network().state_dict()
     save_file(
-        {name: torch.full_like(value, 0.1) if value.dim() == 4 else value for name, value in state.items()},
+        {name: torch.full_like(value, 0.1) if alike and value.dim() == 4 else value for name, value in state.items()},
         tmp_path / "original.safetensors",
     )
     with caplog.at_level(logging.WARNING, "nern"):
@@ -30,7 +30,7 @@ def words(tmp_path: Path, caplog: pytest.LogCaptureFixture, **changes: object) -
 
 
 def test_a_learning_rate_at_which_the_weights_move_away_is_named(tmp_path, caplog) -> None:
-    said = words(tmp_path, caplog, **{"phases.0.optimizer": {"name": "adamw", "lr": 30.0}})
+    said = words(tmp_path, caplog, alike=False, **{"phases.0.optimizer": {"name": "adamw", "lr": 30.0, "schedule": "constant"}})
     assert "has learned nothing: the predicted weights are as far from the original's as zeros would be" in said
     assert "phases.0.optimizer.lr" in said
     (figure,) = re.findall(r"is ([0-9.]+) ‖W‖²", said)
@@ -40,5 +40,10 @@ def test_a_learning_rate_at_which_the_weights_move_away_is_named(tmp_path, caplo
     assert float(figure) == pytest.approx(apart / sum(float(original[name].double().square().sum()) for name in weights), rel=1e-2)
 
 
+def test_a_few_steps_to_try_something_out_say_nothing(tmp_path, caplog) -> None:
+    changes = {"phases.0.optimizer": {"name": "adamw", "lr": 30.0, "schedule": "constant"}, "phases.0.iterations": 199}
+    assert "learned nothing" not in words(tmp_path, caplog, alike=False, **changes)
+
+
 def test_a_phase_that_learns_says_nothing(tmp_path, caplog) -> None:
-    assert "learned nothing" not in words(tmp_path, caplog, **{"phases.0.optimizer": {"name": "muon", "lr": 1e-2}})
+    assert "learned nothing" not in words(tmp_path, caplog, alike=True, **{"phases.0.optimizer": {"name": "muon", "lr": 1e-2}})
