@@ -21,8 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nern.config.defaults import DEFAULTS
 from nern.config.loading import load_experiment
 from nern.config.preset_families import spelled
+from nern.config.recipes import overridden
 from nern.config.sources import no_such_preset, presets
 from nern.errors import ConfigError, Interrupted, NernError
 from nern.registry.discovery import create_registry
@@ -65,19 +67,26 @@ def record(preset: str, seed: int, overrides: Mapping[str, Any], result: Mapping
         "overrides": changed,
         "command": " ".join(["nern", "train", preset, *words]),
         **{key: result[key] for key in kept},
-        "configuration": configuration(preset),
+        "configuration": configuration(preset, changed),
     }
 
 
-def configuration(preset: str) -> dict[str, Any]:
-    """The values of a preset as it is now, without those that make no difference to its result."""
-    return {key: value for key, value in presets().values_of(preset).items() if key not in FREE}
+def configuration(preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a preset as it is now, with overrides and without those that make no difference to its result.
+
+    Defaults of components are no part of it: an option that a component gains does not put every result out of date.
+    """
+    values = overridden(presets().values_of(preset), overrides, DEFAULTS)
+    return {key: value for key, value in values.items() if key not in FREE}
 
 
 def changed_since(kept: Mapping[str, Any]) -> list[str]:
     """The keys of a result's preset that had other values when the result was made; none where the result is the preset's."""
-    now = configuration(kept["preset"]) if kept["preset"] in presets() else {}
-    return differing_keys(kept["configuration"], now)
+    try:
+        now = configuration(kept["preset"], kept["overrides"])
+    except (KeyError, ConfigError):  # there is no such preset any more, or it has lost what was overridden
+        now = {}
+    return differing_keys(kept.get("configuration", {}), now)
 
 
 def _kept_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,11 +116,11 @@ def queue(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, 
 
 
 def same_experiment(preset: str, seed: int, overrides: Mapping[str, Any], results: Path) -> dict[str, Any] | None:
-    """The result of another preset that is the same experiment, with the same seed and overrides; None where there is none."""
-    wanted = {"seed": seed, "overrides": _kept_overrides(overrides), "configuration": configuration(preset)}
+    """The result of another preset that, with its overrides, is the same experiment with the same seed; None where there is none."""
+    wanted = {"seed": seed, "configuration": configuration(preset, _kept_overrides(overrides))}
     for file in sorted(results.glob(f"*.seed{seed}*.json")):
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if kept["preset"] != preset and all(kept[key] == value for key, value in wanted.items()):
+        if kept["preset"] != preset and all(kept.get(key) == value for key, value in wanted.items()):
             return kept
     return None
 
@@ -134,11 +143,11 @@ def run(presets: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, An
     def planned() -> Iterator[PlannedRun]:
         for name, (preset, seed) in settings.items():
             output = runs / preset / f"seed={seed}"
-            if not output.exists() and (equal := same_experiment(preset, seed, overrides, results)):
-                keep(preset, seed, equal)
-                _say(f"{name}: {_figure(equal)} (the same experiment as {equal['preset']})")
-                continue
             try:
+                if not output.exists() and (equal := same_experiment(preset, seed, overrides, results)):
+                    keep(preset, seed, equal)
+                    _say(f"{name}: {_figure(equal)} (the same experiment as {equal['preset']})")
+                    continue
                 experiment, registry = load_experiment(preset, {**overrides, "seed": seed, "output": str(output)})
                 yield PlannedRun(name, experiment, registry, {"preset": preset, "seed": seed})
             except NernError as error:

@@ -174,6 +174,10 @@ class Experiment:
         """Whether a phase has a loss that compares outputs of the networks."""
         return self._wants(phase, "logits", "outputs", "features")
 
+    def compares_weights(self, phase: Phase) -> bool:
+        """Whether a phase has a loss that compares predicted weights with the original's."""
+        return self._wants(phase, "weights")
+
     @property
     def compares_features(self) -> bool:
         """Whether any phase has a loss that compares feature maps."""

@@ -43,7 +43,10 @@ class Target(ABC):
 
 @attrs.frozen
 class TargetBytes(Target):
-    """A file of at most `bytes` bytes: takes the largest predictor whose file is not larger."""
+    """A file of at most `bytes` bytes: takes the largest predictor whose file is not larger.
+
+    Where `bytes` is more than the network's own weights take, the file gets at most their bytes, and a message says so.
+    """
 
     bytes: int
     """Largest size of the whole file."""
@@ -77,8 +80,10 @@ class TargetBytes(Target):
 
     def verdict(self, result: Result) -> str:
         reached = result.bytes.total
-        hit = abs(reached - self.bytes) <= CLOSE * self.bytes
-        return f"asked for {self.bytes:,} bytes, reached {reached:,}" + ("" if hit else ", the nearest that this recipe gives")
+        asked = f"asked for {self.bytes:,} bytes, reached {reached:,}"
+        if self.bytes > result.bytes.original:
+            return f"{asked}; the network itself takes {result.bytes.original:,}"
+        return asked if abs(reached - self.bytes) <= CLOSE * self.bytes else f"{asked}, the nearest that this recipe gives"
 
 
 @attrs.frozen

@@ -238,7 +238,8 @@ class TrainingLoop:
 
     def _warn_where_nothing_is_learned(self, index: int, phase: Phase) -> None:
         """Say where a phase that compares weights alone ends no nearer to the original's than zeros are."""
-        if not self.processes.first or self.experiment.runs_networks(phase) or phase.iterations < ENOUGH:
+        alone = self.experiment.compares_weights(phase) and not self.experiment.runs_networks(phase)
+        if not (self.processes.first and alone and phase.iterations >= ENOUGH):
             return
         error = self.original.weight_error(self.context.representation.eval())
         self.context.representation.train()

@@ -146,11 +146,7 @@ class Original:
 
     def weight_error(self, representation: Representation) -> float:
         """‖W − Ŵ‖² / ‖W‖² over all represented weights: 0 for exact ones, and 1 where the predictor gives zeros."""
-        state, rebuilt_state = self.state, representation.reconstruct()
-        names = [layer.parameter for layer in self.grid.layers]
-        pairs = [(state[name].double().cpu(), rebuilt_state[name].double().cpu()) for name in names]
-        apart = sum(float((weight - rebuilt).square().sum()) for weight, rebuilt in pairs)
-        return apart / max(sum(float(weight.square().sum()) for weight, _ in pairs), torch.finfo(torch.float64).tiny)
+        return relative_error(self.grid, self.state, representation.reconstruct())
 
     def masks(self) -> dict[str, Tensor]:
         """Bool masks of the weights that are not zero, by parameter name, for represented layers that contain exact zeros."""
@@ -161,6 +157,16 @@ class Original:
     def state(self) -> dict[str, Tensor]:
         """The original state dict."""
         return dict(self.network.state_dict())
+
+
+def relative_error(grid: KernelGrid, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor]) -> float:
+    """‖W − Ŵ‖² / ‖W‖² over the layers of a grid, in double precision, of two state dicts."""
+    apart, norm = 0.0, torch.finfo(torch.float64).tiny
+    for name in (layer.parameter for layer in grid.layers):  # one layer at a time: all of them in double precision take much memory
+        weight = original[name].double().cpu()
+        apart += float((weight - rebuilt[name].double().cpu()).square().sum())
+        norm += float(weight.square().sum())
+    return apart / norm
 
 
 def represented_kernels(network: nn.Module, experiment: Experiment) -> KernelGrid:

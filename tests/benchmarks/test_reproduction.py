@@ -13,7 +13,7 @@ from nern.studies.report.measured import measured
 
 
 def result(preset, seed, top1, **more):
-    known = rows.configuration(preset) if preset in presets() else {}
+    known = rows.configuration(preset, more.get("overrides", {})) if preset in presets() else {}
     return {
         "configuration": known,
         "preset": preset, "seed": seed, "overrides": {}, "command": f"nern train {preset}", "original_top1": 91.73,

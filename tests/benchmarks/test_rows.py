@@ -44,9 +44,9 @@ def test_results_hold_no_path_of_this_machine(tmp_path):
 def test_rows_without_results_come_first_and_second_seeds_after_all_first_ones(tmp_path):
     for name in ("table7.all-fast.seed0.json", "table7.uniform-fast.seed1.json", "table7.magnitude-fast.seed0.f00d.json"):
         preset = name.partition(".seed")[0].replace(".", "/")
-        (tmp_path / name).write_text(json.dumps({"preset": preset, "configuration": rows.configuration(preset)}))
-    before = {**rows.configuration("table7/random-layer-fast"), "seed": 1}  # the preset has had other values since
-    old = {"preset": "table7/random-layer-fast", "configuration": before}
+        (tmp_path / name).write_text(json.dumps({"preset": preset, "overrides": {}, "configuration": rows.configuration(preset, {})}))
+    before = {**rows.configuration("table7/random-layer-fast", {}), "seed": 1}  # the preset has had other values since
+    old = {"preset": "table7/random-layer-fast", "overrides": {}, "configuration": before}
     (tmp_path / "table7.random-layer-fast.seed0.json").write_text(json.dumps(old))
     presets = ["table7/all-fast", "table7/magnitude-fast", "table7/random-layer-fast", "table7/uniform-fast"]
     assert rows.queue(presets, [0, 1], {"threads": 1}, tmp_path) == [
@@ -81,18 +81,25 @@ def test_paths_become_placeholders_in_a_result():
 
 
 def test_a_result_says_which_values_of_its_preset_were_changed_afterwards():
-    kept = {"preset": "table7/uniform-fast", "configuration": rows.configuration("table7/uniform-fast")}
+    kept = {"preset": "table7/uniform-fast", "overrides": {}, "configuration": rows.configuration("table7/uniform-fast", {})}
     assert rows.changed_since(kept) == []
     kept["configuration"]["phases"][0]["iterations"] += 1
     del kept["configuration"]["smoother"]
     assert rows.changed_since(kept) == ["phases.0.iterations", "smoother"]
-    assert "predictor" in rows.changed_since({"preset": "table7/no-longer-there", "configuration": {"predictor": {"name": "mlp"}}})
+    gone = {"preset": "table7/no-longer-there", "overrides": {}, "configuration": {"predictor": {"name": "mlp"}}}
+    assert rows.changed_since(gone) == ["predictor"]
+    assert "predictor" in rows.changed_since({"preset": "table7/uniform-fast", "overrides": {}})  # written before results had values
+    with_recipe = rows.configuration("resnet20-cifar10-fast", {"recipe": "fast"})  # values of a recipe count, too
+    assert with_recipe["phases"][0]["iterations"] == 10_000
+    with_recipe["phases"][0]["iterations"] += 1
+    old = {"preset": "resnet20-cifar10-fast", "overrides": {"recipe": "fast"}, "configuration": with_recipe}
+    assert rows.changed_since(old) == ["phases.0.iterations"]
 
 
 def test_an_experiment_that_stands_in_two_tables_is_run_once(tmp_path, capsys):
     there = {"preset": "table6/reconstruction-kd-fmd-fast", "seed": 3, "overrides": {}, "reconstructed_top1": 91.0, "original_top1": 91.7}
     there |= dict.fromkeys(("seconds", "iterations", "checkpoints", "smoothness", "environment"), 1)
-    there |= {"bytes": {"total": 5}, "configuration": rows.configuration("table6/reconstruction-kd-fmd-fast")}
+    there |= {"bytes": {"total": 5}, "configuration": rows.configuration("table6/reconstruction-kd-fmd-fast", {})}
     (tmp_path / "table6.reconstruction-kd-fmd-fast.seed3.json").write_text(json.dumps(there))
     words = ["table1/resnet20-cross-filter-160-fast", "--seeds", "3", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
     assert rows.main(words) == 0

@@ -26,7 +26,7 @@ class Muon(Optimizer):
     momentum: float = option(0.95, help="momentum of the matrices", check=[at_least(0), below(1)])
     weight_decay: float = option(0.0, help="decoupled weight decay of the matrices", check=at_least(0))
     width: int | None = option(
-        360, help="matrices with more rows or columns take a learning rate smaller by the root of how many more; null: the same for all",
+        360, help="rows or columns up to which a matrix takes the whole learning rate; one of n takes √(width / n) of it; null: all of it",
         check=at_least(1),
     )  # fmt: skip
     other_lr: float = option(0.1, help="learning rate of everything else, as a multiple of lr", check=above(0))
