@@ -47,6 +47,15 @@ def test_more_bytes_than_the_network_has_are_not_looked_for(recipe: str, tmp_pat
         assert chosen == nern.TargetBytes(own).experiment(experiment, registry, said.append)
 
 
+def test_a_target_above_the_networks_size_ends_below_it(tmp_path: Path) -> None:
+    model = nn.Sequential(*list(cnn())[:4], nn.Flatten(), nn.Linear(288, 64), nn.ReLU(), nn.Linear(64, 4))
+    target = nern.TargetBytes(1_000_000)
+    result = nern.represent(model, images(), target=target, overrides=SHORT, output=tmp_path / "run", quiet=True)
+    assert result.bytes.total < result.bytes.original
+    reached = f"asked for 1,000,000 bytes, reached {result.bytes.total:,}"
+    assert target.verdict(result) == f"{reached}; the network itself takes {result.bytes.original:,}"
+
+
 def test_a_drop_is_found_by_short_runs_on_held_out_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     longer = {**SHORT, "phases.reconstruction.iterations": 60, "phases.distillation.iterations": 40}
     result = nern.represent(
