@@ -245,6 +245,29 @@ def test_rate_and_time_left_are_those_of_the_phase(
     ]
 
 
+def test_measuring_before_a_phase_is_no_part_of_its_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("nern.builtin.observers.progress.time.monotonic", lambda: now[0])
+    bar = ProgressBar(every=1e-6)
+    config = {"phases": [{"name": "quick", "iterations": 100}, {"name": "slow", "iterations": 10}]}
+    bar.nern_run_started(run_dir=tmp_path, config=config, iteration=0, total=110, unit="step")
+    now[0] = 30.0
+    bar.nern_original_measured(split="test", images=1000, metrics={})
+    now[0] = 40.0
+    bar.nern_step(phase="quick", iteration=100, total=110, losses={})
+    now[0] = 70.0
+    bar.nern_evaluated(iteration=100, split="heldout", metrics={"top1": 50.0})
+    now[0] = 75.0
+    bar.nern_step(phase="slow", iteration=105, total=110, losses={})
+    assert [line.rstrip() for line in capsys.readouterr().err.splitlines()[1:]] == [
+        "quick, phase 1 of 2: step 100 of 100  10.0 steps/s  0:00 left in this phase",
+        "held-out examples at step 100: top1 50",
+        "slow, phase 2 of 2: step 5 of 10  1.0 steps/s  0:05 left in this phase",
+    ]
+
+
 class ZMQInteractiveShell:
     """Named as a notebook's shell is."""
 

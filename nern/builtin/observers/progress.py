@@ -80,6 +80,7 @@ class ProgressBar(Observer):
 
     @hookimpl
     def nern_original_measured(self, split: str, images: int, metrics: dict[str, float]) -> None:
+        self._state.latest = time.monotonic(), self._state.latest[1]  # the first phase begins after it
         if metrics:
             self._say(
                 f"original on {images:,} {SPLITS.get(split, split)} examples: "
@@ -122,6 +123,7 @@ class ProgressBar(Observer):
 
     @hookimpl
     def nern_evaluated(self, iteration: int, split: str, metrics: dict[str, float]) -> None:
+        self._state.latest = time.monotonic(), iteration  # what ends a phase is no part of the next one
         figures = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._say(f"{SPLITS.get(split, split)} examples at step {iteration}: {figures}")
 
