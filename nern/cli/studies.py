@@ -88,7 +88,7 @@ def sweep(
 def pretrain(
     experiment: str, overrides: tuple[str, ...], output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
 ) -> None:
-    """Train an experiment's original network from scratch.
+    """Train an experiment's original network, from scratch or from the weights in pretrain.weights.
 
     With pretrain.smoothness above 0 its kernels become smooth. The same command, called again after an interruption, continues
     from the last epoch.

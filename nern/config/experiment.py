@@ -42,6 +42,7 @@ class Phase:
 class Pretrain:
     """How to train the original network where no weights are given: SGD with momentum and a cosine schedule."""
 
+    weights: str | None = option(None, help="file with the weights from which training starts; null starts from fresh ones")
     epochs: int = option(20, help="passes over the training set", check=at_least(1))
     batch: int = option(128, help="images per step", check=at_least(1))
     lr: float = option(0.1, help="learning rate at the start", check=above(0))

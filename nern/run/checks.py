@@ -176,16 +176,21 @@ def _tasks(experiment: Experiment) -> Iterator[tuple[str, Task]]:
 def _network(experiment: Experiment, source: OriginalSource, fetch: bool) -> tuple[nn.Module, dict[str, torch.dtype]]:
     """The original network in eval mode, and the dtypes of the entries in its file.
 
-    It has fresh weights where the run will train it itself; without `fetch`, also where a library would have to download its
-    weights.
+    Where the run will train it itself, it has the weights with which that training starts. Where a library would have to download its
+    weights and `fetch` is false, they are fresh.
     """
     architecture = experiment.architecture
+    if architecture.has_weights and experiment.pretrain is not None and experiment.pretrain.weights is not None:
+        raise ConfigError(
+            "pretrain.weights is where training of the original network starts, which is not trained where the architecture has weights: "
+            "leave one of pretrain.weights and architecture.weights out"
+        )
     elsewhere = architecture.has_weights and architecture.weights is None
     with located("architecture"):
         if source.available and (fetch or not elsewhere):
             return source.load()
         if source.available or experiment.pretrain is not None:
-            network = source.build().eval()
+            network = source.start().eval()
             return network, {name: value.dtype for name, value in network.state_dict().items()}
     raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nern.config.experiment import Experiment
 from nern.config.structuring import unstructure
 from nern.errors import ConfigError
+from nern.interfaces import Architecture
 from nern.kernels.coordinates import KernelGrid
 from nern.kernels.orders import ORDER_KINDS, BitReader, LayerOrder, Unordered, pack_orders
 from nern.networks.batch_norm import Pair, absorb_batch_norms, absorbable, constant_entries
@@ -41,10 +42,9 @@ class OriginalSource:
         """Whether original weights exist already, in a file or from the run's own training."""
         return self.experiment.architecture.has_weights or self.folder.original.exists()
 
-    def build(self) -> nn.Module:
-        """Build the network with fresh weights, with which its training starts."""
-        with seeded(self.experiment.seed, "original"):
-            return self.experiment.architecture.built()
+    def start(self) -> nn.Module:
+        """The network with which its training starts."""
+        return untrained(self.experiment)
 
     def load(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
         """Load the original network, in eval mode on the CPU; also returns the dtype of each state dict entry in the file.
@@ -52,25 +52,51 @@ class OriginalSource:
         Raises:
             DataError: the weights are missing, or belong to another network.
         """
-        network = self.build().eval()
+        network = _fresh(self.experiment).eval()
         if self.experiment.architecture.has_weights:
-            architecture = self.experiment.architecture
-            with at_work(architecture, "architecture"):
-                dtypes: Any = architecture.load(network)
-            if not isinstance(dtypes, Mapping):
-                raise broken(
-                    architecture, "architecture",
-                    f"load() must give the dtype in the file of every entry of the state dict, gave {described_value(dtypes)}",
-                )  # fmt: skip
-            return network, dict(dtypes)
+            return network, _loaded(self.experiment.architecture, network)
         return network, load_weights(network, self.folder.original)
+
+
+def untrained(experiment: Experiment) -> nn.Module:
+    """The network with which the training of an experiment's original starts: fresh, or with the weights of `pretrain.weights`.
+
+    Raises:
+        DataError: these weights cannot be read, or belong to another network.
+    """
+    network = _fresh(experiment)
+    if experiment.pretrain is not None and experiment.pretrain.weights is not None:
+        with located("architecture"):
+            _loaded(attrs.evolve(experiment.architecture, weights=experiment.pretrain.weights), network)
+    return network
+
+
+def _fresh(experiment: Experiment) -> nn.Module:
+    with seeded(experiment.seed, "original"):
+        return experiment.architecture.built()
+
+
+def _loaded(architecture: Architecture, network: nn.Module) -> dict[str, torch.dtype]:
+    """Load the weights that an architecture names; returns the dtype of each state dict entry in the file."""
+    with at_work(architecture, "architecture"):
+        dtypes: Any = architecture.load(network)
+    if not isinstance(dtypes, Mapping):
+        raise broken(
+            architecture, "architecture",
+            f"load() must give the dtype in the file of every entry of the state dict, gave {described_value(dtypes)}",
+        )  # fmt: skip
+    return dict(dtypes)
 
 
 def original_fingerprint(experiment: Experiment, registry: Registry) -> str:
     """A fingerprint of how an experiment trains its original network: experiments that train equal networks have equal fingerprints."""
     resolved = unstructure(experiment, registry)
-    for key in ("entry", "rename"):  # options for reading a weights file, which does not exist here
-        resolved["architecture"].pop(key, None)
+    start = (resolved["pretrain"] or {}).pop("weights", None)
+    if start is None:
+        for key in ("entry", "rename"):  # options for reading a weights file, which does not exist here
+            resolved["architecture"].pop(key, None)
+    else:
+        resolved["pretrain"]["weights"] = digest(untrained(experiment).state_dict())  # its content, wherever it lies
     return fingerprint(*(resolved[key] for key in ("architecture", "task", "pretrain", "heldout", "seed")))
 
 

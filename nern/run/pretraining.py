@@ -1,4 +1,4 @@
-"""Trains original networks from scratch and saves them as weights files."""
+"""Trains original networks, from scratch or from given weights, and saves them as weights files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from nern.config.experiment import Experiment, Pretrain
 from nern.config.structuring import unstructure
 from nern.errors import ArtifactError, ConfigError, DataError, Interrupted, TrainingError
-from nern.interfaces import Data
+from nern.interfaces import Architecture, Data
 from nern.kernels.coordinates import KernelGrid, LayerMapping
 from nern.kernels.smoothness import grid_smoothness, weights_smoothness
 from nern.networks.speedups import memory_layout
@@ -29,11 +29,11 @@ from nern.run.devices import choose_device
 from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
-from nern.run.original import OriginalSource, original_fingerprint
+from nern.run.original import OriginalSource, original_fingerprint, untrained
 from nern.run.task_data import open_task
 from nern.support.files import write_object
 from nern.support.messages import cannot_write
-from nern.support.seeding import derive, seeded
+from nern.support.seeding import derive
 from nern.toolkit.images import EpochOrder, ImageData
 from nern.training.optimizer_state import check_optimizer, expect
 
@@ -61,7 +61,7 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     A checkpoint beside the file is written after every epoch; the same call continues from it.
 
     Raises:
-        ConfigError: the file exists already, or has an impossible ending.
+        ConfigError: the file exists already, or has an impossible ending; the architecture has weights.
         DataError: the task cannot train a classifier.
         ArtifactError: the file or its checkpoint cannot be written.
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint.
@@ -74,10 +74,10 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     if not path.absolute().parent.is_dir():
         missing = FileNotFoundError(errno.ENOENT, f"there is no folder {path.absolute().parent}")
         raise ArtifactError(cannot_write(path, missing, "make the folder, or name another file with -o"))
+    _must_not_be_trained_already(experiment.architecture, path)
     device = choose_device(experiment.device)
     data = open_task(experiment.task, experiment.architecture, experiment.heldout, experiment.seed)
-    with seeded(experiment.seed, "original"):
-        network = experiment.architecture.built()
+    network = untrained(experiment)
     inputs = experiment.architecture.example_inputs(1)
     try:
         with torch.no_grad():
@@ -111,6 +111,17 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     return Trained(str(path), measured, smoothness, options.smoothness, options.epochs, round(time.monotonic() - began, 3))
 
 
+def _must_not_be_trained_already(architecture: Architecture, path: Path) -> None:
+    """Refuse weights that training would not look at; a file that does not exist may be the one that is to be written."""
+    weights = architecture.weights
+    if architecture.has_weights and (weights is None or (Path(weights).exists() and Path(weights).absolute() != path.absolute())):
+        given = f"architecture.weights={weights}" if weights else "the architecture's own weights"
+        raise ConfigError(
+            f"nern pretrain does not start from {given}: give pretrain.weights=FILE to train on from a file, or architecture.weights=null "
+            "(and pretrained=false) to train from scratch"
+        )
+
+
 def checkpoint_of(path: Path, experiment: Experiment, registry: Registry) -> Path:
     """The checkpoint file for training `path`; its name depends on the experiment, so that no other experiment resumes from it."""
     return path.with_name(f"{path.stem}-{original_fingerprint(experiment, registry)}.checkpoint")
@@ -124,7 +135,7 @@ def pretrain_in_run(
     Raises:
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint.
     """
-    experiment, folder, network = source.experiment, source.folder, source.build()
+    experiment, folder, network = source.experiment, source.folder, source.start()
     assert experiment.pretrain is not None
     if not pretrain_observed(
         experiment, experiment.pretrain, network, data, calls, registry, folder.path, folder.pretraining, device, stop

@@ -7,13 +7,14 @@ import signal
 import pytest
 import torch
 
-from nern import hookimpl
+from nern import Engine, hookimpl
 from nern.cli.main import run
 from nern.config.loading import load_experiment
 from nern.errors import ArtifactError, ConfigError, DataError, Interrupted
 from nern.networks.state_dicts import read_state_dict
 from nern.run.pretraining import checkpoint_of, train_original
 
+SHORT = {"phases.reconstruction.iterations": 2, "phases.distillation.iterations": 1, "smoother": "none"}
 SMALL = {"architecture.width": 2, "pretrain.epochs": 3, "observers": {}}
 
 
@@ -66,6 +67,49 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(tmp_path
     train_original(*load(), tmp_path / "parts.pt")
     whole, parts = (read_state_dict(tmp_path / f"{name}.pt") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_training_starts_from_given_weights_of_any_layout(tmp_path):
+    given = load(seed=1)[0].architecture.built()
+    torch.save({"model": {f"module.{name}": value for name, value in given.state_dict().items()}}, tmp_path / "given.pth")
+    still = {"pretrain.weights": str(tmp_path / "given.pth"), "pretrain.lr": 1e-30, "pretrain.epochs": 1}
+    train_original(*load(**still), tmp_path / "still.pt")
+    Engine(*load(**{**still, **SHORT, "output": str(tmp_path / "run")})).fit()
+    for file in ("still.pt", "run/original.safetensors"):
+        trained = read_state_dict(tmp_path / file)
+        assert all(torch.allclose(trained[name], value, rtol=0, atol=1e-20) for name, value in given.named_parameters()), file
+    train_original(*load(), tmp_path / "o.pt")
+    further = {"pretrain.weights": str(tmp_path / "o.pt"), "pretrain.lr": 0.01, "pretrain.smoothness": 1e-2, "pretrain.epochs": 1}
+    plain, smooth = (
+        train_original(*load(**{**further, **more}), tmp_path / f"{len(more)}.pt") for more in ({"pretrain.smoothness": 0.0}, {})
+    )
+    assert smooth.smoothness < 0.98 * plain.smoothness
+    assert min(plain.score.top1, smooth.score.top1) > 50
+
+
+def test_what_training_starts_from_is_known_by_its_content(tmp_path):
+    state = load()[0].architecture.built().state_dict()
+    for name, values in (("a.pt", state), ("b.pth", {"model": state}), ("c.pt", {**state, "conv1.weight": state["conv1.weight"] * 2})):
+        torch.save(values, tmp_path / name)
+    a, b, c = (checkpoint_of(tmp_path / "o.pt", *load(**{"pretrain.weights": str(tmp_path / name)})) for name in ("a.pt", "b.pth", "c.pt"))
+    assert a == b != c
+    assert checkpoint_of(tmp_path / "o.pt", *load()) not in (a, c)
+
+
+def test_weights_that_training_would_not_start_from_are_refused(tmp_path):
+    weights = str(tmp_path / "there.pt")
+    torch.save(load()[0].architecture.built().state_dict(), weights)
+    with pytest.raises(
+        ConfigError, match=r"does not start from architecture\.weights=.*: give pretrain\.weights=FILE to train on from a file"
+    ):
+        train_original(*load(**{"architecture.weights": weights}), tmp_path / "o.pt")
+    with pytest.raises(ConfigError, match=r"leave one of pretrain\.weights and architecture\.weights out"):
+        Engine(*load(**{"architecture.weights": weights, "pretrain.weights": weights, "output": str(tmp_path / "run")})).fit()
+    with pytest.raises(DataError, match=r"missing\.pt"):
+        train_original(*load(**{"pretrain.weights": str(tmp_path / "missing.pt")}), tmp_path / "o.pt")
+    with pytest.raises(DataError, match="belongs to another architecture"):
+        train_original(*load(**{"pretrain.weights": weights, "architecture.width": 3}), tmp_path / "o.pt")
+    train_original(*load(**{"architecture.weights": str(tmp_path / "o.pt"), "pretrain.epochs": 1}), tmp_path / "o.pt")  # what it will write
 
 
 def test_a_damaged_checkpoint_of_the_original_is_one_line(tmp_path):
