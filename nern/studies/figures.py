@@ -49,8 +49,11 @@ def smoothness(sweep: Mapping[str, Any]) -> Figure:
             if any(bar is not None for bar in bars):
                 shown |= {"yerr": [bar or 0 for bar in bars], "capsize": 3}
             axes.errorbar(factors, means, **shown)
-    if all(float(setting["values"][factor]) > 0 for setting in sweep["settings"]):
+    positive = [float(setting["values"][factor]) for setting in sweep["settings"] if float(setting["values"][factor]) > 0]
+    if len(positive) == len(sweep["settings"]):
         axes.set_xscale("log")
+    elif positive:  # a network without regularisation stands at 0, left of the others
+        axes.set_xscale("symlog", linthresh=min(positive))
     axes.set(xlabel="smoothness factor", ylabel="top-1, %")
     legend_beside(axes)
     return figure

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,9 +45,13 @@ def test_figure_3_has_a_line_for_originals_and_reconstructions_of_each_size():
     assert containers["reconstructed hidden 240"] == [[1e-6, 90.1], [5e-6, 90.9]]
     assert containers["reconstructed hidden 280"] == [[1e-6, 91.7]]
     assert axes.get_xscale() == "log"
-    settings[0]["values"]["pretrain.smoothness"] = 0.0
+    settings += [setting(0.0, 240, 93.4, 91.0), setting(5e-5, 240, 90.4, 89.8)]
     (axes,) = plots.smoothness({"axes": ["pretrain.smoothness", "predictor.hidden"], "settings": settings}).axes
-    assert axes.get_xscale() == "linear"  # a logarithm cannot show zero
+    axes.figure.draw_without_rendering()
+    to_axes = axes.transData - axes.transAxes
+    places = [to_axes.transform((factor, 91.0))[0] for factor in (0.0, 1e-6, 5e-6, 5e-5)]
+    assert places[0] > 0 and places[-1] < 1  # a logarithm could not show zero
+    assert min(b - a for a, b in pairwise(places)) > 0.1  # and a linear axis would not tell small factors apart
     with pytest.raises(DataError, match=r"this sweep did not vary pretrain\.smoothness"):
         plots.smoothness({"axes": ["seed"], "settings": []})
 
