@@ -82,15 +82,15 @@ FIGURES = {
     ),
     "figure4": (
         "Figure 4: training with and without distillation",
-        "nern train resnet20-cifar10-fast recipe=fast task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
+        "nern train resnet20-cifar10-fast recipe=fast embedding=positional task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
         "  phases.reconstruction.iterations=2000 phases.distillation=null output=plain\n"
-        "nern train resnet20-cifar10-fast recipe=fast task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
+        "nern train resnet20-cifar10-fast recipe=fast embedding=positional task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
         "  phases.reconstruction.iterations=2000 phases.distillation.iterations=400 output=distilled\n"
         'nern plot training "reconstruction alone=plain" "then distillation=distilled" -o figure4',
     ),
     "figure5-pruning": (
         "Figure 5, left: pruning the predictor",
-        "nern train resnet20-cifar10-fast recipe=fast task.root=DIR architecture.weights=FILE output=run\n"
+        "nern train resnet20-cifar10-fast recipe=fast embedding=positional task.root=DIR architecture.weights=FILE output=run\n"
         "nern prune run --ratios 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7 -o smallest\n"
         "nern prune run --ratios 0.1,0.2,0.3,0.4 --finetune 200 -o smallest-tuned\n"
         "nern prune run --ratios 0,0.1,0.2,0.3,0.4 --method compensated -o compensated\n"

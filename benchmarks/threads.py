@@ -17,9 +17,9 @@ from nern.run.thread_count import SMALL, work_of_step
 #: Name of a row → preset, and overrides.
 NETWORKS = {
     "ResNet8, digits": ("digits", []),
-    "ResNet8, CIFAR-10": ("resnet20-cifar10-fast", ["recipe=fast", "architecture.depth=8"]),
-    "ResNet20, CIFAR-10": ("resnet20-cifar10-fast", ["recipe=fast"]),
-    "ResNet56, CIFAR-10": ("resnet56-cifar10-fast", ["recipe=fast", "predictor.hidden=280"]),
+    "ResNet8, CIFAR-10": ("resnet20-cifar10-fast", ["recipe=fast", "embedding=positional", "architecture.depth=8"]),
+    "ResNet20, CIFAR-10": ("resnet20-cifar10-fast", ["recipe=fast", "embedding=positional"]),
+    "ResNet56, CIFAR-10": ("resnet56-cifar10-fast", ["recipe=fast", "embedding=positional", "predictor.hidden=280"]),
 }
 
 
