@@ -80,6 +80,12 @@ FIGURES = {
         "nern sweep digits pretrain.smoothness=1e-5,1e-4,1e-3,1e-2 predictor.hidden=16,24 smoother.name=none output=smooth\n"
         "nern plot smoothness smooth -o figure3",
     ),
+    "figure3-resnet20": (
+        "Figure 3: accuracy against the smoothness factor, ResNet20",
+        "nern sweep resnet20-cifar10-fast task.root=DIR pretrain.weights=FILE pretrain.epochs=2 pretrain.lr=0.01 threads=1 \\\n"
+        "  pretrain.smoothness=0,1e-5,5e-5,5e-4,5e-3 predictor.hidden=80,140 smoother=none output=smooth20\n"
+        "nern plot smoothness smooth20 -o figure3-resnet20",
+    ),
     "figure4": (
         "Figure 4: training with and without distillation",
         "nern train resnet20-cifar10-fast recipe=fast embedding=positional task.root=DIR architecture.weights=FILE evaluate_every=200 \\\n"
