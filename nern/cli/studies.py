@@ -88,10 +88,10 @@ def sweep(
 def pretrain(
     experiment: str, overrides: tuple[str, ...], output: Path, plugins: tuple[str, ...], disabled: tuple[str, ...], as_json: bool
 ) -> None:
-    """Train an experiment's original network, from scratch or from the weights in pretrain.weights.
+    """Train an experiment's original network.
 
-    With pretrain.smoothness above 0 its kernels become smooth. The same command, called again after an interruption, continues
-    from the last epoch.
+    Training starts from scratch, or from the weights that pretrain.weights names. With pretrain.smoothness above 0 the network's
+    kernels become smooth. The same command, called again after an interruption, continues from the last epoch.
     """
     from nern.run.pretraining import train_original
 

@@ -190,7 +190,7 @@ def _network(experiment: Experiment, source: OriginalSource, fetch: bool) -> tup
         if source.available and (fetch or not elsewhere):
             return source.load()
         if source.available or experiment.pretrain is not None:
-            network = source.start().eval()
+            network = source.build().eval()
             return network, {name: value.dtype for name, value in network.state_dict().items()}
     raise ConfigError("architecture.weights is missing: name the file with the original weights, or add a 'pretrain' section")
 

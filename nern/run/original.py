@@ -42,7 +42,7 @@ class OriginalSource:
         """Whether original weights exist already, in a file or from the run's own training."""
         return self.experiment.architecture.has_weights or self.folder.original.exists()
 
-    def start(self) -> nn.Module:
+    def build(self) -> nn.Module:
         """The network with which its training starts."""
         return untrained(self.experiment)
 

@@ -135,7 +135,7 @@ def pretrain_in_run(
     Raises:
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint.
     """
-    experiment, folder, network = source.experiment, source.folder, source.start()
+    experiment, folder, network = source.experiment, source.folder, source.build()
     assert experiment.pretrain is not None
     if not pretrain_observed(
         experiment, experiment.pretrain, network, data, calls, registry, folder.path, folder.pretraining, device, stop

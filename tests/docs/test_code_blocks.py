@@ -90,6 +90,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("<!-- test: long -->\n```bash\npython docs/missing.py\n```\n", "no file docs/missing.py"),
         ("<!-- test: long -->\n```bash\npython -m nowhere\n```\n", "no module nowhere"),
         ("<!-- test: long -->\n```bash\nif nern\n```\n", "syntax error"),
+        ("<!-- test: long -->\n```python\nnern.load(\n```\n", "SyntaxError"),
         ("```rust\n```\n", "no test understands"),
         ("```bash\nls\n", "not closed"),
         ("<!-- test: sometimes -->\n```bash\n```\n", "no mark 'sometimes'"),

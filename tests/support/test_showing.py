@@ -17,7 +17,7 @@ def test_objects_say_in_a_few_lines_what_a_person_wants(tmp_path: Path) -> None:
         "Engine: Sequential by MLP of hidden size": engine,
         "Result of 5 steps in ": result,
         "Artifact of ": artifact,
-        "Representation by Layers of PositionalTables: ": artifact.representation,
+        "Representation by Layers of RandomFourier: ": artifact.representation,
         "KernelGrid(3 layers, ": artifact.representation.grid,
         "Registry(": engine.registry,
         "GivenData(train, heldout, test)": engine.data,
