@@ -44,7 +44,7 @@ class OriginalSource:
 
     def build(self) -> nn.Module:
         """The network with which its training starts."""
-        return untrained(self.experiment)
+        return starting_network(self.experiment)
 
     def load(self) -> tuple[nn.Module, dict[str, torch.dtype]]:
         """Load the original network, in eval mode on the CPU; also returns the dtype of each state dict entry in the file.
@@ -58,7 +58,7 @@ class OriginalSource:
         return network, load_weights(network, self.folder.original)
 
 
-def untrained(experiment: Experiment) -> nn.Module:
+def starting_network(experiment: Experiment) -> nn.Module:
     """The network with which the training of an experiment's original starts: fresh, or with the weights of `pretrain.weights`.
 
     Raises:
@@ -96,7 +96,7 @@ def original_fingerprint(experiment: Experiment, registry: Registry) -> str:
         for key in ("entry", "rename"):  # options for reading a weights file, which does not exist here
             resolved["architecture"].pop(key, None)
     else:
-        resolved["pretrain"]["weights"] = digest(untrained(experiment).state_dict())  # its content, wherever it lies
+        resolved["pretrain"]["weights"] = digest(starting_network(experiment).state_dict())  # its content, wherever it lies
     return fingerprint(*(resolved[key] for key in ("architecture", "task", "pretrain", "heldout", "seed")))
 
 

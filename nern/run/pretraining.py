@@ -29,7 +29,7 @@ from nern.run.devices import choose_device
 from nern.run.evaluation import Comparison, Score, measures_of
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
-from nern.run.original import OriginalSource, original_fingerprint, untrained
+from nern.run.original import OriginalSource, original_fingerprint, starting_network
 from nern.run.task_data import open_task
 from nern.support.files import write_object
 from nern.support.messages import cannot_write
@@ -77,7 +77,7 @@ def train_original(experiment: Experiment, registry: Registry, path: Path) -> Tr
     _must_not_be_trained_already(experiment.architecture, path)
     device = choose_device(experiment.device)
     data = open_task(experiment.task, experiment.architecture, experiment.heldout, experiment.seed)
-    network = untrained(experiment)
+    network = starting_network(experiment)
     inputs = experiment.architecture.example_inputs(1)
     try:
         with torch.no_grad():

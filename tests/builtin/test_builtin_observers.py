@@ -226,14 +226,24 @@ def test_headline_leaves_out_what_was_not_measured() -> None:
     assert headline(result) == {"reconstructed_top1": 91.5, "seconds": 2.0, "bytes": 5}
 
 
-def test_rate_and_time_left_are_those_of_the_phase(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("nern.builtin.observers.progress.time.monotonic", lambda: now[0])
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that progress bars see, as the only entry of a list."""
+    time = [0.0]
+    monkeypatch.setattr("nern.builtin.observers.progress.time.monotonic", lambda: time[0])
+    return time
+
+
+def started_bar(folder: Path, **steps: int) -> ProgressBar:
+    """A progress bar that shows every report, of a run whose phases have so many steps."""
     bar = ProgressBar(every=1e-6)
-    config = {"phases": [{"name": "quick", "iterations": 1000}, {"name": "slow", "iterations": 100}]}
-    bar.nern_run_started(run_dir=tmp_path, config=config, iteration=0, total=1100, unit="step")
+    config = {"phases": [{"name": name, "iterations": number} for name, number in steps.items()]}
+    bar.nern_run_started(run_dir=folder, config=config, iteration=0, total=sum(steps.values()), unit="step")
+    return bar
+
+
+def test_rate_and_time_left_are_those_of_the_phase(capsys: pytest.CaptureFixture[str], now: list[float], tmp_path: Path) -> None:
+    bar = started_bar(tmp_path, quick=1000, slow=100)
     for phase, seconds, iteration in (("quick", 10, 500), ("quick", 20, 1000), ("slow", 70, 1050), ("slow", 130, 1100)):
         now[0] = seconds
         bar.nern_step(phase=phase, iteration=iteration, total=1100, losses={})
@@ -245,14 +255,8 @@ def test_rate_and_time_left_are_those_of_the_phase(
     ]
 
 
-def test_measuring_before_a_phase_is_no_part_of_its_time(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("nern.builtin.observers.progress.time.monotonic", lambda: now[0])
-    bar = ProgressBar(every=1e-6)
-    config = {"phases": [{"name": "quick", "iterations": 100}, {"name": "slow", "iterations": 10}]}
-    bar.nern_run_started(run_dir=tmp_path, config=config, iteration=0, total=110, unit="step")
+def test_measuring_before_a_phase_is_no_part_of_its_time(capsys: pytest.CaptureFixture[str], now: list[float], tmp_path: Path) -> None:
+    bar = started_bar(tmp_path, quick=100, slow=10)
     now[0] = 30.0
     bar.nern_original_measured(split="test", images=1000, metrics={})
     now[0] = 40.0

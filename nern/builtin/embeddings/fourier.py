@@ -22,7 +22,7 @@ class RandomFourier(nn.Module):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         angles = 2 * math.pi * (coordinates.double() @ self.get_buffer("matrix").double().T)
-        return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+        return torch.cat([angles.sin().float(), angles.cos().float()], dim=1)  # half the memory of joining them in double precision
 
 
 @attrs.frozen
