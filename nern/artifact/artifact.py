@@ -18,7 +18,7 @@ network as surely as a changed weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,13 @@ class Artifact(Shown):
 
         The network is not built: neither its class nor the plugin that offers it is needed.
         """
-        predicted = {name: value.cpu() for name, value in self.representation.reconstruct().items()}
+        return self.entries_with(self.representation.reconstruct())
+
+    def entries_with(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state dict with given weights in place of the predicted ones; see `state_dict`."""
         layers, copied = self.representation.grid.layers, self.copied_entries()
         return {
-            entry.name: (copied[entry.name] if entry.layer is None else predicted[layers[entry.layer].parameter])
+            entry.name: (copied[entry.name] if entry.layer is None else weights[layers[entry.layer].parameter].cpu())
             .to(entry.dtype)
             .clone(memory_format=torch.contiguous_format)  # weights of transposed convolutions are predicted in another order
             for entry in self.entries
@@ -169,7 +172,11 @@ class Artifact(Shown):
         Raises:
             ArtifactError: building the network needs a plugin or a class that is not there; `state_dict` needs neither.
         """
-        network = with_weights(self.network, {name: value.cpu() for name, value in self.representation.reconstruct().items()})
+        return self.network_with(self.representation.reconstruct())
+
+    def network_with(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """The network with given weights in place of the predicted ones; see `reconstruct`."""
+        network = with_weights(self.network, {name: value.cpu() for name, value in weights.items()})
         exact = exact_entries(network)
         for name, value in network.state_dict(keep_vars=True).items():  # buffers that are in no state dict stay as they are
             if value.dtype == self.dtypes[name] and name not in exact:

@@ -120,7 +120,7 @@ def check_run(
         with tempfile.TemporaryDirectory() as folder:
             if not wrong:  # otherwise the file would fail for the same reason
                 artifact = pack(experiment, original, context.representation.eval(), registry, like_at_the_end())
-                check_file(artifact, Path(folder), predicts)
+                check_file(artifact, Path(folder))
         if not wrong and source.available and predicts:  # otherwise the network has fresh weights, which no phase is trained with
             _check_outputs_at_start(experiment, context)
         context.representation.train()

@@ -24,7 +24,7 @@ from nern.run.evaluation import is_chance, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
-from nern.run.original import Original
+from nern.run.original import Original, relative_error
 from nern.run.packing import coded_budget, room_for_codes
 from nern.run.phases import phase_inputs, start_phase
 from nern.run.task_data import check_step
@@ -241,8 +241,12 @@ class TrainingLoop:
         alone = self.experiment.compares_weights(phase) and not self.experiment.runs_networks(phase)
         if not (self.processes.first and alone and phase.iterations >= ENOUGH):
             return
-        error = self.original.weight_error(self.context.representation.eval())
-        self.context.representation.train()
+        representation, original, reduced = self.context.representation.eval(), self.original, self.context.dtype == torch.bfloat16
+        # in the run's arithmetic, which is exact enough here: predicting a large network in float32 takes minutes
+        with torch.no_grad(), torch.autocast(self.context.device.type, torch.bfloat16, enabled=reduced):
+            weights = representation.weights(representation.predict_weights())
+        representation.train()
+        error = relative_error(original.grid, original.state, weights)
         if error > NOTHING_LEARNED:
             log.warning(
                 "nern: phase '%s' has learned nothing: the predicted weights are as far from the original's as zeros would be (‖W − Ŵ‖² is "

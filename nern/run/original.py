@@ -170,10 +170,6 @@ class Original:
         """The network that the file of a representation gives."""
         return with_weights(self.with_stored_copies(), representation.reconstruct())
 
-    def weight_error(self, representation: Representation) -> float:
-        """‖W − Ŵ‖² / ‖W‖² over all represented weights: 0 for exact ones, and 1 where the predictor gives zeros."""
-        return relative_error(self.grid, self.state, representation.reconstruct())
-
     def masks(self) -> dict[str, Tensor]:
         """Bool masks of the weights that are not zero, by parameter name, for represented layers that contain exact zeros."""
         weights = {layer.parameter: self.state[layer.parameter] for layer in self.grid.layers}

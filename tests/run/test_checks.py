@@ -20,7 +20,8 @@ from nern.hookspecs import hookimpl
 from nern.interfaces import Architecture
 from nern.kernels.coordinates import LayerMapping
 from nern.registry.discovery import create_registry
-from tests.helpers import network, write_experiment
+from nern.representation.representation import Representation
+from tests.helpers import RECONSTRUCTION, network, write_experiment
 
 
 class Offer:
@@ -133,3 +134,22 @@ def test_a_network_that_untrained_kernels_take_beyond_float32_is_refused_with_wh
     Engine.from_yaml(path, {"losses.kd.warmup": 2, "losses.fmd.warmup": 2}).fit()
     with pytest.raises(ConfigError, match=r"joint\.losses: .* add phases\.joint\.losses\.reconstruction=\{\}, and let it begin later"):
         Engine.from_yaml(path, {"phases.0.losses": {"kd": {}}, "output": str(tmp_path / "other")}).fit()
+
+
+def test_before_the_first_step_only_a_few_kernels_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predicting all kernels of a large network takes minutes, and a check has no need of them."""
+    checked, counts = Engine(*load_experiment(write_experiment(tmp_path, phases=[RECONSTRUCTION]))), []
+    predict = Representation.predict
+
+    def counted(self: Representation, rows: torch.Tensor | None = None) -> torch.Tensor:
+        counts.append(self.grid.rows if rows is None else len(rows))
+        return predict(self, rows)
+
+    def refused(self: Representation, chunk: int = 0) -> torch.Tensor:
+        raise AssertionError("every kernel is predicted")
+
+    monkeypatch.setattr(Representation, "predict", counted)
+    monkeypatch.setattr(Representation, "predict_weights", refused)
+    checked.check()
+    assert counts
+    assert max(counts) <= 64 < checked.prepared().grid.rows
