@@ -9,6 +9,7 @@ from functools import partial
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nern.errors import ConfigError
 from nern.kernels.coordinates import KernelGrid, KernelGroup, RowTable
@@ -269,6 +270,15 @@ class Representation(Shown, nn.Module):
             return flat
         counts = torch.tensor([layer.count * layer.area for layer in self.grid.layers], device=self.device)
         return flat * self.scales.repeat_interleave(counts, output_size=len(flat))
+
+    def predict_piecewise(self, chunk: int = 1 << 16) -> Tensor:
+        """Every predicted weight [weights], differentiable, `chunk` kernels at a time.
+
+        The backward pass predicts each part again in place of keeping what the predictor computed, which takes gigabytes for a
+        large network (activation checkpointing; Chen et al. 2016).
+        """
+        pieces = [checkpoint(self._kernels, part, use_reentrant=False).reshape(-1) for part in self._parts(chunk)]
+        return torch.cat(pieces)
 
     def _kernels(self, part: _Part) -> Tensor:
         """Predicted kernels [m, kh, kw] of rows whose kernels have one size; the middle is cut out before anything else is done."""

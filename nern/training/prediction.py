@@ -9,6 +9,9 @@ from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
 from nern.training.processes import Processes
 
+AT_ONCE = 1 << 17  # kernels above which a prediction of all with gradient is made piece by piece
+PIECE = 1 << 16  # kernels of a piece
+
 
 class Prediction:
     """Predictions in the arithmetic of the run, of which every process computes its part.
@@ -29,11 +32,14 @@ class Prediction:
             return self.processes.predict(self.representation.predict, rows, self.kernels.rows)
 
     def whole(self) -> Tensor | None:
-        """Every predicted weight [weights] without padding, differentiable; None where they cannot be computed all at once."""
+        """Every predicted weight [weights] without padding, differentiable; None where `of` is as good."""
         if not self.processes.alone:
             return None
         with self._arithmetic():
-            return self.representation.predict_whole()
+            flat = self.representation.predict_whole()
+            if flat is None and self.kernels.grid.rows > AT_ONCE:
+                flat = self.representation.predict_piecewise(PIECE)
+        return flat
 
     def completed(self, predicted: Tensor, rows: Tensor | None) -> Tensor:
         """Every predicted weight [weights], kernel after kernel; only the weights of the sample carry gradient.

@@ -213,7 +213,7 @@ class PhaseTrainer:
 
     def compared(self, active: Sequence[str], rows: Tensor | None, batch: Any) -> dict[str, tuple[Any, Any]]:
         """Both sides of what these terms compare, by what they need; see `losses`."""
-        at_once = rows is None and batch is not None and self.observe is None  # a sampler that observes errors needs kernels
+        at_once = rows is None and self.observe is None  # a sampler that observes errors needs kernels
         whole = self.prediction.whole() if at_once else None
         predicted = self.prediction.of(rows) if whole is None else whole
         if self.observe is not None:
@@ -223,7 +223,8 @@ class PhaseTrainer:
     def _compared_weights(self, predicted: Tensor, rows: Tensor | None) -> dict[str, tuple[Any, Any]]:
         """Both sides of the comparison where no network runs; kernels outside the sample are then not predicted."""
         kernels = self.context.kernels
-        return {"weights": (kernels.original(rows), kernels.predicted(predicted, rows))}
+        flat = predicted.dim() == 1
+        return {"weights": (kernels.original(rows), kernels.of_weights(predicted) if flat else kernels.predicted(predicted, rows))}
 
     def _compared_outputs(self, active: Sequence[str], predicted: Tensor, rows: Tensor | None, batch: Any) -> dict[str, tuple[Any, Any]]:
         """Run both networks; returns both sides of every comparison that an active term needs."""

@@ -209,6 +209,20 @@ def test_warmup_switches_a_term_off_and_on() -> None:
     assert seen == [{"reconstruction", "total"}, {"reconstruction", "total"}, {"reconstruction", "kd", "total"}]
 
 
+@pytest.mark.parametrize("weights", [PAPER, (1.0, 0.0, 0.0)], ids=["networks", "weights alone"])
+def test_gradient_of_all_kernels_piece_by_piece(weights: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nern.training.prediction.AT_ONCE", 100)
+    monkeypatch.setattr("nern.training.prediction.PIECE", 300)
+    architecture = CifarResNet(depth=8, shortcut="B", width=8, classes=10, size=16)  # with kernels of two sizes
+    network, inputs = resnet(architecture), torch.randn(6, 3, 16, 16)
+    predictor = MLP(hidden=40, activation="gelu")
+    trainer = trainer_of(network, architecture, inputs, predictor=predictor, losses=objective(weights))
+    predicted: list[int] = []
+    trainer.context.representation.predictor.register_forward_hook(lambda module, given, kernels: predicted.append(len(kernels)))
+    check(trainer, network, inputs, "cross-filter", weights)
+    assert max(predicted) <= 600 < sum(predicted) / 2  # every piece is predicted forwards and again backwards
+
+
 def test_clipping_scales_the_whole_gradient() -> None:
     architecture = CifarResNet(depth=8, width=4, size=8)
     network, inputs = resnet(architecture), torch.randn(4, 3, 8, 8)
