@@ -86,6 +86,27 @@ def test_fourier_matrix_has_one_scale_per_coordinate() -> None:
     np.testing.assert_allclose(matrix.mean(0), 0, atol=0.03)
 
 
+def test_a_part_of_the_fourier_features_sees_a_single_coordinate_each() -> None:
+    module = Fourier(features=30, alone=0.4).build(GRID)
+    matrix = module.state_dict()["matrix"].double().numpy()
+    assert matrix.shape == (30, 3)
+    seeing = (matrix != 0).sum(1)
+    assert (seeing == 3).sum() == 18
+    assert (seeing == 1).sum() == 12
+    for coordinate, largest in enumerate(GRID.coordinates().amax(0).tolist()):
+        frequencies = sorted(row[coordinate] for row in matrix[seeing == 1] if row[coordinate])
+        np.testing.assert_allclose(frequencies, np.geomspace(1 / (2 * largest), 1 / 2, 4), rtol=1e-6)
+    assert module(GRID.coordinates()).shape == (len(GRID.coordinates()), 60)
+    with pytest.raises(ValueError, match="alone must be <= 1"):
+        Fourier(alone=1.5)
+
+
+@pytest.mark.parametrize("alone", [0.0, 0.5, 1.0])
+def test_fourier_features_of_a_layer_of_one_kernel(alone: float) -> None:
+    grid = KernelGrid((LayerMapping("a", (1, 1, 3, 3), 0),))
+    assert bool(Fourier(features=7, alone=alone).build(grid)(grid.coordinates()).isfinite().all())
+
+
 def test_fourier_follows_the_seed() -> None:
     torch.manual_seed(7)
     first = Fourier().build(GRID).state_dict()["matrix"]
