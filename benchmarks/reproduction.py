@@ -214,8 +214,9 @@ def _setting(preset: str) -> list[str]:
     """Network, ordering, hidden size and inputs of a preset."""
     values = presets().values_of(preset)
     architecture, phases = values["architecture"], values["phases"]
-    network = {"cifar-resnet": "ResNet", "imagenet-resnet": "ResNet", "squeezenet": "SqueezeNet "}[architecture["name"]]
+    network = {"cifar-resnet": "ResNet", "imagenet-resnet": "ResNet", "squeezenet": "SqueezeNet"}[architecture["name"]]
     network += str(architecture.get("depth", architecture.get("version", "")))
+    network += " with classifier" if architecture.get("layers") == "convolutions" else ""
     smoothness = (values.get("pretrain") or {}).get("smoothness")
     network += f", smoothness {smoothness:g}" if smoothness else ""
     seen = [_inputs(phase, values) for phase in phases if _compares_networks(phase.get("losses", values.get("losses", {})))]
@@ -229,7 +230,9 @@ def _compares_networks(losses: Mapping[str, Any]) -> bool:
 
 def _inputs(phase: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     name = str((phase.get("inputs") or values["task"])["name"])
-    return {"uniform-noise": "noise", "image-folder": "images", "cifar10": "images", "cifar100": "images"}.get(name, name)
+    return {"uniform-noise": "noise", "image-folder": "images", "photographs": "images", "cifar10": "images", "cifar100": "images"}.get(
+        name, name
+    )
 
 
 def _figures_of(summary: Mapping[str, Any] | None) -> list[str]:

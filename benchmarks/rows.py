@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def record(preset: str, seed: int, overrides: Mapping[str, Any], result: Mapping
         "preset": preset,
         "seed": seed,
         "overrides": changed,
-        "command": " ".join(["nern", "train", preset, *words]),
+        "command": shlex.join(["nern", "train", preset, *words]),
         **{key: result[key] for key in kept},
         "configuration": configuration(preset, changed),
     }

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nern.representation.original_kernels import OriginalKernels
 from nern.representation.representation import Representation
-from nern.training.processes import Processes
+from nern.training.processes import Processes, has_batch_norm
 
 AT_ONCE = 1 << 17  # kernels above which a prediction of all with gradient is made piece by piece
 PIECE = 1 << 16  # kernels of a piece
@@ -37,7 +37,7 @@ class Prediction:
             return None
         with self._arithmetic():
             flat = self.representation.predict_whole()
-            if flat is None and self.kernels.grid.rows > AT_ONCE:
+            if flat is None and self.kernels.grid.rows > AT_ONCE and not has_batch_norm(self.representation):
                 flat = self.representation.predict_piecewise(PIECE)
         return flat
 

@@ -175,7 +175,7 @@ class Processes:
                 raise ConfigError(f"{name} is {batch}, fewer images than the {self.size} processes")
         if self.size > 1 and getattr(representation, "wants", "rows") != "rows":
             raise ConfigError(f"predictor: kernels that are predicted together need one process, there are {self.size}")
-        if self.size > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in representation.modules()):
+        if self.size > 1 and has_batch_norm(representation):
             raise ConfigError(f"predictor: batch norm needs all kernels in one process, there are {self.size}; use another normalisation")
 
     def same(self, parameters: Iterable[Tensor]) -> None:
@@ -183,6 +183,11 @@ class Processes:
         if self.size > 1:
             for value in parameters:
                 _together(dist.broadcast, value.detach(), 0)
+
+
+def has_batch_norm(representation: nn.Module) -> bool:
+    """Whether what is predicted for a kernel depends on the kernels that are predicted with it."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in representation.modules())
 
 
 class _Gather(torch.autograd.Function):

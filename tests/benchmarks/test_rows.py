@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -76,6 +77,8 @@ def test_paths_become_placeholders_in_a_result():
     kept = rows.record("table7/all", 3, overrides, result)
     assert kept["command"] == "nern train table7/all task.root=DIR architecture.weights=FILE predictor.hidden=99 seed=3"
     assert kept["overrides"] == {"predictor.hidden": 99}
+    spaced = rows.record("table7/all", 3, {"embedding": {"name": "fourier", "alone": 0.5}}, result)
+    assert shlex.split(spaced["command"]) == ["nern", "train", "table7/all", "embedding={name: fourier, alone: 0.5}", "seed=3"]
     plain = rows.record("table7/all", 3, {"task.root": "/data"}, result)
     assert rows.result_file(rows.RESULTS, plain).name == "table7.all.seed3.json"
 

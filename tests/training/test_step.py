@@ -223,6 +223,15 @@ def test_gradient_of_all_kernels_piece_by_piece(weights: tuple[float, float, flo
     assert max(predicted) <= 600 < sum(predicted) / 2  # every piece is predicted forwards and again backwards
 
 
+def test_kernels_whose_prediction_depends_on_each_other_are_not_cut_into_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nern.training.prediction.AT_ONCE", 100)
+    architecture = CifarResNet(depth=8, width=4, size=8)
+    for normalisation, whole in (("layer", False), ("batch", True)):
+        predictor = MLP(hidden=16, normalisation=normalisation)
+        trainer = trainer_of(resnet(architecture), architecture, torch.randn(4, 3, 8, 8), predictor=predictor)
+        assert (trainer.prediction.whole() is None) == whole
+
+
 def test_clipping_scales_the_whole_gradient() -> None:
     architecture = CifarResNet(depth=8, width=4, size=8)
     network, inputs = resnet(architecture), torch.randn(4, 3, 8, 8)
