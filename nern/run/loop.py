@@ -24,7 +24,7 @@ from nern.run.evaluation import is_chance, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
-from nern.run.original import Original, relative_error
+from nern.run.original import Original, squared_errors
 from nern.run.packing import coded_budget, room_for_codes
 from nern.run.phases import phase_inputs, start_phase
 from nern.run.task_data import check_step
@@ -237,7 +237,7 @@ class TrainingLoop:
                 )  # fmt: skip
 
     def _warn_where_nothing_is_learned(self, index: int, phase: Phase) -> None:
-        """Say where a phase that compares weights alone ends no nearer to the original's than zeros are."""
+        """Say where a phase that compares weights alone ends no nearer to the original's than zeros are, in all layers or in some."""
         alone = self.experiment.compares_weights(phase) and not self.experiment.runs_networks(phase)
         if not (self.processes.first and alone and phase.iterations >= ENOUGH):
             return
@@ -246,11 +246,19 @@ class TrainingLoop:
         with torch.no_grad(), torch.autocast(self.context.device.type, torch.bfloat16, enabled=reduced):
             weights = representation.weights(representation.predict_weights())
         representation.train()
-        error = relative_error(original.grid, original.state, weights)
-        if error > NOTHING_LEARNED:
+        errors = squared_errors(original.grid, original.state, weights)
+        missed = [name for name, (apart, norm) in errors.items() if apart > NOTHING_LEARNED * norm]
+        error = sum(apart for apart, _ in errors.values()) / max(sum(norm for _, norm in errors.values()), torch.finfo(torch.float64).tiny)
+        if error > NOTHING_LEARNED and 2 * len(missed) > len(errors):
             log.warning(
                 "nern: phase '%s' has learned nothing: the predicted weights are as far from the original's as zeros would be (‖W − Ŵ‖² is "
                 "%.2f ‖W‖²); lower the learning rate (phases.%d.optimizer.lr) or give the phase more steps", phase.name, error, index,
+            )  # fmt: skip
+        elif missed:
+            log.warning(
+                "nern: phase '%s' has learned nothing of %s: there the predicted weights are as far from the original's as zeros would be; "
+                "a uniform sample holds few kernels of a small layer, so draw by norm (phases.%d.sampler.name=magnitude), or give "
+                "the phase more steps", phase.name, _some(missed), index,
             )  # fmt: skip
 
     def _evaluate(self, phase: Phase) -> None:
@@ -298,6 +306,11 @@ class TrainingLoop:
             raise ConfigError("phases that have ended cannot change their length on resume")
         if lengths[done.phase] < done.step:
             raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """Names for a message; of many, the first ones and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _due_in_curve(step: int, steps: int, points: int) -> bool:

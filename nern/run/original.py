@@ -181,14 +181,13 @@ class Original:
         return dict(self.network.state_dict())
 
 
-def relative_error(grid: KernelGrid, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor]) -> float:
-    """‖W − Ŵ‖² / ‖W‖² over the layers of a grid, in double precision, of two state dicts."""
-    apart, norm = 0.0, torch.finfo(torch.float64).tiny
+def squared_errors(grid: KernelGrid, original: Mapping[str, Tensor], rebuilt: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """‖W − Ŵ‖² and ‖W‖² of every layer of a grid, in double precision, from two state dicts."""
+    errors = {}
     for name in (layer.parameter for layer in grid.layers):  # one layer at a time: all of them in double precision take much memory
         weight = original[name].double().cpu()
-        apart += float((weight - rebuilt[name].double().cpu()).square().sum())
-        norm += float(weight.square().sum())
-    return apart / norm
+        errors[name] = float((weight - rebuilt[name].double().cpu()).square().sum()), float(weight.square().sum())
+    return errors
 
 
 def represented_kernels(network: nn.Module, experiment: Experiment) -> KernelGrid:

@@ -47,3 +47,21 @@ def test_a_few_steps_to_try_something_out_say_nothing(tmp_path, caplog) -> None:
 
 def test_a_phase_that_learns_says_nothing(tmp_path, caplog) -> None:
     assert "learned nothing" not in words(tmp_path, caplog, alike=True, **{"phases.0.optimizer": {"name": "muon", "lr": 1e-2}})
+
+
+def test_a_small_layer_that_a_uniform_sample_misses_is_named(tmp_path, caplog) -> None:
+    """One layer has few and large kernels and the others are alike: its part of the samples is a handful of kernels."""
+    state = {name: torch.full_like(value, 0.1) if value.dim() == 4 else value for name, value in network().state_dict().items()}
+    kernels = {name: value.shape[0] * value.shape[1] for name, value in state.items() if value.dim() == 4}
+    smallest = min(kernels, key=kernels.__getitem__)
+    state[smallest] = 10 * torch.randn(state[smallest].shape, generator=torch.Generator().manual_seed(0))
+    save_file(state, tmp_path / "original.safetensors")
+    few = {
+        "phases.0.sampler": {"name": "uniform", "batch": 4},
+        "scale_layers": True,
+        "phases.0.losses": {"reconstruction": {"form": "mse", "balance": 1}},
+    }
+    with caplog.at_level(logging.WARNING, "nern"):
+        Engine.from_yaml(write_experiment(tmp_path), {**ONE_PHASE, **few, "phases.0.optimizer": {"name": "adamw", "lr": 1e-3}}).fit()
+    assert f"phase 'reconstruction' has learned nothing of {smallest}: there the predicted weights are as far" in caplog.text
+    assert "phases.0.sampler.name=magnitude" in caplog.text
