@@ -157,7 +157,11 @@ class Artifact(Shown):
         return self.entries_with(self.representation.reconstruct())
 
     def entries_with(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state dict with given weights in place of the predicted ones; see `state_dict`."""
+        """The state dict with given weights in place of the predicted ones; see `state_dict`.
+
+        Args:
+            weights: parameter name → weight of every represented layer, in the shape that the original has.
+        """
         layers, copied = self.representation.grid.layers, self.copied_entries()
         return {
             entry.name: (copied[entry.name] if entry.layer is None else weights[layers[entry.layer].parameter].cpu())
@@ -175,7 +179,11 @@ class Artifact(Shown):
         return self.network_with(self.representation.reconstruct())
 
     def network_with(self, weights: Mapping[str, Tensor]) -> nn.Module:
-        """The network with given weights in place of the predicted ones; see `reconstruct`."""
+        """The network with given weights in place of the predicted ones; see `reconstruct`.
+
+        Args:
+            weights: parameter name → weight of every represented layer, in the shape that the original has.
+        """
         network = with_weights(self.network, {name: value.cpu() for name, value in weights.items()})
         exact = exact_entries(network)
         for name, value in network.state_dict(keep_vars=True).items():  # buffers that are in no state dict stay as they are
