@@ -62,7 +62,8 @@ its end, a row is the paper's own recipe, which takes a day on a CPU.
 *Hidden* is the predictor's hidden size, and *inputs* are what both networks see in distillation. The *recipe* is either the
 *paper's*, with its own length and optimiser, or *fast*, with GELU, Muon and two short phases, the first of which compares weights
 alone. On CIFAR-10 and CIFAR-100, and for SqueezeNet with its classifier, *fast* also has Fourier features in place of the positional
-embedding, and so a slightly larger file. *To the original* is the difference in points from the original network that was used here. Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper
+embedding, and so a slightly larger file. *To the original* is the difference in points from the original network that was used
+here. Checkpoints are chosen on held-out training images and the test set is measured once, at the end; the paper
 reports the best checkpoint on the test set. For several seeds the table has the mean ± the 95 % confidence interval. Rows
 without a measurement are marked *not run*. *(one run)* marks a single run that the paper's authors published, and *see the
 paper* marks a table that could not be transcribed. Minutes were measured on {machines}. `precision: auto` computes in bfloat16
@@ -229,9 +230,7 @@ def _compares_networks(losses: Mapping[str, Any]) -> bool:
 
 def _inputs(phase: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     name = str((phase.get("inputs") or values["task"])["name"])
-    return {"uniform-noise": "noise", "image-folder": "images", "photographs": "images", "cifar10": "images", "cifar100": "images"}.get(
-        name, name
-    )
+    return {"uniform-noise": "noise", **dict.fromkeys(("image-folder", "photographs", "cifar10", "cifar100"), "images")}.get(name, name)
 
 
 def _figures_of(summary: Mapping[str, Any] | None) -> list[str]:

@@ -247,7 +247,7 @@ class TrainingLoop:
             weights = representation.weights(representation.predict_weights())
         representation.train()
         errors = squared_errors(original.grid, original.state, weights)
-        missed = [name for name, (apart, norm) in errors.items() if apart > NOTHING_LEARNED * norm]
+        missed = [name for name, (apart, norm) in errors.items() if norm > 0 and apart > NOTHING_LEARNED * norm]
         error = sum(apart for apart, _ in errors.values()) / max(sum(norm for _, norm in errors.values()), torch.finfo(torch.float64).tiny)
         if error > NOTHING_LEARNED and 2 * len(missed) > len(errors):
             log.warning(
@@ -257,9 +257,17 @@ class TrainingLoop:
         elif missed:
             log.warning(
                 "nern: phase '%s' has learned nothing of %s: there the predicted weights are as far from the original's as zeros would be; "
-                "a uniform sample holds few kernels of a small layer, so draw by norm (phases.%d.sampler.name=magnitude), or give "
-                "the phase more steps", phase.name, _some(missed), index,
+                "%sgive the phase more steps", phase.name, _some(missed), self._way_to_learn(index, phase),
             )  # fmt: skip
+
+    def _way_to_learn(self, index: int, phase: Phase) -> str:
+        """What helps layers of which a phase learns nothing, besides more steps."""
+        if self.registry.name_of(phase.sampler or self.experiment.sampler) == "uniform":
+            place = "" if phase.sampler is None else f"phases.{index}."
+            return f"a uniform sample holds few kernels of a small layer: draw them by norm ({place}sampler.name=magnitude), or "
+        if not self.experiment.scale_layers:
+            return "layers with smaller weights than others need scale_layers=true and the loss's balance=1.0; or "
+        return ""
 
     def _evaluate(self, phase: Phase) -> None:
         """Measure on the held-out images, and keep the parameters if they are the best so far."""

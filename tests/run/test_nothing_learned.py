@@ -49,19 +49,31 @@ def test_a_phase_that_learns_says_nothing(tmp_path, caplog) -> None:
     assert "learned nothing" not in words(tmp_path, caplog, alike=True, **{"phases.0.optimizer": {"name": "muon", "lr": 1e-2}})
 
 
-def test_a_small_layer_that_a_uniform_sample_misses_is_named(tmp_path, caplog) -> None:
-    """One layer has few and large kernels and the others are alike: its part of the samples is a handful of kernels."""
-    state = {name: torch.full_like(value, 0.1) if value.dim() == 4 else value for name, value in network().state_dict().items()}
-    kernels = {name: value.shape[0] * value.shape[1] for name, value in state.items() if value.dim() == 4}
-    smallest = min(kernels, key=kernels.__getitem__)
-    state[smallest] = 10 * torch.randn(state[smallest].shape, generator=torch.Generator().manual_seed(0))
+ALL, FEW = {"name": "all"}, {"name": "uniform", "batch": 4}
+SLOW, QUICK = {"name": "adamw", "lr": 1e-4}, {"name": "muon", "lr": 1e-2}
+
+
+@pytest.mark.parametrize(
+    ("size", "sampler", "scaled", "optimizer", "way"),
+    [
+        (10.0, FEW, True, SLOW, "phases.0.sampler.name=magnitude"),
+        (1e-4, ALL, False, QUICK, "scale_layers=true"),
+        (10.0, ALL, True, SLOW, "be; give the phase more steps"),
+    ],
+    ids=["small sample", "small weights", "few steps"],
+)
+def test_a_layer_that_is_not_learned_is_named(size, sampler, scaled, optimizer, way, tmp_path, caplog) -> None:
+    """The kernels of one layer are random and those of the others alike; a layer of zeros cannot be as far from them as zeros."""
+    layers = {name: value for name, value in network().state_dict().items() if value.dim() == 4}
+    random, empty = min(layers, key=lambda name: layers[name].numel()), list(layers)[-1]
+    state = network().state_dict() | {name: torch.full_like(value, 0.1) for name, value in layers.items()}
+    state[random] = size * torch.randn(state[random].shape, generator=torch.Generator().manual_seed(0))
+    state[empty] = torch.zeros_like(state[empty])
     save_file(state, tmp_path / "original.safetensors")
-    few = {
-        "phases.0.sampler": {"name": "uniform", "batch": 4},
-        "scale_layers": True,
-        "phases.0.losses": {"reconstruction": {"form": "mse", "balance": 1}},
-    }
+    losses = {"reconstruction": {"form": "mse", "balance": float(scaled)}}
+    changes = {"phases.0.sampler": sampler, "phases.0.losses": losses, "phases.0.optimizer": optimizer, "scale_layers": scaled}
     with caplog.at_level(logging.WARNING, "nern"):
-        Engine.from_yaml(write_experiment(tmp_path), {**ONE_PHASE, **few, "phases.0.optimizer": {"name": "adamw", "lr": 1e-3}}).fit()
-    assert f"phase 'reconstruction' has learned nothing of {smallest}: there the predicted weights are as far" in caplog.text
-    assert "phases.0.sampler.name=magnitude" in caplog.text
+        Engine.from_yaml(write_experiment(tmp_path), {**ONE_PHASE, **changes}).fit()
+    (said,) = [record.getMessage() for record in caplog.records if "learned" in record.getMessage()]
+    assert f"phase 'reconstruction' has learned nothing of {random}: there the predicted weights are as far" in said
+    assert way in said
