@@ -21,7 +21,7 @@ from benchmarks.report import RESULTS, machine, publish, table
 from nern import Engine
 from nern.config.overrides import parse_override
 from nern.config.preset_families import spelled
-from nern.run.original import relative_error
+from nern.run.original import relative_error, squared_errors
 from nern.support.files import write_text
 
 PRESET = "resnet20-cifar10-fast"
@@ -72,7 +72,7 @@ def run(study: dict[str, Any], name: str, overrides: dict[str, Any]) -> None:
 
 def error_of(engine: Engine) -> float:
     """‖W − Ŵ‖² / ‖W‖² over all represented weights."""
-    return relative_error(engine.representation.grid, engine.original().state_dict(), engine.reconstruct().state_dict())
+    return relative_error(squared_errors(engine.representation.grid, engine.original().state_dict(), engine.reconstruct().state_dict()))
 
 
 def file_of(study: dict[str, Any], name: str) -> Path:

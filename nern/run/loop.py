@@ -24,7 +24,7 @@ from nern.run.evaluation import is_chance, measures_of
 from nern.run.folder import RunFolder
 from nern.run.interruption import StopRequest
 from nern.run.observers import ObserverCalls
-from nern.run.original import Original, squared_errors
+from nern.run.original import Original, relative_error, squared_errors
 from nern.run.packing import coded_budget, room_for_codes
 from nern.run.phases import phase_inputs, start_phase
 from nern.run.task_data import check_step
@@ -248,7 +248,7 @@ class TrainingLoop:
         representation.train()
         errors = squared_errors(original.grid, original.state, weights)
         missed = [name for name, (apart, norm) in errors.items() if norm > 0 and apart > NOTHING_LEARNED * norm]
-        error = sum(apart for apart, _ in errors.values()) / max(sum(norm for _, norm in errors.values()), torch.finfo(torch.float64).tiny)
+        error = relative_error(errors)
         if error > NOTHING_LEARNED and 2 * len(missed) > len(errors):
             log.warning(
                 "nern: phase '%s' has learned nothing: the predicted weights are as far from the original's as zeros would be (‖W − Ŵ‖² is "

@@ -190,6 +190,12 @@ def squared_errors(grid: KernelGrid, original: Mapping[str, Tensor], rebuilt: Ma
     return errors
 
 
+def relative_error(errors: Mapping[str, tuple[float, float]]) -> float:
+    """‖W − Ŵ‖² / ‖W‖² over all layers of `squared_errors`: 0 for exact weights, and 1 where the predictor gives zeros."""
+    apart, norm = map(sum, zip(*errors.values(), strict=True))
+    return apart / max(norm, torch.finfo(torch.float64).tiny)
+
+
 def represented_kernels(network: nn.Module, experiment: Experiment) -> KernelGrid:
     """The kernels that the architecture maps to coordinates.
 
