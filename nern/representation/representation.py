@@ -190,6 +190,11 @@ class Representation(Shown, nn.Module):
             self._groups = RowGroups(self.grid, self.wants, self.device)
         return self._groups
 
+    def first_rows(self, count: int) -> Tensor:
+        """About `count` rows [m] int64 from the first on, of which none is predicted together with rows that are missing."""
+        rows = torch.arange(self.grid.rows, device=self.device)
+        return rows[: count if self.groups is None else self.groups.cuts(rows, count)[1]]
+
     def _places(self, rows: Tensor | None) -> dict[str, Tensor]:
         """The further arguments that the predictor takes: the `rows`, and the `groups` that these belong to."""
         if not self._offered:

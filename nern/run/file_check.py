@@ -18,7 +18,7 @@ from nern.representation.entropy import is_coded
 from nern.support.contracts import ContractError, broken
 from nern.support.messages import first_line
 
-FEW = 4  # kernels that are predicted from the file, where it does not predict whole filters or layers
+FEW = 4  # kernels that are predicted from the file
 
 
 @torch.no_grad()
@@ -41,9 +41,8 @@ def check_file(artifact: Artifact, folder: Path) -> None:
         read = load(path, artifact.registry)
         if set(artifact.architecture.private) - set(Architecture.private):  # the file does not hold what builds such a network
             read.built_by(artifact.architecture)
-        own, groups = read.representation, read.representation.groups
-        own.predict(torch.arange(min(FEW, own.grid.rows)) if groups is None else groups.rows(torch.zeros(1, dtype=torch.int64)))
-        weights = own.weights(torch.zeros(own.grid.weights))
+        read.representation.predict(read.representation.first_rows(FEW))
+        weights = read.representation.weights(torch.zeros(read.representation.grid.weights))
         _compare(artifact, read, [read.entries_with(weights), read.network_with(weights).state_dict()])
     except (OSError, ContractError):
         raise

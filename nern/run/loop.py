@@ -30,6 +30,7 @@ from nern.run.phases import phase_inputs, start_phase
 from nern.run.task_data import check_step
 from nern.run.trial import fault_of
 from nern.support.contracts import is_own
+from nern.support.messages import some
 from nern.support.seeding import seeded
 from nern.training.coding import start_coding
 from nern.training.optimizer_state import expect
@@ -241,9 +242,9 @@ class TrainingLoop:
         alone = self.experiment.compares_weights(phase) and not self.experiment.runs_networks(phase)
         if not (self.processes.first and alone and phase.iterations >= ENOUGH):
             return
-        representation, original, reduced = self.context.representation.eval(), self.original, self.context.dtype == torch.bfloat16
+        representation, original = self.context.representation.eval(), self.original
         # in the run's arithmetic, which is exact enough here: predicting a large network in float32 takes minutes
-        with torch.no_grad(), torch.autocast(self.context.device.type, torch.bfloat16, enabled=reduced):
+        with torch.no_grad(), self.context.arithmetic():
             weights = representation.weights(representation.predict_weights())
         representation.train()
         errors = squared_errors(original.grid, original.state, weights)
@@ -257,7 +258,7 @@ class TrainingLoop:
         elif missed:
             log.warning(
                 "nern: phase '%s' has learned nothing of %s: there the predicted weights are as far from the original's as zeros would be; "
-                "%sgive the phase more steps", phase.name, _some(missed), self._way_to_learn(index, phase),
+                "%sgive the phase more steps", phase.name, some(missed), self._way_to_learn(index, phase),
             )  # fmt: skip
 
     def _way_to_learn(self, index: int, phase: Phase) -> str:
@@ -314,11 +315,6 @@ class TrainingLoop:
             raise ConfigError("phases that have ended cannot change their length on resume")
         if lengths[done.phase] < done.step:
             raise ConfigError(f"phases.{done.phase}.iterations is {lengths[done.phase]}, but {done.step} steps are done already")
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    """Names for a message; of many, the first ones and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _due_in_curve(step: int, steps: int, points: int) -> bool:

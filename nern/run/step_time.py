@@ -87,11 +87,10 @@ def _seconds_of_all_kernels(context: StepContext, gradient: bool) -> float:
     representation = context.representation
     if getattr(representation.predictor, "whole", None) is not None:
         return _seconds(representation.predict_weights)
-    rows = torch.arange(representation.grid.rows, device=context.device)
-    rows = rows[: KERNELS if representation.groups is None else representation.groups.cuts(rows, KERNELS)[1]]
+    rows = representation.first_rows(KERNELS)
 
     def predict() -> None:
-        with torch.set_grad_enabled(gradient), torch.autocast(context.device.type, torch.bfloat16, enabled=context.dtype == torch.bfloat16):
+        with torch.set_grad_enabled(gradient), context.arithmetic():
             predicted = representation.predict(rows)
         if gradient:
             torch.autograd.grad(predicted.float().square().sum(), [value for value in representation.parameters() if value.requires_grad])

@@ -53,8 +53,7 @@ def chosen_threads(work: float) -> int | None:
 def _work_of_prediction(context: StepContext) -> float:
     """Multiply-adds of predicting every kernel once, from predicting some."""
     representation = context.representation
-    rows = torch.arange(representation.grid.rows, device=context.device)
-    rows = rows[: FEW if representation.groups is None else representation.groups.cuts(rows, FEW)[1]]
+    rows = representation.first_rows(FEW)
     with FlopCounterMode(display=False) as counter:
         representation.predict(rows)
     return float(counter.get_total_flops()) / 2 * representation.grid.rows / len(rows)

@@ -55,4 +55,9 @@ class Prediction:
         return self.kernels.with_sample(everything, predicted, rows)
 
     def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        return arithmetic(self.device, self.dtype)
+
+
+def arithmetic(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """A context in which a predictor on this device computes in this dtype, float32 or bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

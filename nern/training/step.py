@@ -27,7 +27,7 @@ from nern.support.seeding import derive, seeded
 from nern.training.component_contracts import problem_with_draw, problem_with_factor
 from nern.training.cuda_graphs import CudaGraphs, Replayer
 from nern.training.optimizer_state import check_optimizer
-from nern.training.prediction import Prediction
+from nern.training.prediction import Prediction, arithmetic
 from nern.training.processes import Processes
 
 
@@ -44,6 +44,10 @@ class StepContext:
     processes: Processes = Processes()  # the processes that share the work of a step
     graphs: bool = False  # whether a GPU records steps and replays them
     outputs: OutputKind = ClassLogits()  # the kind of outputs of the networks
+
+    def arithmetic(self) -> torch.autocast:
+        """A context in which the predictor computes in `dtype`."""
+        return arithmetic(self.device, self.dtype)
 
 
 class PhaseTrainer:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import nern
-from nern import Engine
+from nern import Engine, OptionError
 from nern.builtin.embeddings.fourier import Fourier
 from nern.builtin.embeddings.learned import Learned
 from nern.builtin.embeddings.positional import Positional
@@ -99,6 +99,8 @@ def test_a_part_of_the_fourier_features_sees_a_single_coordinate_each() -> None:
     assert module(GRID.coordinates()).shape == (len(GRID.coordinates()), 60)
     with pytest.raises(ValueError, match="alone must be <= 1"):
         Fourier(alone=1.5)
+    with pytest.raises(OptionError, match="alone gives 2 of 4 features, fewer than the 3 coordinates"):
+        Fourier(features=4, alone=0.5).build(GRID)
 
 
 @pytest.mark.parametrize("alone", [0.0, 0.5, 1.0])

@@ -17,7 +17,8 @@ class RandomFourier(nn.Module):
 
     Args:
         scales: standard deviations of B's normally distributed rows, one for each coordinate.
-        alone: frequencies of further rows that see one coordinate alone, a list for each coordinate.
+        alone: frequencies of further rows that see one coordinate alone, in waves from one value of it to the next; a tensor [any
+            number] for each coordinate.
     """
 
     def __init__(self, features: int, scales: Sequence[float], alone: Sequence[Tensor] = ()) -> None:
@@ -60,6 +61,9 @@ class Fourier(Embedding):
         """The frequencies of the features that see a single coordinate, in waves from one value to the next."""
         largest = torch.stack([layer.coordinates().amax(0) for layer in grid.layers]).amax(0).clamp_min(1).tolist()
         counts = [len(part) for part in torch.arange(round(self.features * self.alone)).tensor_split(len(largest))]
+        if self.alone and min(counts) == 0:
+            problem = f"gives {sum(counts)} of {self.features} features, fewer than the {len(counts)} coordinates"
+            raise OptionError("alone", f"{problem}; set it to 0, or more features")
         return [torch.logspace(-math.log2(2 * most), -1, count, base=2) for most, count in zip(largest, counts, strict=True)]
 
 
